@@ -1,0 +1,1 @@
+"""The `swinir` command: one module per subcommand. Only this package parses, prints and exits."""

@@ -1,0 +1,584 @@
+"""SwinIR (Liang et al., ICCVW 2021): tensors in, tensors out; no files, no tasks.
+
+    lq -> conv_first -------------------------------- + -> reconstruction -> restored
+              \\-> RSTB x K -> norm -> conv_after_body -/
+
+An RSTB is a stack of Swin Transformer layers closed by a convolution and a residual. Attention runs
+inside windows of N = window_size**2 tokens; every second layer shifts the window grid by half a window.
+
+How the tokens are stored. The stream is a (B, T, C) tensor in *window order*: the N tokens of one
+unshifted window lie side by side, so unshifted layers work on plain slices. Shifted layers read their
+windows through a permutation that also sorts them into the four classes of Swin's mask (inside, right
+edge, bottom edge, corner), so that one table of four bias-plus-mask matrices serves any image size.
+Without gradients a layer runs over chunks of windows and writes its result back in place: the working
+memory of attention and MLP depends on the chunk, not on the image.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from einops import rearrange
+from timm.layers import DropPath, trunc_normal_
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
+RESI_CONNECTIONS = ("1conv", "3conv")
+RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel input
+MASKED = -100.0  # added to the logit of two tokens that only the cyclic shift made neighbours
+CHUNK_WINDOWS = {"cpu": 64}  # windows per chunk without gradients; sized for the cache on a CPU
+CHUNK_WINDOWS_DEFAULT = 1024  # other devices: enough parallel work, logits of M stay near 100 MB
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """Everything that decides SwinIR's parameters; checked on construction.
+
+    Field names are those of the released program. `img_size` is the training patch in low-quality
+    pixels: it fixes the shape of a derived buffer, the absolute position embedding (`ape`), and, when
+    it does not exceed `window_size`, shrinks the window to itself and turns the shift off.
+
+    Raises:
+        ValueError: naming the option, the value seen and what is allowed.
+    """
+
+    in_chans: int = 3
+    upscale: int = 1
+    upsampler: str = ""
+    window_size: int = 8
+    img_range: float = 1.0
+    depths: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
+    embed_dim: int = 180
+    num_heads: tuple[int, ...] = (6, 6, 6, 6, 6, 6)
+    mlp_ratio: float = 2.0
+    resi_connection: str = "1conv"
+    img_size: int = 64
+    qkv_bias: bool = True
+    ape: bool = False
+    patch_norm: bool = True
+    drop_path_rate: float = 0.0
+    use_checkpoint: bool = False
+    num_feat: int = 64
+
+    def __post_init__(self) -> None:
+        # Lists come from JSON and TOML; tuples keep the configuration hashable.
+        object.__setattr__(self, "depths", tuple(self.depths))
+        object.__setattr__(self, "num_heads", tuple(self.num_heads))
+        for name in ("in_chans", "upscale", "window_size", "embed_dim", "img_size", "num_feat"):
+            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+        _require(
+            self.upsampler in UPSAMPLERS,
+            f"unknown upsampler {self.upsampler!r}; choose one of {', '.join(map(repr, UPSAMPLERS))}",
+        )
+        _require(
+            self.resi_connection in RESI_CONNECTIONS,
+            f"unknown resi_connection {self.resi_connection!r}; choose one of {', '.join(RESI_CONNECTIONS)}",
+        )
+        allowed = {
+            "pixelshuffle": self.upscale == 3 or (self.upscale >= 2 and self.upscale & (self.upscale - 1) == 0),
+            "pixelshuffledirect": self.upscale >= 2,
+            "nearest+conv": self.upscale in (2, 4),
+            "": self.upscale == 1,
+        }
+        advice = {
+            "pixelshuffle": "3 or a power of two from 2",
+            "pixelshuffledirect": "2 or more",
+            "nearest+conv": "2 or 4",
+            "": "1",
+        }
+        _require(
+            allowed[self.upsampler],
+            f"upsampler {self.upsampler!r} needs an upscale of {advice[self.upsampler]}, got {self.upscale}",
+        )
+        _require(
+            len(self.depths) == len(self.num_heads) >= 1 and min(self.depths) >= 1 and min(self.num_heads) >= 1,
+            "depths and num_heads need one positive number for each RSTB, "
+            f"got depths {self.depths} and num_heads {self.num_heads}",
+        )
+        for heads in self.num_heads:
+            _require(
+                self.embed_dim % heads == 0,
+                f"embed_dim must be divisible by num_heads, got embed_dim {self.embed_dim} and {heads} heads",
+            )
+        _require(
+            self.resi_connection == "1conv" or self.embed_dim >= 4,
+            f"resi_connection '3conv' needs an embed_dim of 4 or more, got {self.embed_dim}",
+        )
+        _require(self.mlp_ratio > 0, f"mlp_ratio must be positive, got {self.mlp_ratio}")
+        _require(self.img_range > 0, f"img_range must be positive, got {self.img_range}")
+        _require(0 <= self.drop_path_rate < 1, f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
+        _require(
+            self.img_size <= self.window_size or self.img_size % self.window_size == 0,
+            f"img_size must be a multiple of window_size {self.window_size}, or not exceed it, got {self.img_size}",
+        )
+
+    @property
+    def window(self) -> int:
+        """Side of the windows that the layers use, in pixels."""
+        return min(self.window_size, self.img_size)
+
+    @property
+    def shifted(self) -> bool:
+        """Whether every second layer shifts its windows."""
+        return self.img_size > self.window_size
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
+        """Build from plain values; an unknown key is a ValueError."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            _require(key in known, f"unknown network option {key!r}; known options: {', '.join(known)}")
+        return cls(**values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as JSON, TOML and checkpoints hold them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+class Windows(NamedTuple):
+    """The windows of one layer on an image of a given size.
+
+    `order` and `inverse` permute tokens (window order of the unshifted grid to that of this layer and
+    back; None where they are the same). `counts` says how many windows each mask class has, in order.
+    """
+
+    order: Tensor | None
+    inverse: Tensor | None
+    counts: tuple[int, ...]
+
+
+def shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
+    """Windows of a shifted layer on a (height, width) image, sorted by mask class."""
+    rows, cols = height // window, width // window
+    shift = window // 2
+    tokens = torch.arange(height * width, device=device)
+    image = rearrange(tokens, "(nh nw wh ww) -> (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
+    shifted = torch.roll(image, (-shift, -shift), (0, 1))
+    grid = rearrange(shifted, "(nh wh) (nw ww) -> nh nw (wh ww)", wh=window, ww=window)
+    classes = (grid[:-1, :-1], grid[:-1, -1:], grid[-1:, :-1], grid[-1:, -1:])
+    order = torch.cat([c.reshape(-1) for c in classes])
+    inverse = torch.zeros_like(order).scatter_(0, order, tokens)
+    return Windows(order, inverse, ((rows - 1) * (cols - 1), rows - 1, cols - 1, 1))
+
+
+@lru_cache(maxsize=32)
+def _cached_shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
+    # Built outside inference mode, whoever asks first: training may read the same tensors later.
+    with torch.inference_mode(False), torch.no_grad():
+        return shifted_windows(height, width, window, device)
+
+
+def relative_position_index(window: int) -> Tensor:
+    """(N, N) index into the bias table of (2 window - 1)**2 rows, for each pair of tokens of a window."""
+    ys, xs = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = ys.flatten(), xs.flatten()
+    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+
+
+def class_masks(window: int) -> Tensor:
+    """(4, N, N) additive masks of a shifted layer: windows inside, at the right edge, bottom edge, corner."""
+    shift = window // 2
+    wrapped = torch.arange(window) >= window - shift
+    down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
+    across_x = right[:, None] != right[None, :]
+    across_y = down[:, None] != down[None, :]
+    parted = torch.stack([torch.zeros_like(across_x), across_x, across_y, across_x | across_y])
+    return torch.where(parted, MASKED, 0.0)
+
+
+def attn_mask(config: NetworkConfig) -> Tensor:
+    """(windows, N, N) mask at the training size, which released checkpoints carry; derived, never read."""
+    n = config.img_size // config.window
+    kind = torch.zeros(n, n, dtype=torch.long)
+    kind[:, -1] += 1
+    kind[-1, :] += 2
+    return class_masks(config.window)[kind.flatten()]
+
+
+class _Permute(torch.autograd.Function):
+    """`x.index_select(1, order)` whose gradient is another gather instead of a scattered sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        order, inverse = ctx.saved_tensors
+        return _Permute.apply(grad, inverse, order), None, None
+
+
+class WindowAttention(nn.Module):
+    """Multi-head self-attention inside windows, with relative position bias (Section 3.2, Eq. 5)."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, dim: int, window: int, num_heads: int, qkv_bias: bool) -> None:
+        super().__init__()
+        self.num_heads = num_heads
+        self.scale = (dim // num_heads) ** -0.5
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
+        self.register_buffer("relative_position_index", relative_position_index(window))
+        self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
+        self.proj = nn.Linear(dim, dim)
+        trunc_normal_(self.relative_position_bias_table, std=0.02)
+
+    def bias(self) -> Tensor:
+        """(heads, N, N) bias of every pair of tokens."""
+        n = self.relative_position_index.shape[0]
+        table = self.relative_position_bias_table[self.relative_position_index.flatten()]
+        return rearrange(table, "(q k) heads -> heads q k", q=n).contiguous()
+
+    def forward(self, x: Tensor, biases: list[tuple[int, Tensor]]) -> Tensor:
+        """Attend inside each window.
+
+        Args:
+            x: (B, windows * N, C) tokens, window after window.
+            biases: runs of consecutive windows and the (heads, N, N) bias they share, covering all windows.
+        """
+        tokens = biases[0][1].shape[-1]
+        q, k, v = rearrange(
+            self.qkv(x), "b (n t) (three heads d) -> three b n heads t d", three=3, t=tokens, heads=self.num_heads
+        )
+        logits = (q * self.scale) @ k.transpose(-2, -1)
+        if len(biases) == 1:
+            logits = logits + biases[0][1]
+        else:
+            runs = logits.split([count for count, _ in biases], dim=1)
+            logits = torch.cat([run + bias for run, (_, bias) in zip(runs, biases, strict=True)], dim=1)
+        x = logits.softmax(dim=-1) @ v
+        return self.proj(rearrange(x, "b n heads t d -> b (n t) (heads d)"))
+
+
+class Mlp(nn.Module):
+    """Two linear layers around a GELU (Section 3.2, Eq. 6)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(F.gelu(self.fc1(x)))
+
+
+class SwinTransformerLayer(nn.Module):
+    """The paper's STL (Figure 2b): window attention and MLP, each after a LayerNorm and inside a residual."""
+
+    masks: Tensor | None
+
+    def __init__(self, config: NetworkConfig, num_heads: int, shifted: bool, drop_path: float) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.config = config
+        self.norm1 = nn.LayerNorm(dim)
+        self.attn = WindowAttention(dim, config.window, num_heads, config.qkv_bias)
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.norm2 = nn.LayerNorm(dim)
+        self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
+        self.register_buffer("masks", class_masks(config.window) if shifted else None, persistent=False)
+
+    def forward(self, x: Tensor, windows: Windows) -> Tensor:
+        """(B, T, C) tokens in window order to the same; without gradients x itself is overwritten.
+
+        `windows` are those of a shifted layer; an unshifted one takes `Windows(None, None, (T / N,))`.
+        """
+        bias = self.attn.bias()
+        biases = [bias] if self.masks is None else list((bias + self.masks[:, None]).unbind())
+        if torch.is_grad_enabled():
+            return self._whole(x, windows, biases)
+        tokens = self.config.window**2
+        for first, count, kind in _chunks(windows.counts, _chunk_windows(x)):
+            part = slice(first * tokens, (first + count) * tokens)
+            if windows.order is None:
+                x[:, part] = self._transform(x[:, part], [(count, biases[kind])])
+            else:
+                index = windows.order[part]
+                x.index_copy_(1, index, self._transform(x.index_select(1, index), [(count, biases[kind])]))
+        return x
+
+    def _whole(self, x: Tensor, windows: Windows, biases: list[Tensor]) -> Tensor:
+        """All windows at once, nothing overwritten: what autograd needs."""
+        runs = [(count, bias) for count, bias in zip(windows.counts, biases, strict=True) if count]
+        if windows.order is None or windows.inverse is None:
+            return self._transform(x, runs)
+        x = _Permute.apply(x, windows.order, windows.inverse)
+        return _Permute.apply(self._transform(x, runs), windows.inverse, windows.order)
+
+    def _transform(self, x: Tensor, biases: list[tuple[int, Tensor]]) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x), biases))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
+        # Released files carry the mask of the training size, and tools recognise SwinIR by it.
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.masks is not None:
+            destination[prefix + "attn_mask"] = attn_mask(self.config).to(self.masks)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        # Derived values are recomputed, not loaded: their shape follows whatever size the file was trained at.
+        state_dict.pop(prefix + "attn_mask", None)
+        state_dict[prefix + "attn.relative_position_index"] = self.attn.relative_position_index
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _chunk_windows(x: Tensor) -> int:
+    per_image = CHUNK_WINDOWS.get(x.device.type, CHUNK_WINDOWS_DEFAULT) // x.shape[0]
+    return max(1, per_image)
+
+
+def _chunks(counts: tuple[int, ...], size: int) -> Iterator[tuple[int, int, int]]:
+    """(first window, number of windows, class) of chunks that do not cross a class border."""
+    first = 0
+    for kind, count in enumerate(counts):
+        for start in range(0, count, size):
+            yield first + start, min(size, count - start), kind
+        first += count
+
+
+class ResidualGroup(nn.Module):
+    """The Swin Transformer layers of one RSTB."""
+
+    def __init__(self, config: NetworkConfig, depth: int, num_heads: int, drop_paths: list[float]) -> None:
+        super().__init__()
+        self.use_checkpoint = config.use_checkpoint
+        self.blocks = nn.ModuleList(
+            SwinTransformerLayer(config, num_heads, config.shifted and i % 2 == 1, drop_paths[i]) for i in range(depth)
+        )
+
+    def forward(self, x: Tensor, plain: Windows, shifted: Windows) -> Tensor:
+        for block in self.blocks:
+            windows = plain if block.masks is None else shifted
+            if self.use_checkpoint and torch.is_grad_enabled():
+                x = checkpoint(block, x, windows, use_reentrant=False)
+            else:
+                x = block(x, windows)
+        return x
+
+
+class RSTB(nn.Module):
+    """Residual Swin Transformer block (Section 3.2, Eq. 3): layers, convolution, residual; on (B, C, H, W)."""
+
+    def __init__(self, config: NetworkConfig, depth: int, num_heads: int, drop_paths: list[float]) -> None:
+        super().__init__()
+        self.window = config.window
+        self.residual_group = ResidualGroup(config, depth, num_heads, drop_paths)
+        self.conv = _closing_conv(config)
+
+    def forward(self, x: Tensor, plain: Windows, shifted: Windows) -> Tensor:
+        tokens = to_windows(x, self.window)
+        tokens = self.residual_group(tokens, plain, shifted)
+        return self.conv(to_image(tokens, self.window, x.shape[-2:])) + x
+
+
+def to_windows(x: Tensor, window: int) -> Tensor:
+    """(B, C, H, W) to (B, T, C) tokens in window order; always a copy."""
+    x = rearrange(x, "b c (nh wh) (nw ww) -> b (nh nw wh ww) c", wh=window, ww=window)
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def to_image(x: Tensor, window: int, size: torch.Size | tuple[int, int]) -> Tensor:
+    """(B, T, C) tokens in window order to (B, C, H, W)."""
+    rows, cols = size[0] // window, size[1] // window
+    return rearrange(x, "b (nh nw wh ww) c -> b c (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
+
+
+def layer_norm_2d(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """LayerNorm over the channels of (B, C, H, W)."""
+    return rearrange(norm(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
+
+
+def _closing_conv(config: NetworkConfig) -> nn.Module:
+    dim = config.embed_dim
+    if config.resi_connection == "1conv":
+        return nn.Conv2d(dim, dim, 3, 1, 1)
+    return nn.Sequential(
+        nn.Conv2d(dim, dim // 4, 3, 1, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(dim // 4, dim // 4, 1),
+        nn.LeakyReLU(0.2),
+        nn.Conv2d(dim // 4, dim, 3, 1, 1),
+    )
+
+
+class PatchEmbed(nn.Module):
+    """Holds the LayerNorm before the first RSTB, under the key that released files use."""
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.embed_dim) if config.patch_norm else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x if self.norm is None else layer_norm_2d(self.norm, x)
+
+
+def _shuffle_steps(upscale: int) -> list[int]:
+    return [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
+
+
+class SwinIR(nn.Module):
+    """SwinIR for any of the paper's tasks: (B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale).
+
+    Sides that are no multiple of the window are extended by reflection and cropped again. The output is
+    not clamped. Keys of the state dict are those of the released weights, derived buffers included.
+
+    Raises:
+        ValueError: for input that is not (B, in_chans, H, W), or another size than `img_size` with `ape`.
+    """
+
+    mean: Tensor
+
+    def __init__(self, config: NetworkConfig) -> None:
+        super().__init__()
+        self.config = config
+        dim, chans, feat = config.embed_dim, config.in_chans, config.num_feat
+        mean = torch.tensor(RGB_MEAN) if chans == 3 else torch.zeros(chans)
+        self.register_buffer("mean", mean.view(1, chans, 1, 1), persistent=False)
+
+        self.conv_first = nn.Conv2d(chans, dim, 3, 1, 1)
+        self.patch_embed = PatchEmbed(config)
+        if config.ape:
+            self.absolute_pos_embed = nn.Parameter(torch.zeros(1, config.img_size**2, dim))
+            trunc_normal_(self.absolute_pos_embed, std=0.02)
+        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
+        self.layers = nn.ModuleList()
+        for depth, heads in zip(config.depths, config.num_heads, strict=True):
+            self.layers.append(RSTB(config, depth, heads, rates[:depth]))
+            rates = rates[depth:]
+        self.norm = nn.LayerNorm(dim)
+        self.conv_after_body = _closing_conv(config)
+
+        if config.upsampler in ("pixelshuffle", "nearest+conv"):
+            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, feat, 3, 1, 1), nn.LeakyReLU())
+        if config.upsampler == "pixelshuffle":
+            steps: list[nn.Module] = []
+            for factor in _shuffle_steps(config.upscale):
+                steps += [nn.Conv2d(feat, factor**2 * feat, 3, 1, 1), nn.PixelShuffle(factor)]
+            self.upsample = nn.Sequential(*steps)
+            self.conv_last = nn.Conv2d(feat, chans, 3, 1, 1)
+        elif config.upsampler == "pixelshuffledirect":
+            direct = nn.Conv2d(dim, config.upscale**2 * chans, 3, 1, 1)
+            self.upsample = nn.Sequential(direct, nn.PixelShuffle(config.upscale))
+        elif config.upsampler == "nearest+conv":
+            self.conv_up1 = nn.Conv2d(feat, feat, 3, 1, 1)
+            if config.upscale == 4:
+                self.conv_up2 = nn.Conv2d(feat, feat, 3, 1, 1)
+            self.conv_hr = nn.Conv2d(feat, feat, 3, 1, 1)
+            self.conv_last = nn.Conv2d(feat, chans, 3, 1, 1)
+        else:
+            self.conv_last = nn.Conv2d(dim, chans, 3, 1, 1)
+        self.apply(_init_linear)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.ndim != 4 or x.shape[1] != self.config.in_chans or x.numel() == 0:
+            raise ValueError(f"input must be (B, {self.config.in_chans}, H, W), got {tuple(x.shape)}")
+        height, width = x.shape[-2:]
+        x = (reflect_to_multiple(x, self.config.window) - self.mean) * self.config.img_range
+        shallow = self.conv_first(x)
+        deep = self.conv_after_body(self._deep_features(shallow)) + shallow
+        # Half precision ends here: the image itself needs more than bfloat16's eight bits.
+        with torch.autocast(x.device.type, enabled=False):
+            x = self._reconstruct(deep.to(x.dtype), x)
+        x = x / self.config.img_range + self.mean
+        return x[:, :, : height * self.config.upscale, : width * self.config.upscale]
+
+    def _deep_features(self, x: Tensor) -> Tensor:
+        height, width = x.shape[-2:]
+        window = self.config.window
+        x = self.patch_embed(x)
+        if self.config.ape:
+            if (height, width) != (self.config.img_size, self.config.img_size):
+                raise ValueError(
+                    "a network with an absolute position embedding takes only images of its training size, "
+                    f"{self.config.img_size}x{self.config.img_size}, got {height}x{width}"
+                )
+            x = x + rearrange(self.absolute_pos_embed, "b (h w) c -> b c h w", h=height)
+        plain = Windows(None, None, ((height // window) * (width // window),))
+        build = shifted_windows if torch.compiler.is_compiling() else _cached_shifted_windows
+        shifted = build(height, width, window, x.device) if self.config.shifted else plain
+        for layer in self.layers:
+            x = layer(x, plain, shifted)
+        return layer_norm_2d(self.norm, x)
+
+    def _reconstruct(self, deep: Tensor, x: Tensor) -> Tensor:
+        """(B, embed_dim, H, W) features and the normalised input to the normalised output (Section 3.1)."""
+        upsampler = self.config.upsampler
+        if upsampler == "pixelshuffle":
+            return self.conv_last(self.upsample(self.conv_before_upsample(deep)))
+        if upsampler == "pixelshuffledirect":
+            return self.upsample(deep)
+        if upsampler == "nearest+conv":
+            deep = self.conv_before_upsample(deep)
+            deep = F.leaky_relu(self.conv_up1(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
+            if self.config.upscale == 4:
+                deep = F.leaky_relu(self.conv_up2(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
+            return self.conv_last(F.leaky_relu(self.conv_hr(deep), 0.2))
+        return x + self.conv_last(deep)
+
+
+def _init_linear(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Extend (B, C, H, W) at the bottom and right by reflection, as often as it takes for small images."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        target = -(-size // multiple) * multiple
+        if target != size:
+            period = max(2 * size - 2, 1)
+            position = torch.arange(target, device=x.device) % period
+            x = x.index_select(dim, size - 1 - (position - (size - 1)).abs())
+    return x
+
+
+def count_parameters(config: NetworkConfig) -> int:
+    """Number of learned values, as all parameters of the module add up."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in SwinIR(config).parameters())
+
+
+def count_macs(config: NetworkConfig, height: int, width: int) -> int:
+    """Multiply-accumulates of one (1, C, height, width) image: convolutions, linear layers, and attention.
+
+    Counts the image as the network runs it, extended to whole windows. Normalisation, softmax and
+    activations are left out.
+    """
+    w = config.window
+    pixels = (-(-height // w) * w) * (-(-width // w) * w)
+    dim, chans, feat, scale = config.embed_dim, config.in_chans, config.num_feat, config.upscale
+    hidden = int(dim * config.mlp_ratio)
+    layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * hidden
+    closing = 9 * dim * dim if config.resi_connection == "1conv" else 18 * dim * (dim // 4) + (dim // 4) ** 2
+    total = 9 * chans * dim + sum(config.depths) * layer + (len(config.depths) + 1) * closing
+    if config.upsampler == "pixelshuffle":
+        total += 9 * dim * feat
+        area = 1
+        for factor in _shuffle_steps(scale):
+            total += area * 9 * feat * feat * factor**2
+            area *= factor**2
+        total += area * 9 * feat * chans
+    elif config.upsampler == "pixelshuffledirect":
+        total += 9 * dim * chans * scale**2
+    elif config.upsampler == "nearest+conv":
+        areas = [4, 16] if scale == 4 else [4]
+        total += 9 * dim * feat + sum(areas) * 9 * feat * feat
+        total += areas[-1] * 9 * (feat * feat + feat * chans)
+    else:
+        total += 9 * dim * chans
+    return total * pixels

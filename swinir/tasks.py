@@ -1,0 +1,172 @@
+"""The seven tasks of the paper as seven rows: network, input, metrics and names of each.
+
+A difference between tasks is a field of its row; no other module asks for a task by name.
+"""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from swinir.network import NetworkConfig
+
+NOISE_LEVELS = (15, 25, 50)
+JPEG_QUALITIES = (10, 20, 30, 40)
+
+
+@dataclass(frozen=True)
+class TaskSpec:
+    """One task.
+
+    Attributes:
+        name: as the released program's `--task` takes it.
+        title: for tables and messages.
+        network: the released network of medium (or lightweight) size, at the first scale.
+        large: the large variant, where one was released.
+        scales: enlargements that the paper trains; (1,) for tasks that keep the size.
+        degradation: what the tester does to a ground-truth image to get its input; None when the
+            low-quality image is a file of its own.
+        has_reference: whether the tester compares with a ground truth.
+        gray: whether images are read, restored and written with one channel.
+        crop_scale: whether metrics leave out a border of `scale` pixels.
+        psnrb: whether PSNR-B is among the metrics.
+        weights_key: where released checkpoints keep the weights.
+        folder: pattern of the result folder's name.
+        in_file_name: what the task is called in the names of released files.
+    """
+
+    name: str
+    title: str
+    network: NetworkConfig
+    weights_key: Literal["params", "params_ema"]
+    folder: str
+    in_file_name: str
+    large: NetworkConfig | None = None
+    scales: tuple[int, ...] = (1,)
+    degradation: Literal["noise", "jpeg"] | None = None
+    has_reference: bool = True
+    gray: bool = False
+    crop_scale: bool = False
+    psnrb: bool = False
+
+    @property
+    def levels(self) -> tuple[int, ...]:
+        """What distinguishes the experts of the task: scales, noise levels or JPEG qualities."""
+        return {"noise": NOISE_LEVELS, "jpeg": JPEG_QUALITIES, None: self.scales}[self.degradation]
+
+    def crop_border(self, scale: int) -> int:
+        """Pixels left out of the metrics at each side."""
+        return scale if self.crop_scale else 0
+
+    def network_for(self, scale: int = 1, *, img_size: int | None = None, large: bool = False) -> NetworkConfig:
+        """Configuration of the released network at `scale`, trained on `img_size` low-quality pixels.
+
+        Raises:
+            ValueError: for a scale the task's network cannot have, or a large variant that does not exist.
+        """
+        base = self.large if large else self.network
+        if base is None:
+            raise ValueError(f"{self.name} has no large model; leave --large_model out")
+        if scale not in self.scales:
+            allowed = ", ".join(map(str, self.scales))
+            raise ValueError(f"{self.name} takes scale {allowed}, got {scale}; pass --scale {self.scales[-1]}")
+        return replace(base, upscale=scale, img_size=img_size or base.img_size)
+
+    def result_folder(self, *, scale: int = 1, noise: int = 0, jpeg: int = 0, large: bool = False) -> str:
+        """Name of the folder for results, as the released program makes it."""
+        return self.folder.format(name=self.name, scale=scale, noise=noise, jpeg=jpeg, large="_large" if large else "")
+
+
+_MEDIUM = {"depths": (6,) * 6, "embed_dim": 180, "num_heads": (6,) * 6}
+_LIGHT = {"depths": (6,) * 4, "embed_dim": 60, "num_heads": (6,) * 4}
+_LARGE = {"depths": (6,) * 9, "embed_dim": 240, "num_heads": (8,) * 9, "resi_connection": "3conv"}
+_JPEG = {"window_size": 7, "img_range": 255.0, "img_size": 126}
+
+
+def _config(*parts: dict[str, object], **options: object) -> NetworkConfig:
+    merged: dict[str, object] = {}
+    for part in parts:
+        merged |= part
+    return NetworkConfig.from_dict(merged | options)
+
+
+_ROWS = (
+    TaskSpec(
+        name="classical_sr",
+        title="classical super-resolution",
+        network=_config(_MEDIUM, upsampler="pixelshuffle", upscale=2, img_size=48),
+        scales=(2, 3, 4, 8),
+        crop_scale=True,
+        weights_key="params",
+        folder="swinir_{name}_x{scale}",
+        in_file_name="classicalSR",
+    ),
+    TaskSpec(
+        name="lightweight_sr",
+        title="lightweight super-resolution",
+        network=_config(_LIGHT, upsampler="pixelshuffledirect", upscale=2, img_size=64),
+        scales=(2, 3, 4),
+        crop_scale=True,
+        weights_key="params",
+        folder="swinir_{name}_x{scale}",
+        in_file_name="lightweightSR",
+    ),
+    TaskSpec(
+        name="real_sr",
+        title="real-world super-resolution",
+        network=_config(_MEDIUM, upsampler="nearest+conv", upscale=2, img_size=64),
+        large=_config(_LARGE, upsampler="nearest+conv", upscale=4, img_size=64),
+        scales=(2, 4),
+        has_reference=False,
+        weights_key="params_ema",
+        folder="swinir_{name}_x{scale}{large}",
+        in_file_name="realSR_BSRGAN",
+    ),
+    TaskSpec(
+        name="gray_dn",
+        title="grayscale denoising",
+        network=_config(_MEDIUM, in_chans=1, img_size=128),
+        degradation="noise",
+        gray=True,
+        weights_key="params",
+        folder="swinir_{name}_noise{noise}",
+        in_file_name="grayDN",
+    ),
+    TaskSpec(
+        name="color_dn",
+        title="color denoising",
+        network=_config(_MEDIUM, img_size=128),
+        degradation="noise",
+        weights_key="params",
+        folder="swinir_{name}_noise{noise}",
+        in_file_name="colorDN",
+    ),
+    TaskSpec(
+        name="jpeg_car",
+        title="grayscale JPEG artifact removal",
+        network=_config(_MEDIUM, _JPEG, in_chans=1),
+        degradation="jpeg",
+        gray=True,
+        psnrb=True,
+        weights_key="params",
+        folder="swinir_{name}_jpeg{jpeg}",
+        in_file_name="CAR",
+    ),
+    TaskSpec(
+        name="color_jpeg_car",
+        title="color JPEG artifact removal",
+        network=_config(_MEDIUM, _JPEG),
+        degradation="jpeg",
+        psnrb=True,
+        weights_key="params",
+        folder="swinir_{name}_jpeg{jpeg}",
+        in_file_name="colorCAR",
+    ),
+)
+
+TASKS: dict[str, TaskSpec] = {row.name: row for row in _ROWS}
+
+
+def get_task(name: str) -> TaskSpec:
+    """The row of a task; a ValueError that lists the tasks for an unknown name."""
+    if name not in TASKS:
+        raise ValueError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}")
+    return TASKS[name]
