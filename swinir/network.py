@@ -452,7 +452,8 @@ class SwinIR(nn.Module):
         if config.ape:
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, config.img_size**2, dim))
             trunc_normal_(self.absolute_pos_embed, std=0.02)
-        rates = torch.linspace(0, config.drop_path_rate, sum(config.depths)).tolist()
+        last = max(sum(config.depths) - 1, 1)
+        rates = [config.drop_path_rate * i / last for i in range(sum(config.depths))]
         self.layers = nn.ModuleList()
         for depth, heads in zip(config.depths, config.num_heads, strict=True):
             self.layers.append(RSTB(config, depth, heads, rates[:depth]))

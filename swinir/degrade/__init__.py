@@ -1,0 +1,1 @@
+"""Degradations: MATLAB's bicubic, Gaussian noise, JPEG. Randomness is always an argument."""

@@ -1,0 +1,1 @@
+"""Training: configuration, data, losses, averaged weights, and the loop."""
