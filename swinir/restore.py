@@ -1,0 +1,110 @@
+"""The one way from a low-quality tensor to a restored one: pad, run whole or in tiles, crop, clamp."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from swinir.network import SwinIR
+from swinir.tiling import mirror_to, run_tiled
+
+PRECISIONS = ("fp32", "bf16", "auto")
+
+
+def align_tile(tile: int, window: int) -> int:
+    """Largest multiple of the window that does not exceed `tile`; a ValueError if there is none."""
+    if tile < window:
+        raise ValueError(f"tile must be at least one window of {window} pixels, got {tile}; try --tile {window * 32}")
+    return tile // window * window
+
+
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turn "auto" into what suits the device: bf16 where a GPU computes in it natively, else fp32."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision != "auto":
+        return precision
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
+
+
+@torch.inference_mode()
+def restore(
+    model: SwinIR,
+    lq: Tensor,
+    *,
+    tile: int | None = None,
+    tile_overlap: int = 32,
+    precision: str = "fp32",
+    self_ensemble: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Restore a batch of images, with the released program's padding.
+
+    The image is extended to the next multiple of the window above its size (a whole window where it fits
+    already) by its mirror image, run, cropped and clamped.
+
+    Args:
+        model: from `load_model`; its device does the work.
+        lq: (B, C, H, W) in [0, 1], on any device; the result, and with tiles the canvas, stays there.
+        tile: side of square tiles in low-quality pixels, rounded down to a multiple of the window; None runs
+            the image whole. Tiles are averaged where they overlap, as the released program does.
+        tile_overlap: by how much neighbouring tiles overlap, in low-quality pixels.
+        precision: "fp32"; "bf16" for the matrix products and convolutions, with float32 residuals and output;
+            "auto" picks bf16 on GPUs that have it.
+        self_ensemble: average over the eight flips and rotations (the paper's "+").
+        progress: called with (tiles done, tiles in all), for each of the eight passes with self-ensemble.
+
+    Returns:
+        (B, C, H*scale, W*scale) in [0, 1], in the model's dtype.
+
+    Raises:
+        ValueError: for a wrong shape or number of channels, an unusable tile, overlap or precision.
+    """
+    if lq.ndim != 4 or lq.shape[1] != model.config.in_chans or lq.numel() == 0:
+        raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
+    if tile is not None:
+        tile = align_tile(tile, model.config.window)
+    device = model.conv_first.weight.device
+    half = resolve_precision(precision, device) == "bf16"
+    run = partial(_restore_one, model, tile=tile, overlap=tile_overlap, half=half, progress=progress)
+    lq = lq.to(model.conv_first.weight.dtype)
+    if not self_ensemble:
+        return run(lq).clamp_(0, 1)
+    total = torch.stack([_turn_back(run(_turn(lq, i)), i) for i in range(8)])
+    return total.mean(0).clamp_(0, 1)
+
+
+def _restore_one(
+    model: SwinIR,
+    lq: Tensor,
+    *,
+    tile: int | None,
+    overlap: int,
+    half: bool,
+    progress: Callable[[int, int], None] | None,
+) -> Tensor:
+    device, window, scale = model.conv_first.weight.device, model.config.window, model.config.upscale
+    height, width = lq.shape[-2:]
+    padded = mirror_to(lq, (height // window + 1) * window, (width // window + 1) * window)
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return model(x.to(device))
+
+    if tile is None or tile >= max(padded.shape[-2:]):
+        restored = forward(padded).to(lq.device)
+    else:
+        restored = run_tiled(forward, padded, scale=scale, tile=tile, overlap=overlap, progress=progress)
+    return restored[..., : height * scale, : width * scale]
+
+
+def _turn(x: Tensor, turn: int) -> Tensor:
+    x = torch.rot90(x, turn % 4, (2, 3))
+    return x.flip(3) if turn >= 4 else x
+
+
+def _turn_back(x: Tensor, turn: int) -> Tensor:
+    x = x.flip(3) if turn >= 4 else x
+    return torch.rot90(x, -(turn % 4), (2, 3))

@@ -1,0 +1,214 @@
+"""The training loop: steps, averaged weights, validation, and a state from which a run goes on exactly."""
+
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from swinir.checkpoint import sha256, write_checkpoint
+from swinir.color import luma
+from swinir.image import atomic_path
+from swinir.metrics import psnr
+from swinir.network import SwinIR
+from swinir.restore import restore
+from swinir.tasks import get_task
+from swinir.train.config import ScheduleConfig, TrainConfig
+from swinir.train.data import Pair, PatchSampler, find_images, load_pairs, split_holdout
+from swinir.train.ema import Ema
+from swinir.train.losses import build_loss
+
+Log = Callable[[dict[str, Any]], None]
+
+
+def learning_rate(schedule: ScheduleConfig, lr: float, step: int) -> float:
+    """Learning rate of step 0, 1, ... under a schedule."""
+    if step < schedule.warmup:
+        return lr * (step + 1) / schedule.warmup
+    if schedule.kind == "multistep":
+        return lr * schedule.gamma ** sum(step >= m for m in schedule.milestones)
+    done = (step - schedule.warmup) / max(schedule.iterations - schedule.warmup, 1)
+    return lr * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+
+
+def train_step(
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    loss_function: Callable[[Tensor, Tensor], Tensor],
+    lq: Tensor,
+    gt: Tensor,
+    *,
+    clip_norm: float | None = None,
+    half: bool = False,
+) -> Tensor:
+    """Forward, backward, one optimizer step; returns the loss. A non-finite loss raises before any weight moves."""
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast(lq.device.type, torch.bfloat16, enabled=half):
+        restored = network(lq)
+    loss = loss_function(restored, gt)
+    if not torch.isfinite(loss):
+        raise FloatingPointError(f"the loss became {loss.item()}; lower optimizer.lr or set optimizer.clip_norm")
+    loss.backward()
+    if clip_norm is not None:
+        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+    optimizer.step()
+    return loss.detach()
+
+
+class Trainer:
+    """One run in a folder: `config.json`, `metrics.jsonl`, `state.pt` to go on from, and at the end `NAME.pth`.
+
+    Args:
+        config: what to train.
+        run: the folder, made if absent.
+        device: where to train; CUDA if there is one by default.
+        log: called with every row that also goes to `metrics.jsonl`.
+        progress: wraps the list of images while they are loaded.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Path,
+        *,
+        device: str | torch.device | None = None,
+        log: Log = lambda row: None,
+        progress: Callable[[list[Path]], Any] = lambda paths: paths,
+    ) -> None:
+        self.config, self.run, self._log = config, run, log
+        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.task = get_task(config.task)
+        train, held = split_holdout(find_images(config.data.train), config.data.holdout)
+        patch = config.data.patch
+        self.validation = load_pairs(held, config.scale, patch, progress)
+        self.sampler = PatchSampler(
+            load_pairs(train, config.scale, patch, progress),
+            patch=patch,
+            scale=config.scale,
+            batch=config.data.batch,
+            seed=config.seed,
+        )
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.network = SwinIR(config.network_config()).to(self.device)
+        self.ema = Ema(self.network, config.ema)
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=config.optimizer.lr, betas=config.optimizer.betas
+        )
+        self.loss = build_loss(config.loss)
+        self.step = 0
+
+    @property
+    def weights_path(self) -> Path:
+        """Where the finished weights go."""
+        return self.run / f"{self.config.name}.pth"
+
+    def fit(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Train to the last iteration; returns False when `stop` asked to leave before, with the state saved."""
+        config = self.config
+        self.run.mkdir(parents=True, exist_ok=True)
+        (self.run / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
+        compiled = torch.compile(self.network) if config.compile else self.network
+        network: nn.Module = compiled.train()  # type: ignore[union-attr]
+        losses: list[Tensor] = []
+        since, images = time.monotonic(), 0
+        while self.step < config.schedule.iterations:
+            if stop():
+                self.save()
+                return False
+            lq, gt = (t.to(self.device) for t in self.sampler.next())
+            lr = learning_rate(config.schedule, config.optimizer.lr, self.step)
+            for group in self.optimizer.param_groups:
+                group["lr"] = lr
+            half = config.precision == "bf16"
+            clip = config.optimizer.clip_norm
+            losses.append(train_step(network, self.optimizer, self.loss, lq, gt, clip_norm=clip, half=half))
+            self.ema.update(self.network)
+            self.step += 1
+            images += len(lq)
+            if self.step % config.log_every == 0:
+                loss = torch.stack(losses).mean().item()
+                speed = images / (time.monotonic() - since)
+                self._write({"step": self.step, "loss": loss, "lr": lr, "images_per_second": round(speed, 2)})
+                losses, since, images = [], time.monotonic(), 0
+            if self.step % config.validate_every == 0 and self.validation:
+                self._write({"step": self.step, "psnr_y": self.validate()})
+            if self.step % config.save_every == 0:
+                self.save()
+        self.save()
+        write_checkpoint(
+            self.weights_path,
+            self.averaged().state_dict(),
+            self.network.config,
+            key=self.task.weights_key,
+            task=config.task,
+            step=self.step,
+        )
+        return True
+
+    def averaged(self) -> SwinIR:
+        """A network with the averaged weights, in eval mode."""
+        network = SwinIR(self.network.config).to(self.device)
+        network.load_state_dict(self.network.state_dict())
+        with torch.no_grad():
+            for name, parameter in network.named_parameters():
+                parameter.copy_(self.ema.averages[name])
+        return network.eval()
+
+    def validate(self) -> float:
+        """Mean PSNR on luma of the averaged weights over the held-out images, by the same `restore` as the tester."""
+        network = self.averaged()
+        border = self.task.crop_border(self.config.scale)
+        values = []
+        for pair in self.validation:
+            lq = torch.from_numpy(pair.lq.copy()).permute(2, 0, 1)[None].float() / 255
+            restored = restore(network, lq)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+            values.append(psnr(luma(restored), luma(pair.gt), crop_border=border))
+        return float(np.mean(values))
+
+    def save(self) -> None:
+        """Write the state atomically to `state.pt`."""
+        state = {
+            "step": self.step,
+            "config": self.config.model_dump_json(),
+            "network": dict(self.network.named_parameters()),
+            "averages": self.ema.averages,
+            "optimizer": self.optimizer.state_dict(),
+            "sampler": json.dumps(self.sampler.state()),
+            "torch_rng": torch.get_rng_state(),
+        }
+        with atomic_path(self.run / "state.pt") as temporary:
+            torch.save(state, temporary)
+
+    def resume(self, path: Path) -> None:
+        """Go on from a state that `save` wrote; a ValueError if it belongs to another network."""
+        try:
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            stored = TrainConfig.model_validate_json(state["config"])
+        except (RuntimeError, KeyError, EOFError, ValueError, TypeError) as error:
+            raise ValueError(f"{path}: not a training state; delete it to start afresh") from error
+        if stored.network_config() != self.config.network_config():
+            raise ValueError(f"{path}: belongs to another network; choose another --run folder or delete it")
+        with torch.no_grad():
+            for name, parameter in self.network.named_parameters():
+                parameter.copy_(state["network"][name])
+        self.ema.load(state["averages"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.sampler.load_state(json.loads(state["sampler"]))
+        torch.set_rng_state(state["torch_rng"].cpu())
+        self.step = int(state["step"])
+
+    def _write(self, row: dict[str, Any]) -> None:
+        self._log(row)
+        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def describe_weights(path: Path) -> dict[str, Any]:
+    """File, bytes and SHA-256 of finished weights, as the zoo's index records them."""
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
