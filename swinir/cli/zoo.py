@@ -1,0 +1,196 @@
+"""`swinir zoo`: list, describe, fetch and check the released and bundled weights."""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from swinir.zoo import Verdict, ZooEntry
+
+app = typer.Typer(
+    help="Weights: the released ones and those that come with the package.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+NAME_HELP = "Alias, name or file name of weights, as `swinir zoo list` shows them."
+
+
+@app.command("list")
+def list_weights(
+    task: Annotated[str | None, typer.Option(help="Show one task only, such as classical_sr.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every field.")] = False,
+) -> None:
+    """Show all weights and which of them are on this machine."""
+    from swinir.zoo import RELEASED, TASK_IN_NAME, bundled
+
+    if task is not None and task not in TASK_IN_NAME:
+        raise ValueError(f"unknown task {task!r}; choose one of {', '.join(TASK_IN_NAME)}")
+    entries = [entry for entry in (*bundled(), *RELEASED) if task in (None, entry.parts.task)]
+    if as_json:
+        print(json.dumps([_facts(entry) for entry in entries], indent=2))
+        return
+    rows = [("ALIAS", "TASK", "LEVEL", "DATA", "SIZE", "MB", "PRESENT")]
+    for entry in entries:
+        parts = entry.parts
+        rows.append(
+            (entry.alias, parts.task, parts.level_text, parts.data, parts.size, _megabytes(entry), _presence(entry))
+        )
+    for line in _aligned(rows, right=(5,)):
+        print(line)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
+    """Show everything known about one weights file."""
+    from swinir.zoo import find
+
+    facts = _facts(find(name))
+    facts["size"] = f"{facts['size']} ({facts.pop('size_word')})"
+    rows = [(key.replace("_", " "), "-" if value in (None, "") else str(value)) for key, value in facts.items()]
+    for line in _aligned(rows):
+        print(line)
+
+
+@app.command()
+def download(
+    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=NAME_HELP)],
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder to write to; model_zoo/swinir, or $SWINIR_ZOO, without it.")
+    ] = None,
+) -> None:
+    """Fetch released weights and check them; prints the path of each. $SWINIR_ZOO_MIRROR names another source."""
+    from swinir.zoo import DownloadError, default_folder, find
+    from swinir.zoo import download as fetch
+
+    entries = list(dict.fromkeys(find(name) for name in names))  # a misspelt name stops before any transfer
+    failures: list[DownloadError] = []
+    for entry in entries:
+        try:
+            print(fetch(entry, target=(folder or default_folder()) / entry.file, progress=sys.stderr.isatty()))
+        except DownloadError as error:
+            failures.append(error)
+            print(f"swinir: {error}", file=sys.stderr)
+    if failures:
+        raise typer.Exit(2 if len(failures) == len(entries) else 1)
+
+
+@app.command()
+def verify(
+    path: Annotated[
+        Path | None, typer.Argument(help="Weights file or folder; the downloaded and the bundled ones without it.")
+    ] = None,
+) -> None:
+    """Check weights by SHA-256, or by the checksums in the file where no hash is known. Exits 1 if any is bad."""
+    verdicts = _verdicts_everywhere() if path is None else _verdicts_at(path)
+    rows = [("bad" if not v.ok else "ok", v.how, str(v.path), v.message) for v in verdicts]
+    for line in _aligned(rows):
+        print(line)
+    if not rows:
+        print("swinir: no weights on this machine yet; see `swinir zoo list`", file=sys.stderr)
+    if not all(v.ok for v in verdicts):
+        raise typer.Exit(1)
+
+
+@app.command()
+def path(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
+    """Print the path of a bundled or downloaded weights file."""
+    from swinir.zoo import locate
+
+    print(locate(name))
+
+
+def _verdicts_at(path: Path) -> list["Verdict"]:
+    from swinir.zoo import SUFFIXES
+    from swinir.zoo import verify as check
+
+    if not path.is_dir():
+        return [check(path)]
+    files = sorted(file for file in path.iterdir() if file.suffix in SUFFIXES and file.is_file())
+    if not files:
+        raise FileNotFoundError(f"no weights ({', '.join(SUFFIXES)}) in {path}")
+    return [check(file) for file in files]
+
+
+def _verdicts_everywhere() -> list["Verdict"]:
+    from swinir.zoo import SUFFIXES, Verdict, bundled, bundled_folder, default_folder
+    from swinir.zoo import verify as check
+
+    verdicts = []
+    for entry in bundled():
+        file = (bundled_folder() or Path()) / entry.file
+        verdicts.append(check(file) if file.is_file() else Verdict(file, entry, False, "none", "missing"))
+    folder = default_folder()
+    if folder.is_dir() and any(file.suffix in SUFFIXES for file in folder.iterdir()):
+        verdicts += _verdicts_at(folder)
+    return verdicts
+
+
+def _facts(entry: "ZooEntry") -> dict[str, Any]:
+    from swinir.zoo import SIZE_WORDS
+
+    parts = entry.parts
+    return {
+        "alias": entry.alias,
+        "name": entry.name,
+        "file": entry.file,
+        "task": parts.task,
+        "level": parts.level_text,
+        "data": parts.data,
+        "patch": parts.patch,
+        "window": parts.window,
+        "size": parts.size,
+        "size_word": SIZE_WORDS[parts.size],
+        "objective": parts.objective,
+        "parameters": entry.parameters,
+        "params_key": entry.params_key,
+        "published": entry.published,
+        "config": entry.config,
+        "trained_on": entry.trained_on,
+        "bytes": entry.bytes,
+        "sha256": entry.sha256,
+        "url": entry.url,
+        "bundled": entry.bundled,
+        "present": _presence(entry),
+        "path": str(present) if (present := _local(entry)) else None,
+    }
+
+
+def _local(entry: "ZooEntry") -> Path | None:
+    from swinir.zoo import locate
+
+    try:
+        return locate(entry.name)
+    except FileNotFoundError:
+        return None
+
+
+def _presence(entry: "ZooEntry") -> str:
+    local = _local(entry)
+    if local is None:
+        return "missing" if entry.bundled else "no"
+    if entry.bytes is not None and local.stat().st_size != entry.bytes:
+        return "damaged"
+    return "bundled" if entry.bundled else "yes"
+
+
+def _megabytes(entry: "ZooEntry") -> str:
+    local = _local(entry)
+    size = entry.bytes if entry.bytes is not None else local.stat().st_size if local else None
+    return f"{size / 1e6:.1f}" if size is not None else "-"
+
+
+def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
+    """Lines with columns two spaces apart; those in `right` flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    flush = set(right)
+    return [
+        "  ".join(
+            cell.rjust(w) if k in flush else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
