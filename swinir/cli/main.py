@@ -9,10 +9,9 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-import click
 import typer
 
-from swinir.cli import info, zoo
+from swinir.cli import info, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -22,7 +21,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("test")(test.test)
 app.command("info")(info.info)
+app.command("train")(train.train)
 app.add_typer(zoo.app, name="zoo")
 
 
@@ -31,26 +32,27 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     A user's mistake (ValueError, OSError) becomes one line on stderr; set SWINIR_DEBUG=1 for the traceback.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["test"]:
+        words = test.expand_bare_tile(words)
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, _leave)
     try:
-        result = app(args=list(sys.argv[1:] if argv is None else argv), prog_name="swinir", standalone_mode=False)
-    except click.ClickException as error:
-        error.show()
-        return 2
-    except (KeyboardInterrupt, click.Abort):
-        print("swinir: interrupted", file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
+        app(args=words, prog_name="swinir")
+    except SystemExit as leave:
+        return leave.code if isinstance(leave.code, int) else int(bool(leave.code))
+    except (ValueError, OSError, ArithmeticError) as error:
         if os.environ.get("SWINIR_DEBUG"):
             raise
         print(f"swinir: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-    return result if isinstance(result, int) else 0
+    return 0
 
 
-def _terminate(_signum: int, _frame: FrameType | None) -> None:
-    print("swinir: terminated", file=sys.stderr)
-    raise SystemExit(143)
+def _leave(signum: int, _frame: FrameType | None) -> None:
+    # SystemExit rather than KeyboardInterrupt: it runs `finally` blocks and keeps its exit code.
+    print(f"swinir: {signal.Signals(signum).name}, leaving", file=sys.stderr)
+    raise SystemExit(128 + signum)
 
 
 def run() -> None:

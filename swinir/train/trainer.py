@@ -16,7 +16,7 @@ from swinir.color import luma
 from swinir.image import atomic_path
 from swinir.metrics import psnr
 from swinir.network import SwinIR
-from swinir.restore import restore
+from swinir.restoration import restore
 from swinir.tasks import get_task
 from swinir.train.config import ScheduleConfig, TrainConfig
 from swinir.train.data import Pair, PatchSampler, find_images, load_pairs, split_holdout

@@ -1,0 +1,260 @@
+"""`swinir test`, the same as `python main_test_swinir.py`: benchmark a checkpoint as the released program does."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from swinir.checkpoint import Checkpoint
+    from swinir.evaluate import Protocol, Row
+
+BARE_TILE = "400"
+
+
+def expand_bare_tile(argv: Sequence[str]) -> list[str]:
+    """Give a `--tile` that stands without a number the value that the released program's manual names."""
+    result = []
+    for i, word in enumerate(argv):
+        result.append(word)
+        if word == "--tile" and (i + 1 == len(argv) or argv[i + 1].startswith("--")):
+            result.append(BARE_TILE)
+    return result
+
+
+def test(
+    task: Annotated[
+        str,
+        typer.Option(
+            "--task", help="classical_sr, lightweight_sr, real_sr, gray_dn, color_dn, jpeg_car or color_jpeg_car."
+        ),
+    ] = "color_dn",
+    scale: Annotated[int, typer.Option("--scale", help="Enlargement: 1, 2, 3, 4, 8.")] = 1,
+    noise: Annotated[int, typer.Option("--noise", help="Noise level: 15, 25, 50.")] = 15,
+    jpeg: Annotated[int, typer.Option("--jpeg", help="JPEG quality: 10, 20, 30, 40.")] = 40,
+    training_patch_size: Annotated[
+        int,
+        typer.Option("--training_patch_size", help="Taken for compatibility; networks run at any size."),
+    ] = 128,
+    large_model: Annotated[bool, typer.Option("--large_model", help="SwinIR-L, for real_sr x4.")] = False,
+    model_path: Annotated[str, typer.Option("--model_path", help="Checkpoint or the name of one in the zoo.")] = (
+        "model_zoo/swinir/001_classicalSR_DIV2K_s48w8_SwinIR-M_x2.pth"
+    ),
+    folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images.")] = None,
+    folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images.")] = None,
+    tile: Annotated[
+        int | None, typer.Option("--tile", help="Tile side in low-quality pixels; bare: 400; whole images without.")
+    ] = None,
+    tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="Overlap of tiles.")] = 32,
+    self_ensemble: Annotated[
+        bool, typer.Option("--self_ensemble", help='Average eight flips and rotations (the paper\'s "+").')
+    ] = False,
+    precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or auto.")] = "fp32",
+    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
+    save_dir: Annotated[
+        Path | None, typer.Option("--save_dir", help="Folder for results instead of results/swinir_...")
+    ] = None,
+    no_save: Annotated[bool, typer.Option("--no_save", help="Write no images.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first N images.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write rows, means and facts of the run.")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="The same as CSV.")] = None,
+) -> None:
+    """Restore the images of a benchmark and measure them, by the released program's protocol."""
+    from swinir.evaluate import Protocol, check_network, find_samples
+    from swinir.restoration import resolve_precision
+    from swinir.tasks import get_task
+
+    spec = get_task(task)
+    if scale not in spec.scales:
+        spec.network_for(scale)  # raises, naming the scales that there are
+    for option, value, allowed in (("--noise", noise, (0, 255)), ("--jpeg", jpeg, (1, 100))):
+        if not allowed[0] <= value <= allowed[1]:
+            raise ValueError(f"{option} must be from {allowed[0]} to {allowed[1]}, got {value}")
+    for file in (json_file, csv_file):
+        if file is not None and not file.absolute().parent.is_dir():
+            raise FileNotFoundError(f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere")
+    protocol = Protocol(spec, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
+    samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
+    if folder_gt is not None and folder_lq is not None and spec.degradation is not None:
+        _notice(f"{task} makes its input from --folder_gt; --folder_lq is not used")
+
+    chosen = _device(device)
+    checkpoint = _read(model_path, spec.weights_key)
+    check_network(checkpoint.network, protocol, checkpoint.path.name)
+    _check_size(checkpoint, protocol, large_model)
+    protocol = _fit_tile(protocol, checkpoint)
+    resolved = resolve_precision(precision, chosen)
+    folder = None
+    name = spec.result_folder(scale=scale, noise=noise, jpeg=jpeg, large=large_model)
+    if not no_save:
+        folder = save_dir or Path("results") / name
+        folder.mkdir(parents=True, exist_ok=True)
+
+    from swinir.checkpoint import build_model, sha256
+    from swinir.evaluate import environment
+
+    model = build_model(checkpoint, device=chosen)
+    rows = _run(model, samples, protocol, folder, title=f"{save_dir or Path('results') / name}")
+    facts: dict[str, Any] = {
+        "task": task,
+        "scale": scale,
+        "noise": noise if spec.degradation == "noise" else None,
+        "jpeg": jpeg if spec.degradation == "jpeg" else None,
+        "tile": protocol.tile,
+        "tile_overlap": tile_overlap if protocol.tile else None,
+        "self_ensemble": self_ensemble,
+        "precision": resolved,
+        "checkpoint": checkpoint.path.name,
+        "checkpoint_sha256": sha256(checkpoint.path),
+        "checkpoint_key": checkpoint.key,
+        **environment(chosen),
+    }
+    _write_files(rows, facts, json_file, csv_file)
+    if any(row.status == "failed" for row in rows):
+        raise typer.Exit(1)
+
+
+def _notice(text: str) -> None:
+    typer.echo(f"note: {text}", err=True)
+
+
+def _device(name: str | None) -> Any:
+    import torch
+
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
+    return device
+
+
+def _read(model_path: str, key: str) -> "Checkpoint":
+    """The checkpoint of a path or zoo name, downloaded if it is a released one that is not there yet."""
+    from swinir import zoo
+    from swinir.checkpoint import read_checkpoint
+
+    path = Path(model_path)
+    if not path.exists():
+        try:
+            entry = zoo.find(model_path)
+        except ValueError as error:
+            raise FileNotFoundError(f"no checkpoint at {model_path}; {error}") from error
+        if entry.bundled:
+            path = zoo.locate(entry.name)
+        else:
+            target = path if path.suffix else zoo.default_folder() / entry.file
+            if not target.exists():
+                typer.echo(f"downloading model {target}")
+                zoo.download(entry, target=target, progress=True)
+            path = target
+    typer.echo(f"loading model from {path}")
+    return read_checkpoint(path, key=key)
+
+
+def _check_size(checkpoint: "Checkpoint", protocol: "Protocol", large: bool) -> None:
+    task, dim = protocol.task, checkpoint.network.embed_dim
+    if large:
+        wanted = task.network_for(protocol.scale, large=True)
+        if dim != wanted.embed_dim:
+            raise ValueError(
+                f"{checkpoint.path.name} is {dim} channels wide, --large_model means {wanted.embed_dim}; leave it out"
+            )
+    elif task.large is not None and dim == task.large.embed_dim:
+        _notice(f"{checkpoint.path.name} is a large model; --large_model names the result folder accordingly")
+
+
+def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
+    from dataclasses import replace
+
+    from swinir.restoration import align_tile
+
+    if protocol.tile is None:
+        return protocol
+    window = checkpoint.network.window
+    tile = align_tile(protocol.tile, window)
+    if tile != protocol.tile:
+        _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {tile}")
+    if not 0 <= protocol.tile_overlap < tile:
+        raise ValueError(
+            f"--tile_overlap must be from 0 to below the tile of {tile}, got {protocol.tile_overlap}; "
+            f"try --tile_overlap {tile // 8}"
+        )
+    return replace(protocol, tile=tile)
+
+
+def _run(model: Any, samples: Sequence[Any], protocol: "Protocol", folder: Path | None, title: str) -> "list[Row]":
+    """Evaluate with a line for each image; the summary is printed however the loop ends."""
+    from tqdm import tqdm
+
+    from swinir.evaluate import evaluate
+
+    rows: list[Row] = []
+    # disable=None: a bar on a terminal, nothing elsewhere.
+    with tqdm(total=len(samples), unit="image", disable=None, dynamic_ncols=True) as bar:
+
+        def show_tiles(done: int, total: int) -> None:
+            bar.set_postfix_str(f"tile {done}/{total}")
+
+        try:
+            for row in evaluate(model, samples, protocol, folder=folder, progress=show_tiles):
+                line = _line(len(rows), row)
+                rows.append(row)
+                with tqdm.external_write_mode():
+                    typer.echo(line, err=row.status == "failed")
+                bar.update()
+        finally:
+            bar.close()
+            _summarise(rows, title, len(samples))
+    return rows
+
+
+def _line(index: int, row: "Row") -> str:
+    start = f"Testing {index:d} {row.image:20s}"
+    if row.status == "failed":
+        return f"{start} - failed: {row.error}"
+    cells = [
+        f"{label}: {value:.2f} dB" if label.startswith("PSNR") else f"{label}: {value:.4f}"
+        for label, value in (
+            ("PSNR", row.psnr),
+            ("SSIM", row.ssim),
+            ("PSNRB", row.psnrb),
+            ("PSNR_Y", row.psnr_y),
+            ("SSIM_Y", row.ssim_y),
+            ("PSNRB_Y", row.psnrb_y),
+        )
+        if value is not None
+    ]
+    return f"{start} - {'; '.join(cells)}." if cells else start
+
+
+def _summarise(rows: "list[Row]", title: str, total: int) -> None:
+    from swinir.evaluate import means
+
+    mean = means(rows)
+    if mean:
+        typer.echo(f"\n{title} ")
+    pairs = (("psnr", "ssim", "PSNR/SSIM(RGB)"), ("psnr_y", "ssim_y", "PSNR_Y/SSIM_Y"))
+    for first, second, label in pairs:
+        if first in mean:
+            similarity = f"; {mean[second]:.4f}" if second in mean else ""
+            typer.echo(f"-- Average {label}: {mean[first]:.2f} dB{similarity}")
+    for name, label in (("psnrb", "PSNRB"), ("psnrb_y", "PSNRB_Y")):
+        if name in mean:
+            typer.echo(f"-- Average {label}: {mean[name]:.2f} dB")
+    failed = sum(row.status == "failed" for row in rows)
+    done = f"{len(rows) - failed} done, {failed} failed"
+    left = f", {total - len(rows)} not reached" if len(rows) < total else ""
+    typer.echo(done + left, err=bool(failed or left))
+
+
+def _write_files(rows: "list[Row]", facts: dict[str, Any], json_file: Path | None, csv_file: Path | None) -> None:
+    from swinir.evaluate import write_csv, write_json
+
+    if json_file is not None:
+        write_json(json_file, rows, facts)
+    if csv_file is not None:
+        write_csv(csv_file, rows, facts)

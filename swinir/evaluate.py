@@ -1,0 +1,318 @@
+"""From folders to numbers: pairs, degradation, restoration, metrics, rows, means.
+
+The protocol is the released tester's; each step of it changes published numbers.
+"""
+
+import csv
+import io
+import json
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from swinir import __version__
+from swinir.color import luma
+from swinir.degrade.jpeg import jpeg
+from swinir.degrade.noise import benchmark_noise
+from swinir.image import atomic_path, list_images, read, to_gray, to_rgb, write
+from swinir.metrics import psnr, psnrb, ssim
+from swinir.network import NetworkConfig, SwinIR
+from swinir.restoration import restore
+from swinir.tasks import TaskSpec
+
+MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4
+METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What to evaluate: the task, its level, and how the network is run."""
+
+    task: TaskSpec
+    scale: int = 1
+    noise: int = 15
+    jpeg: int = 40
+    tile: int | None = None
+    tile_overlap: int = 32
+    precision: str = "fp32"
+    self_ensemble: bool = False
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Files of one image. `gt` and `lq` may be the same kind of file; either may be absent."""
+
+    name: str
+    lq: Path | None
+    gt: Path | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """The result of one image. Metrics that a task does not compute, or that failed, are None."""
+
+    image: str
+    status: str  # "ok" or "failed"
+    error: str = ""
+    width: int | None = None
+    height: int | None = None
+    psnr: float | None = None
+    ssim: float | None = None
+    psnrb: float | None = None
+    psnr_y: float | None = None
+    ssim_y: float | None = None
+    psnrb_y: float | None = None
+    seconds: float | None = None
+    output: str | None = None
+
+
+def check_network(network: NetworkConfig, protocol: Protocol, source: str) -> None:
+    """Refuse a network that cannot be the expert asked for; a ValueError naming what differs."""
+    task = protocol.task
+    wanted = task.network_for(protocol.scale)
+    for field, what in (
+        ("upsampler", "reconstruction"),
+        ("upscale", "scale"),
+        ("in_chans", "channels"),
+        ("img_range", "image range"),
+    ):
+        seen, asked = getattr(network, field), getattr(wanted, field)
+        if seen != asked:
+            raise ValueError(
+                f"{source} does not fit --task {task.name} --scale {protocol.scale}: "
+                f"its {what} is {seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"
+            )
+
+
+def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | None) -> list[Sample]:
+    """Pair the files of a benchmark.
+
+    Tasks that make their own input read `folder_gt`, or, without one, restore `folder_lq` as it is.
+    Super-resolution pairs ground truth NAME.png with low-quality NAMEx{scale}.png.
+
+    Raises:
+        ValueError, FileNotFoundError, NotADirectoryError: for folders that are missing or hold no images.
+    """
+    task = protocol.task
+    main, option = (folder_gt, "--folder_gt") if task.has_reference and folder_gt else (folder_lq, "--folder_lq")
+    if main is None:
+        option = "--folder_gt" if task.degradation else "--folder_lq"
+        raise ValueError(f"{task.name} needs {option}")
+    images = list_images(main)
+    if not images:
+        raise ValueError(f"no images in {main}; look at {option}")
+    if main is folder_lq:
+        samples = [Sample(p.stem, lq=p, gt=None) for p in images]
+    elif task.degradation:
+        samples = [Sample(p.stem, lq=None, gt=p) for p in images]
+    else:
+        if folder_lq is None:
+            raise ValueError(f"{task.name} needs --folder_lq beside --folder_gt")
+        partners = {p.stem: p for p in reversed(list_images(folder_lq))}
+        samples = [_pair(p, partners, folder_lq, protocol.scale) for p in images]
+    repeated = {name for name, count in Counter(s.name for s in samples).items() if count > 1}
+    return [_only_first(s, samples) if s.name in repeated else s for s in samples]
+
+
+def _pair(gt: Path, partners: dict[str, Path], folder_lq: Path, scale: int) -> Sample:
+    expected = folder_lq / f"{gt.stem}x{scale}{gt.suffix}"
+    lq = expected if expected.is_file() else partners.get(expected.stem)
+    problem = "" if lq else f"{gt}: no low-quality partner {expected}"
+    return Sample(gt.stem, lq=lq, gt=gt, problem=problem)
+
+
+def _only_first(sample: Sample, samples: list[Sample]) -> Sample:
+    first = next(s for s in samples if s.name == sample.name)
+    if sample is first:
+        return sample
+    problem = f"{sample.gt or sample.lq}: would be written over the result of {first.gt or first.lq}; rename one"
+    return Sample(sample.name, sample.lq, sample.gt, problem)
+
+
+def load_sample(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
+    """Low-quality (H, W, C) float32 in units of 1 and ground-truth (H*scale, W*scale, C) uint8, if there is one.
+
+    Raises:
+        ValueError: for unreadable files and partners of the wrong size, named.
+    """
+    task = protocol.task
+    convert = _to_luma_or_gray if task.gray and task.degradation == "jpeg" else to_gray if task.gray else to_rgb
+    gt = convert(read(sample.gt)) if sample.gt else None
+    if sample.lq is not None:
+        lq = convert(read(sample.lq))
+        if gt is not None:
+            gt = _crop_to(gt, lq, protocol.scale, sample)
+        return lq.astype(np.float32) / 255, gt
+    assert gt is not None
+    if task.degradation == "noise":
+        return benchmark_noise(gt, protocol.noise), gt
+    return jpeg(gt, protocol.jpeg).astype(np.float32) / 255, gt
+
+
+def _to_luma_or_gray(image: np.ndarray) -> np.ndarray:
+    """Grey files as they are; of colour ones the BT.601 luma, as the grey JPEG benchmark wants it."""
+    return image if image.shape[2] == 1 else luma(image).round().astype(np.uint8)
+
+
+def _crop_to(gt: np.ndarray, lq: np.ndarray, scale: int, sample: Sample) -> np.ndarray:
+    height, width = lq.shape[0] * scale, lq.shape[1] * scale
+    leftover = gt.shape[0] - height, gt.shape[1] - width
+    if min(leftover) < 0 or max(leftover) >= max(MAX_LEFTOVER, scale):
+        raise ValueError(
+            f"{sample.lq}: {lq.shape[1]}x{lq.shape[0]} at scale {scale} does not match "
+            f"{sample.gt} of {gt.shape[1]}x{gt.shape[0]}; expected about {gt.shape[1] // scale}x{gt.shape[0] // scale}"
+        )
+    return gt[:height, :width]
+
+
+def measure(restored: np.ndarray, gt: np.ndarray, protocol: Protocol) -> dict[str, float | None]:
+    """The metrics of a task on (H, W, C) uint8 images; SSIM and PSNR-B are None on images too small for them."""
+    border = protocol.task.crop_border(protocol.scale)
+    views = {"": (restored, gt)}
+    if gt.shape[2] == 3:
+        views["_y"] = (luma(restored), luma(gt))
+    functions = {"psnr": psnr, "ssim": ssim} | ({"psnrb": psnrb} if protocol.task.psnrb else {})
+    values: dict[str, float | None] = {}
+    for suffix, (a, b) in views.items():
+        for name, function in functions.items():
+            try:
+                values[name + suffix] = function(a, b, crop_border=border)
+            except ValueError:
+                values[name + suffix] = None
+    return values
+
+
+def to_tensor(image: np.ndarray) -> Tensor:
+    """(H, W, C) float32 to (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+
+
+def to_uint8(image: Tensor) -> np.ndarray:
+    """(1, C, H, W) in [0, 1] to (H, W, C) uint8, rounded.
+
+    Raises:
+        ValueError: for NaN or infinite values, which would otherwise become black pixels.
+    """
+    if not torch.isfinite(image).all():
+        raise ValueError("the restored image has NaN or infinite values; try --precision fp32 or another checkpoint")
+    return image[0].float().cpu().mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def evaluate(
+    model: SwinIR,
+    samples: Sequence[Sample],
+    protocol: Protocol,
+    *,
+    folder: Path | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Row]:
+    """Restore and measure samples one by one; a failure becomes a row and the rest goes on.
+
+    Args:
+        folder: where NAME_SwinIR.png goes; None writes nothing.
+        progress: called with (tiles done, tiles in all) within an image.
+    """
+    for sample in samples:
+        try:
+            yield _evaluate_one(model, sample, protocol, folder, progress)
+        except torch.OutOfMemoryError:
+            advice = f"try --tile {max((protocol.tile or 512) // 2, model.config.window)}"
+            yield Row(sample.name, "failed", f"{sample.gt or sample.lq}: out of memory; {advice}")
+        except (ValueError, OSError) as error:
+            yield Row(sample.name, "failed", " ".join(str(error).split()))
+
+
+def _evaluate_one(
+    model: SwinIR,
+    sample: Sample,
+    protocol: Protocol,
+    folder: Path | None,
+    progress: Callable[[int, int], None] | None,
+) -> Row:
+    if sample.problem:
+        raise ValueError(sample.problem)
+    lq, gt = load_sample(sample, protocol)
+    start = time.perf_counter()
+    restored = to_uint8(
+        restore(
+            model,
+            to_tensor(lq),
+            tile=protocol.tile,
+            tile_overlap=protocol.tile_overlap,
+            precision=protocol.precision,
+            self_ensemble=protocol.self_ensemble,
+            progress=progress,
+        )
+    )
+    seconds = time.perf_counter() - start
+    output = None
+    if folder is not None:
+        output = folder / f"{sample.name}_SwinIR.png"
+        write(output, restored)
+    metrics = measure(restored, gt, protocol) if gt is not None else {}
+    height, width = restored.shape[:2]
+    where = str(output) if output else None
+    return Row(sample.name, "ok", width=width, height=height, seconds=seconds, output=where, **metrics)  # type: ignore[arg-type]
+
+
+def means(rows: Sequence[Row]) -> dict[str, float]:
+    """Mean of every metric over the rows that have it."""
+    columns = {m: [v for r in rows if (v := getattr(r, m)) is not None] for m in METRICS}
+    return {m: sum(values) / len(values) for m, values in columns.items() if values}
+
+
+def environment(device: torch.device) -> dict[str, str]:
+    """Versions and hardware that a number depends on."""
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
+        "swinir": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "device": f"{device} {gpu}".strip(),
+        "machine": platform.machine(),
+    }
+
+
+def write_json(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+    """Facts of the run, one object per image, and the means; an infinite PSNR becomes the string "inf"."""
+    content = facts | {"images": [asdict(r) for r in rows], "means": means(rows)}
+    _write_text(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+
+
+def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
+    """One line per image and a last one with the means; the facts of the run stand in columns of their own."""
+    text = io.StringIO()
+    fields = list(Row.__dataclass_fields__)
+    writer = csv.DictWriter(text, fieldnames=[*fields, *facts])
+    writer.writeheader()
+    for row in rows:
+        writer.writerow(asdict(row) | facts)
+    writer.writerow({"image": "mean"} | means(rows) | facts)
+    _write_text(path, text.getvalue())
+
+
+def _write_text(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _strict(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_strict(v) for v in value]
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value
