@@ -583,3 +583,29 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     else:
         total += 9 * dim * chans
     return total * pixels
+
+
+def count_parameters_as_published(config: NetworkConfig) -> int:
+    """The paper's own count (Table 3: 878K, 886K, 897K), which leaves out the convolution after the RSTBs."""
+    with torch.device("meta"):
+        left_out = sum(p.numel() for p in _closing_conv(config).parameters())
+    return count_parameters(config) - left_out
+
+
+def count_macs_as_published(config: NetworkConfig) -> int:
+    """The paper's own Mult-Adds of lightweight networks (Table 3: 195.6, 87.2, 49.6 G), for comparison only.
+
+    That count is of a 1024x720 output, although the table says 1280x720, from an input extended by one more
+    window; it takes the convolution after the RSTBs for 3 C**2 operations a pixel, the last one for three
+    output channels, and adds two per value for the LayerNorms.
+
+    Raises:
+        ValueError: for networks other than "pixelshuffledirect" ones with one convolution in the residuals.
+    """
+    if config.upsampler != "pixelshuffledirect" or config.resi_connection != "1conv":
+        raise ValueError("the published count exists for pixelshuffledirect networks only")
+    w, dim, chans, depth = config.window_size, config.embed_dim, config.in_chans, sum(config.depths)
+    height, width = ((side // config.upscale // w + 1) * w for side in (1024, 720))
+    layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * int(dim * config.mlp_ratio) + 2 * dim
+    total = 9 * chans * dim + depth * layer + len(config.depths) * 9 * dim * dim + 3 * dim * dim
+    return height * width * (total + 9 * dim * chans + dim)

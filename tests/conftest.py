@@ -1,0 +1,31 @@
+"""Fixtures: where public benchmark images may lie, and small networks."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+DATA = Path(__file__).parent / "data"
+PUBLIC = Path(os.environ.get("SWINIR_TEST_DATA", Path(__file__).parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if not torch.cuda.is_available():
+        skip = pytest.mark.skip(reason="no CUDA device")
+        for item in items:
+            if "gpu" in item.keywords:
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session")
+def public_folder():
+    """A function that gives a folder of public images, or skips the test where it is absent."""
+
+    def find(name: str) -> Path:
+        folder = PUBLIC / name
+        if not folder.exists():
+            pytest.skip(f"{name} is not here; set SWINIR_TEST_DATA to the folder that holds it")
+        return folder
+
+    return find

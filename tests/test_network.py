@@ -1,0 +1,319 @@
+import json
+import pickle
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from golden_state import state
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swinir.network import (
+    Windows,
+    NetworkConfig,
+    SwinIR,
+    attn_mask,
+    class_masks,
+    count_macs,
+    count_macs_as_published,
+    count_parameters,
+    count_parameters_as_published,
+    reflect_to_multiple,
+    shifted_windows,
+    to_image,
+    to_windows,
+)
+from swinir.tasks import TASKS
+
+GOLDENS = sorted((DATA / "network").glob("*.npz"))
+TINY = NetworkConfig(
+    upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2, 2), num_heads=(3, 3), img_size=16
+)
+
+
+def golden(path, dtype):
+    data = np.load(path)
+    config = NetworkConfig.from_dict(json.loads(str(data["config"])))
+    network = SwinIR(config).eval()
+    weights = state(json.loads(str(data["shapes"])), seed=1, img_range=config.img_range)
+    missing, surplus = network.load_state_dict({k: torch.from_numpy(v) for k, v in weights.items()}, strict=False)
+    assert not missing
+    assert not surplus
+    pairs = [(data[k], data["output_" + k.removeprefix("input_")]) for k in data.files if k.startswith("input_")]
+    return network.to(dtype), [(torch.from_numpy(a).to(dtype), torch.from_numpy(b).to(dtype)) for a, b in pairs]
+
+
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-6)])
+@pytest.mark.parametrize("grad", [False, True], ids=["in chunks", "whole"])
+def test_outputs_are_those_of_the_released_network(path, dtype, tolerance, grad):
+    network, pairs = golden(path, dtype)
+    with torch.set_grad_enabled(grad):
+        for lq, expected in pairs:
+            assert (network(lq) - expected).abs().max().item() < tolerance
+
+
+def test_there_is_a_golden_for_every_path_through_the_architecture():
+    assert len(GOLDENS) == 17
+
+
+def released():
+    import gzip
+
+    shapes = json.loads(gzip.decompress((DATA / "official_shapes.json.gz").read_bytes()))
+    configs = json.loads((DATA / "official_configs.json").read_text())
+    return [(name, configs[name], shapes[name]) for name in shapes]
+
+
+@pytest.mark.parametrize(("name", "facts", "shapes"), released(), ids=lambda v: v if isinstance(v, str) else "")
+def test_state_dict_has_the_keys_and_shapes_of_the_released_file(name, facts, shapes):
+    config = NetworkConfig.from_dict(facts["config"])
+    with torch.device("meta"):
+        ours = {k: list(v.shape) for k, v in SwinIR(config).state_dict().items()}
+    assert ours == shapes
+    assert count_parameters(config) == facts["parameters"]
+
+
+def test_any_chunk_size_gives_the_same_output(monkeypatch):
+    network, pairs = golden(DATA / "network" / "pixelshuffledirect_x2.npz", torch.float64)
+    with torch.no_grad():
+        for windows in (1, 2, 3, 1000):
+            monkeypatch.setattr("swinir.network.CHUNK_WINDOWS", {"cpu": windows})
+            for lq, expected in pairs:
+                assert (network(lq) - expected).abs().max().item() < 1e-6
+
+
+def test_input_is_left_as_it_was():
+    network = SwinIR(replace(TINY, patch_norm=False)).eval()
+    lq = torch.rand(1, 3, 16, 16)
+    before = lq.clone()
+    with torch.no_grad():
+        network(lq)
+    assert torch.equal(lq, before)
+
+
+def test_an_image_does_not_depend_on_its_neighbours_in_the_batch():
+    network = SwinIR(TINY).double().eval()
+    lq = torch.rand(3, 3, 16, 24, dtype=torch.float64)
+    with torch.no_grad():
+        together = network(lq)
+        alone = torch.cat([network(image[None]) for image in lq])
+    assert (together - alone).abs().max() < 1e-12
+
+
+def test_every_parameter_gets_a_gradient():
+    for upsampler, scale in (("pixelshuffle", 2), ("pixelshuffledirect", 2), ("nearest+conv", 4), ("", 1)):
+        network = SwinIR(replace(TINY, upsampler=upsampler, upscale=scale))
+        network(torch.rand(1, 3, 16, 16)).square().sum().backward()
+        without = [n for n, p in network.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+        assert not without
+
+
+def test_gradients_agree_with_finite_differences():
+    torch.manual_seed(0)
+    network = SwinIR(replace(TINY, embed_dim=6, depths=(2,), num_heads=(2,))).double()
+    lq = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    for name in ("conv_first.weight", "layers.0.residual_group.blocks.1.attn.relative_position_bias_table"):
+        parameter = dict(network.named_parameters())[name]
+        (gradient,) = torch.autograd.grad(network(lq).square().mean(), parameter)
+        direction = torch.randn_like(parameter)
+        with torch.no_grad():
+            parameter += 1e-5 * direction
+            above = network(lq).square().mean()
+            parameter -= 2e-5 * direction
+            below = network(lq).square().mean()
+        assert (above - below).item() / 2e-5 == pytest.approx((gradient * direction).sum().item(), rel=1e-5)
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    torch.manual_seed(0)
+    plain = SwinIR(TINY).double()
+    saving = SwinIR(replace(TINY, use_checkpoint=True)).double()
+    saving.load_state_dict(plain.state_dict())
+    lq = torch.rand(1, 3, 16, 16, dtype=torch.float64)
+    gradients = []
+    for network in (plain, saving):
+        network(lq).square().sum().backward()
+        gradients.append([p.grad for p in network.parameters()])
+    assert all(torch.allclose(a, b, rtol=1e-12, atol=1e-12) for a, b in zip(*gradients, strict=True))
+
+
+def test_drop_path_acts_in_training_only():
+    torch.manual_seed(0)
+    network = SwinIR(replace(TINY, drop_path_rate=0.5))
+    lq = torch.rand(1, 3, 16, 16)
+    network.train()
+    assert not torch.equal(network(lq), network(lq))
+    network.eval()
+    assert torch.equal(network(lq), network(lq))
+
+
+def test_derived_buffers_of_another_training_size_are_ignored_on_loading():
+    network, other = SwinIR(TINY), SwinIR(replace(TINY, img_size=32))
+    network.load_state_dict(other.state_dict())
+    assert network.state_dict()["layers.0.residual_group.blocks.1.attn_mask"].shape == (4, 64, 64)
+
+
+def test_mask_parts_exactly_the_pixels_that_only_the_shift_made_neighbours():
+    config = replace(TINY, img_size=24)
+    # Independent of the classes: number the nine regions of a shifted 24x24 image and compare them pairwise.
+    bands = torch.tensor([0] * 16 + [1] * 4 + [2] * 4)
+    regions = bands[:, None] * 3 + bands[None, :]
+    windows = to_windows(regions[None, None].float(), 8).reshape(9, 64)
+    parted = windows[:, :, None] != windows[:, None, :]
+    assert torch.equal(attn_mask(config) != 0, parted)
+    assert set(class_masks(8).unique().tolist()) == {-100.0, 0.0}
+
+
+@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([2, 4, 7, 8]))
+@settings(max_examples=30, deadline=None)
+def test_shifted_windows_are_a_permutation_and_its_inverse(rows, cols, window):
+    height, width = rows * window, cols * window
+    windows = shifted_windows(height, width, window, torch.device("cpu"))
+    tokens = torch.arange(height * width)
+    assert torch.equal(windows.order[windows.inverse], tokens)
+    assert torch.equal(windows.order.sort().values, tokens)
+    assert sum(windows.counts) == rows * cols
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 7, 8]))
+@settings(max_examples=30, deadline=None)
+def test_window_order_goes_back_to_the_image(rows, cols, window):
+    x = torch.rand(2, 3, rows * window, cols * window)
+    assert torch.equal(to_image(to_windows(x, window), window, x.shape[-2:]), x)
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([4, 8]))
+@settings(max_examples=40, deadline=None)
+def test_reflection_is_numpys(height, width, multiple):
+    x = torch.rand(1, 1, height, width)
+    pad = [(0, -side % multiple) for side in (height, width)]
+    expected = np.pad(x[0, 0].numpy(), pad, mode="reflect")
+    assert np.array_equal(reflect_to_multiple(x, multiple)[0, 0].numpy(), expected)
+
+
+@given(st.integers(1, 30), st.integers(1, 30))
+@settings(max_examples=15, deadline=None)
+def test_any_size_comes_out_enlarged_by_the_scale(height, width):
+    network = SwinIR(TINY).eval()
+    with torch.no_grad():
+        assert network(torch.rand(1, 3, height, width)).shape == (1, 3, 2 * height, 2 * width)
+
+
+def test_a_pickled_network_computes_the_same():
+    network = SwinIR(TINY).eval()
+    lq = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(pickle.loads(pickle.dumps(network))(lq), network(lq))
+
+
+def test_an_exported_network_computes_the_same():
+    network = SwinIR(TINY).eval()
+    lq = torch.rand(1, 3, 24, 16)
+    with torch.no_grad():
+        exported = torch.export.export(network, (lq,)).module()
+        assert torch.allclose(exported(lq), network(lq), atol=1e-6)
+
+
+def test_bfloat16_autocast_stays_close_and_keeps_a_float32_output():
+    network, pairs = golden(DATA / "network" / "pixelshuffledirect_x2.npz", torch.float32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for lq, expected in pairs:
+            restored = network(lq)
+            assert restored.dtype == torch.float32
+            assert 10 * torch.log10(1 / (restored - expected).square().mean()) > 40
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("path", GOLDENS, ids=lambda p: p.stem)
+def test_outputs_on_a_gpu_are_those_of_the_released_network(path):
+    network, pairs = golden(path, torch.float64)
+    network.cuda()
+    with torch.no_grad():
+        for lq, expected in pairs:
+            assert (network(lq.cuda()).cpu() - expected).abs().max().item() < 1e-6
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"upsampler": "pixelshufle"}, "unknown upsampler 'pixelshufle'"),
+        ({"upsampler": "nearest+conv", "upscale": 3}, "needs an upscale of 2 or 4, got 3"),
+        ({"upsampler": "nearest+conv", "upscale": 8}, "needs an upscale of 2 or 4, got 8"),
+        ({"upsampler": "pixelshuffle", "upscale": 6}, "3 or a power of two"),
+        ({"upsampler": "", "upscale": 2}, "needs an upscale of 1, got 2"),
+        ({"resi_connection": "2conv"}, "unknown resi_connection '2conv'"),
+        ({"embed_dim": 61}, "divisible by num_heads"),
+        ({"depths": (6, 6)}, "one positive number for each RSTB"),
+        ({"depths": (), "num_heads": ()}, "one positive number for each RSTB"),
+        ({"img_size": 50}, "multiple of window_size 8"),
+        ({"drop_path_rate": 1.0}, r"in \[0, 1\)"),
+        ({"window_size": 0}, "window_size must be at least 1"),
+        ({"windowsize": 8}, "unknown network option 'windowsize'"),
+    ],
+)
+def test_an_impossible_option_is_refused_with_what_is_allowed(options, message):
+    with pytest.raises(ValueError, match=message):
+        NetworkConfig.from_dict(options)
+
+
+def test_input_of_the_wrong_shape_is_refused():
+    network = SwinIR(TINY)
+    for shape in ((3, 16, 16), (1, 1, 16, 16), (1, 3, 0, 16)):
+        with pytest.raises(ValueError, match=r"input must be \(B, 3, H, W\)"):
+            network(torch.zeros(shape))
+
+
+def test_position_embedding_takes_only_the_training_size():
+    network = SwinIR(replace(TINY, ape=True))
+    with pytest.raises(ValueError, match="16x16, got 24x16"):
+        network(torch.zeros(1, 3, 24, 16))
+
+
+def test_macs_are_those_of_the_literature():
+    medium = TASKS["classical_sr"].network_for(4)
+    assert round(count_macs(medium, 64, 64) / 1e9, 1) == 53.6
+    assert round(count_macs(medium, 256, 256) / 1e9, 1) == 856.9
+    assert round(count_macs(TASKS["lightweight_sr"].network_for(2), 360, 640) / 1e9, 1) == 240.9
+
+
+def test_macs_are_those_that_the_modules_perform():
+    """Count by hooks on the linear and convolution modules, attention by its definition."""
+    for options in (
+        {"upsampler": "pixelshuffle", "upscale": 4},
+        {"upsampler": "nearest+conv", "upscale": 4, "resi_connection": "3conv"},
+        {"upsampler": "", "upscale": 1},
+        {"upsampler": "pixelshuffledirect", "upscale": 3},
+    ):
+        config = replace(TINY, **options)
+        network = SwinIR(config).eval()
+        total = sum(config.depths) * 2 * 64 * config.embed_dim * 16 * 24
+
+        def add(module, _inputs, output):
+            nonlocal total
+            total += module.weight.numel() * (output.numel() // module.weight.shape[0])
+
+        for module in network.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.Conv2d):
+                module.register_forward_hook(add)
+        with torch.no_grad():
+            network(torch.rand(1, 3, 15, 20))
+        assert count_macs(config, 15, 20) == total
+
+
+@pytest.mark.parametrize(("scale", "macs", "parameters"), [(2, 195.6, 878), (3, 87.2, 886), (4, 49.6, 897)])
+def test_the_papers_own_counts_are_reproduced(scale, macs, parameters):
+    config = TASKS["lightweight_sr"].network_for(scale)
+    assert round(count_macs_as_published(config) / 1e9, 1) == macs
+    assert round(count_parameters_as_published(config) / 1e3) == parameters
+
+
+def test_unshifted_windows_need_no_permutation():
+    block = SwinIR(TINY).eval().layers[0].residual_group.blocks[0]
+    x = torch.rand(1, 128, 12)
+    with torch.no_grad():
+        out = block(x.clone(), Windows(None, None, (2,)))
+        first = block(x[:, :64].clone(), Windows(None, None, (1,)))
+    assert torch.allclose(out[:, :64], first, atol=1e-6)
