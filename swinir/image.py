@@ -57,7 +57,9 @@ def read(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         with Image.open(path, formats=_FORMATS) as file:
             width, height = file.size
             if width * height > max_pixels:
-                raise ImageError(f"{path}: {width}x{height} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
+                raise ImageError(
+                    f"{path}: {width}x{height} is more than the limit of {max_pixels / 1e6:.0f} megapixels"
+                )
             return _to_array(ImageOps.exif_transpose(file), path)
     except ImageError:
         raise

@@ -29,3 +29,12 @@ def public_folder():
         return folder
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small tensors: threads that wait for one another cost more than they bring, most of all on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinir.network import (
-    Windows,
     NetworkConfig,
     SwinIR,
+    Windows,
     attn_mask,
     class_masks,
     count_macs,

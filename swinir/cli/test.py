@@ -73,7 +73,9 @@ def test(
             raise ValueError(f"{option} must be from {allowed[0]} to {allowed[1]}, got {value}")
     for file in (json_file, csv_file):
         if file is not None and not file.absolute().parent.is_dir():
-            raise FileNotFoundError(f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere")
+            raise FileNotFoundError(
+                f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere"
+            )
     protocol = Protocol(spec, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
     if folder_gt is not None and folder_lq is not None and spec.degradation is not None:

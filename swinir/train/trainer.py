@@ -19,7 +19,7 @@ from swinir.network import SwinIR
 from swinir.restoration import restore
 from swinir.tasks import get_task
 from swinir.train.config import ScheduleConfig, TrainConfig
-from swinir.train.data import Pair, PatchSampler, find_images, load_pairs, split_holdout
+from swinir.train.data import PatchSampler, find_images, load_pairs, split_holdout
 from swinir.train.ema import Ema
 from swinir.train.losses import build_loss
 
