@@ -3,6 +3,7 @@
 A difference between tasks is a field of its row; no other module asks for a task by name.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -81,7 +82,7 @@ _LARGE = {"depths": (6,) * 9, "embed_dim": 240, "num_heads": (8,) * 9, "resi_con
 _JPEG = {"window_size": 7, "img_range": 255.0, "img_size": 126}
 
 
-def _config(*parts: dict[str, object], **options: object) -> NetworkConfig:
+def _config(*parts: Mapping[str, object], **options: object) -> NetworkConfig:
     merged: dict[str, object] = {}
     for part in parts:
         merged |= part

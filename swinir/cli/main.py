@@ -11,7 +11,7 @@ from types import FrameType
 
 import typer
 
-from swinir.cli import info, test, train, zoo
+from swinir.cli import demo, info, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -21,7 +21,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("test")(test.test)
+app.command("test")(test.benchmark)
+app.command("demo")(demo.demo)
 app.command("info")(info.info)
 app.command("train")(train.train)
 app.add_typer(zoo.app, name="zoo")

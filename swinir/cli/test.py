@@ -23,7 +23,7 @@ def expand_bare_tile(argv: Sequence[str]) -> list[str]:
     return result
 
 
-def test(
+def benchmark(
     task: Annotated[
         str,
         typer.Option(

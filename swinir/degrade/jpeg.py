@@ -14,4 +14,5 @@ def jpeg(image: np.ndarray, jpeg_quality: int) -> np.ndarray:
     if not ok:
         raise ValueError(f"JPEG cannot hold an image of {image.shape[1]}x{image.shape[0]}")
     decoded = cv2.imdecode(data, cv2.IMREAD_GRAYSCALE if gray else cv2.IMREAD_COLOR)
+    assert decoded is not None  # it was encoded a line above
     return decoded[..., None] if gray else cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB)

@@ -11,6 +11,9 @@ from swinir.network import NetworkConfig
 from swinir.tasks import TASKS, get_task
 
 Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[int, Field(ge=0)]
+PositiveFloat = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class _Section(BaseModel):
@@ -25,41 +28,41 @@ class DataConfig(_Section):
     """
 
     train: Path
-    patch: Positive = Field(64, description="side of the low-quality patch, pixels")
+    patch: Positive = 64  # side of the low-quality patch, pixels
     batch: Positive = 32
-    holdout: int = Field(0, ge=0)
+    holdout: NotNegative = 0
 
 
 class LossConfig(_Section):
     """Pixel loss: L1 (classical and lightweight SR) or Charbonnier (denoising and JPEG), Section 3.1, Eq. 7 and 8."""
 
     name: Literal["l1", "charbonnier"] = "l1"
-    epsilon: float = Field(1e-9, gt=0, description="under Charbonnier's root; 1e-9 as in the published recipe")
+    epsilon: PositiveFloat = 1e-9  # under Charbonnier's root, as in the published recipe
 
 
 class OptimizerConfig(_Section):
     """Adam."""
 
-    lr: float = Field(2e-4, gt=0)
+    lr: PositiveFloat = 2e-4
     betas: tuple[float, float] = (0.9, 0.999)
-    clip_norm: float | None = Field(None, gt=0)
+    clip_norm: PositiveFloat | None = None
 
 
 class ScheduleConfig(_Section):
     """Learning rate over the iterations: linear warm-up, then halving at milestones or a cosine down to `final`."""
 
     iterations: Positive
-    warmup: int = Field(0, ge=0)
+    warmup: NotNegative = 0
     kind: Literal["multistep", "cosine"] = "multistep"
     milestones: tuple[int, ...] = ()
-    gamma: float = Field(0.5, gt=0, le=1)
-    final: float = Field(0.0, ge=0, le=1, description="cosine: last learning rate as a share of the first")
+    gamma: Share = 0.5
+    final: Share = 0.0  # cosine: last learning rate as a share of the first
 
 
 class TrainConfig(_Section):
     """One training run. Unknown keys are refused; `network` overrides fields of the task's released network."""
 
-    name: str = Field(pattern=r"^[A-Za-z0-9_.+-]+$")
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
     task: str
     scale: Positive = 1
     data: DataConfig
@@ -67,10 +70,10 @@ class TrainConfig(_Section):
     network: dict[str, Any] = {}
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
-    ema: float = Field(0.999, ge=0, lt=1)
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = False
-    seed: int = Field(0, ge=0)
+    seed: NotNegative = 0
     save_every: Positive = 1000
     log_every: Positive = 100
     validate_every: Positive = 1000

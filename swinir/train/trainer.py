@@ -37,7 +37,7 @@ def learning_rate(schedule: ScheduleConfig, lr: float, step: int) -> float:
 
 
 def train_step(
-    network: nn.Module,
+    network: Callable[[Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     loss_function: Callable[[Tensor, Tensor], Tensor],
     lq: Tensor,
@@ -55,7 +55,8 @@ def train_step(
         raise FloatingPointError(f"the loss became {loss.item()}; lower optimizer.lr or set optimizer.clip_norm")
     loss.backward()
     if clip_norm is not None:
-        nn.utils.clip_grad_norm_(network.parameters(), clip_norm)
+        weights = [w for group in optimizer.param_groups for w in group["params"]]
+        nn.utils.clip_grad_norm_(weights, clip_norm)
     optimizer.step()
     return loss.detach()
 
@@ -113,8 +114,8 @@ class Trainer:
         config = self.config
         self.run.mkdir(parents=True, exist_ok=True)
         (self.run / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
-        compiled = torch.compile(self.network) if config.compile else self.network
-        network: nn.Module = compiled.train()  # type: ignore[union-attr]
+        self.network.train()
+        network: Callable[[Tensor], Tensor] = torch.compile(self.network) if config.compile else self.network
         losses: list[Tensor] = []
         since, images = time.monotonic(), 0
         while self.step < config.schedule.iterations:
