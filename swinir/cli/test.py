@@ -85,6 +85,7 @@ def benchmark(
     checkpoint = _read(model_path, spec.weights_key)
     check_network(checkpoint.network, protocol, checkpoint.path.name)
     _check_size(checkpoint, protocol, large_model)
+    _check_level(checkpoint, protocol)
     protocol = _fit_tile(protocol, checkpoint)
     resolved = resolve_precision(precision, chosen)
     folder = None
@@ -167,6 +168,19 @@ def _check_size(checkpoint: "Checkpoint", protocol: "Protocol", large: bool) -> 
             )
     elif task.large is not None and dim == task.large.embed_dim:
         _notice(f"{checkpoint.path.name} is a large model; --large_model names the result folder accordingly")
+
+
+def _check_level(checkpoint: "Checkpoint", protocol: "Protocol") -> None:
+    """Weights do not tell a noise level or JPEG quality, but a file's name may: say so when it differs."""
+    from swinir import zoo
+
+    try:
+        name = zoo.parse_name(checkpoint.path.name)
+    except ValueError:
+        return
+    asked = {"noise": protocol.noise, "jpeg": protocol.jpeg, None: protocol.scale}[protocol.task.degradation]
+    if name.task == protocol.task.name and name.level != asked:
+        _notice(f"{checkpoint.path.name} is the expert for {name.level_text}, the images are made at {asked}")
 
 
 def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
