@@ -1,6 +1,7 @@
 """The one way from a low-quality tensor to a restored one: pad, run whole or in tiles, crop, clamp."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -10,6 +11,16 @@ from swinir.network import SwinIR
 from swinir.tiling import mirror_to, run_tiled
 
 PRECISIONS = ("fp32", "bf16", "auto")
+
+
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Keep convolutions in float32: GPUs since Ampere otherwise round their operands to TF32's ten bits."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(
+        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
+    ):
+        yield
 
 
 def align_tile(tile: int, window: int) -> int:
@@ -90,7 +101,7 @@ def _restore_one(
     padded = mirror_to(lq, (height // window + 1) * window, (width // window + 1) * window)
 
     def forward(x: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+        with exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             return model(x.to(device))
 
     if tile is None or tile >= max(padded.shape[-2:]):
