@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    import torch
+
     from swinir.checkpoint import Checkpoint
-    from swinir.evaluate import Protocol, Row
+    from swinir.evaluate import Protocol, Row, Sample
+    from swinir.network import SwinIR
 
 BARE_TILE = "400"
 
@@ -61,68 +64,71 @@ def benchmark(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="The same as CSV.")] = None,
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
-    from swinir.evaluate import Protocol, check_network, find_samples
-    from swinir.restoration import resolve_precision
-    from swinir.tasks import get_task
+    from swinir.checkpoint import build_model
+    from swinir.evaluate import check_network, find_samples
 
-    spec = get_task(task)
-    if scale not in spec.scales:
-        spec.network_for(scale)  # raises, naming the scales that there are
-    for option, value, allowed in (("--noise", noise, (0, 255)), ("--jpeg", jpeg, (1, 100))):
-        if not allowed[0] <= value <= allowed[1]:
-            raise ValueError(f"{option} must be from {allowed[0]} to {allowed[1]}, got {value}")
+    protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
     for file in (json_file, csv_file):
-        if file is not None and not file.absolute().parent.is_dir():
-            raise FileNotFoundError(
-                f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere"
-            )
-    protocol = Protocol(spec, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
+        _check_parent(file)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
-    if folder_gt is not None and folder_lq is not None and spec.degradation is not None:
+    if folder_gt is not None and folder_lq is not None and protocol.task.degradation is not None:
         _notice(f"{task} makes its input from --folder_gt; --folder_lq is not used")
-
     chosen = _device(device)
-    checkpoint = _read(model_path, spec.weights_key)
+    checkpoint = _read(model_path, protocol.task.weights_key)
     check_network(checkpoint.network, protocol, checkpoint.path.name)
     _check_size(checkpoint, protocol, large_model)
     _check_level(checkpoint, protocol)
     protocol = _fit_tile(protocol, checkpoint)
-    resolved = resolve_precision(precision, chosen)
-    folder = None
-    name = spec.result_folder(scale=scale, noise=noise, jpeg=jpeg, large=large_model)
+
+    name = protocol.task.result_folder(scale=scale, noise=noise, jpeg=jpeg, large=large_model)
+    folder = save_dir or Path("results") / name
     if not no_save:
-        folder = save_dir or Path("results") / name
         folder.mkdir(parents=True, exist_ok=True)
-
-    from swinir.checkpoint import build_model, sha256
-    from swinir.evaluate import environment
-
     model = build_model(checkpoint, device=chosen)
-    rows = _run(model, samples, protocol, folder, title=f"{save_dir or Path('results') / name}")
-    facts: dict[str, Any] = {
-        "task": task,
-        "scale": scale,
-        "noise": noise if spec.degradation == "noise" else None,
-        "jpeg": jpeg if spec.degradation == "jpeg" else None,
-        "tile": protocol.tile,
-        "tile_overlap": tile_overlap if protocol.tile else None,
-        "self_ensemble": self_ensemble,
-        "precision": resolved,
-        "checkpoint": checkpoint.path.name,
-        "checkpoint_sha256": sha256(checkpoint.path),
-        "checkpoint_key": checkpoint.key,
-        **environment(chosen),
-    }
-    _write_files(rows, facts, json_file, csv_file)
+    rows: list[Row] = []
+    try:
+        _run(model, samples, protocol, None if no_save else folder, rows)
+    finally:  # also when interrupted: what is finished is printed and kept
+        _summarise(rows, str(folder), len(samples))
+        _write_files(rows, len(samples), protocol, checkpoint, chosen, json_file, csv_file)
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(1)
+
+
+def _protocol(
+    task: str,
+    scale: int,
+    noise: int,
+    jpeg: int,
+    tile: int | None,
+    tile_overlap: int,
+    precision: str,
+    self_ensemble: bool,
+) -> "Protocol":
+    from swinir.evaluate import Protocol
+    from swinir.restoration import PRECISIONS
+    from swinir.tasks import get_task
+
+    spec = get_task(task)
+    spec.network_for(scale)  # raises for a scale that the task does not have
+    for option, value, least, most in (("--noise", noise, 0, 255), ("--jpeg", jpeg, 1, 100)):
+        if not least <= value <= most:
+            raise ValueError(f"{option} must be from {least} to {most}, got {value}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
+
+
+def _check_parent(file: Path | None) -> None:
+    if file is not None and not file.absolute().parent.is_dir():
+        raise FileNotFoundError(f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere")
 
 
 def _notice(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _device(name: str | None) -> Any:
+def _device(name: str | None) -> "torch.device":
     import torch
 
     if name is None:
@@ -202,30 +208,25 @@ def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
     return replace(protocol, tile=tile)
 
 
-def _run(model: Any, samples: Sequence[Any], protocol: "Protocol", folder: Path | None, title: str) -> "list[Row]":
-    """Evaluate with a line for each image; the summary is printed however the loop ends."""
+def _run(
+    model: "SwinIR", samples: "Sequence[Sample]", protocol: "Protocol", folder: Path | None, rows: "list[Row]"
+) -> None:
+    """Evaluate with a line for each image, adding to `rows` as they come."""
     from tqdm import tqdm
 
     from swinir.evaluate import evaluate
 
-    rows: list[Row] = []
     # disable=None: a bar on a terminal, nothing elsewhere.
     with tqdm(total=len(samples), unit="image", disable=None, dynamic_ncols=True) as bar:
 
         def show_tiles(done: int, total: int) -> None:
             bar.set_postfix_str(f"tile {done}/{total}")
 
-        try:
-            for row in evaluate(model, samples, protocol, folder=folder, progress=show_tiles):
-                line = _line(len(rows), row)
-                rows.append(row)
-                with tqdm.external_write_mode():
-                    typer.echo(line, err=row.status == "failed")
-                bar.update()
-        finally:
-            bar.close()
-            _summarise(rows, title, len(samples))
-    return rows
+        for row in evaluate(model, samples, protocol, folder=folder, progress=show_tiles):
+            with tqdm.external_write_mode():
+                typer.echo(_line(len(rows), row), err=row.status == "failed")
+            rows.append(row)
+            bar.update()
 
 
 def _line(index: int, row: "Row") -> str:
@@ -267,9 +268,37 @@ def _summarise(rows: "list[Row]", title: str, total: int) -> None:
     typer.echo(done + left, err=bool(failed or left))
 
 
-def _write_files(rows: "list[Row]", facts: dict[str, Any], json_file: Path | None, csv_file: Path | None) -> None:
-    from swinir.evaluate import write_csv, write_json
+def _write_files(
+    rows: "list[Row]",
+    total: int,
+    protocol: "Protocol",
+    checkpoint: "Checkpoint",
+    device: "torch.device",
+    json_file: Path | None,
+    csv_file: Path | None,
+) -> None:
+    from swinir.checkpoint import sha256
+    from swinir.evaluate import environment, write_csv, write_json
+    from swinir.restoration import resolve_precision
 
+    if json_file is None and csv_file is None:
+        return
+    made = protocol.task.degradation
+    facts: dict[str, Any] = {
+        "task": protocol.task.name,
+        "scale": protocol.scale,
+        "noise": protocol.noise if made == "noise" else None,
+        "jpeg": protocol.jpeg if made == "jpeg" else None,
+        "tile": protocol.tile,
+        "tile_overlap": protocol.tile_overlap if protocol.tile else None,
+        "self_ensemble": protocol.self_ensemble,
+        "precision": resolve_precision(protocol.precision, device),
+        "complete": len(rows) == total,
+        "checkpoint": checkpoint.path.name,
+        "checkpoint_sha256": sha256(checkpoint.path),
+        "checkpoint_key": checkpoint.key,
+        **environment(device),
+    }
     if json_file is not None:
         write_json(json_file, rows, facts)
     if csv_file is not None:
