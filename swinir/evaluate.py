@@ -20,10 +20,11 @@ import torch
 from torch import Tensor
 
 from swinir import __version__
+from swinir.atomic import atomic_path
 from swinir.color import luma
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
-from swinir.image import atomic_path, list_images, read, to_gray, to_rgb, write
+from swinir.image import list_images, read, to_gray, to_rgb, write
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig, SwinIR
 from swinir.restoration import restore

@@ -4,16 +4,14 @@ Inside the package an image is an (H, W, 1) or (H, W, 3) uint8 array in [0, 255]
 palettes, alpha, orientation flags and 16-bit files stop here.
 """
 
-import os
 import stat
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from swinir.atomic import atomic_path
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MAX_PIXELS = 400_000_000
@@ -112,21 +110,3 @@ def write(path: Path | str, image: np.ndarray) -> None:
         raise ValueError(f"{path}: {image.shape[1]}x{image.shape[0]} could not be encoded as PNG")
     with atomic_path(path) as temporary:
         temporary.write_bytes(data.tobytes())
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that replaces `path` when the block ends well, and vanishes otherwise."""
-    handle, name = tempfile.mkstemp(prefix=".", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

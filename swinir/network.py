@@ -14,7 +14,7 @@ Without gradients a layer runs over chunks of windows and writes its result back
 memory of attention and MLP depends on the chunk, not on the image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -230,10 +230,10 @@ class WindowAttention(nn.Module):
         self.num_heads = num_heads
         self.scale = (dim // num_heads) ** -0.5
         self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window - 1) ** 2, num_heads))
-        self.register_buffer("relative_position_index", relative_position_index(window))
+        self.register_buffer("relative_position_index", torch.empty(window**2, window**2, dtype=torch.long))
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
-        trunc_normal_(self.relative_position_bias_table, std=0.02)
+        _draw(self.relative_position_bias_table)
 
     def bias(self) -> Tensor:
         """(heads, N, N) bias of every pair of tokens."""
@@ -288,7 +288,8 @@ class SwinTransformerLayer(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
-        self.register_buffer("masks", class_masks(config.window) if shifted else None, persistent=False)
+        tokens = config.window**2
+        self.register_buffer("masks", torch.empty(4, tokens, tokens) if shifted else None, persistent=False)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
         """(B, T, C) tokens in window order to the same; without gradients x itself is overwritten.
@@ -444,14 +445,13 @@ class SwinIR(nn.Module):
         super().__init__()
         self.config = config
         dim, chans, feat = config.embed_dim, config.in_chans, config.num_feat
-        mean = torch.tensor(RGB_MEAN) if chans == 3 else torch.zeros(chans)
-        self.register_buffer("mean", mean.view(1, chans, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.empty(1, chans, 1, 1), persistent=False)
 
         self.conv_first = nn.Conv2d(chans, dim, 3, 1, 1)
         self.patch_embed = PatchEmbed(config)
         if config.ape:
             self.absolute_pos_embed = nn.Parameter(torch.zeros(1, config.img_size**2, dim))
-            trunc_normal_(self.absolute_pos_embed, std=0.02)
+            _draw(self.absolute_pos_embed)
         last = max(sum(config.depths) - 1, 1)
         rates = [config.drop_path_rate * i / last for i in range(sum(config.depths))]
         self.layers = nn.ModuleList()
@@ -481,6 +481,27 @@ class SwinIR(nn.Module):
         else:
             self.conv_last = nn.Conv2d(dim, chans, 3, 1, 1)
         self.apply(_init_linear)
+        self.reset_derived_buffers()
+
+    @classmethod
+    def from_state(cls, config: NetworkConfig, state: Mapping[str, Tensor]) -> "SwinIR":
+        """The network with copies of the weights of a state dict, on the CPU; no initial weights are drawn."""
+        with torch.device("meta"):
+            network = cls(config)
+        network.to_empty(device="cpu")
+        network.reset_derived_buffers()
+        network.load_state_dict(state)
+        return network
+
+    def reset_derived_buffers(self) -> None:
+        """Compute what is neither learned nor loaded; to be called after `to_empty`, which leaves it undefined."""
+        self.mean.copy_(torch.tensor(RGB_MEAN if self.config.in_chans == 3 else 0.0).view(1, -1, 1, 1))
+        index, masks = relative_position_index(self.config.window), class_masks(self.config.window)
+        for layer in self.modules():
+            if isinstance(layer, SwinTransformerLayer):
+                layer.attn.relative_position_index.copy_(index)
+                if layer.masks is not None:
+                    layer.masks.copy_(masks)
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != self.config.in_chans or x.numel() == 0:
@@ -531,9 +552,14 @@ class SwinIR(nn.Module):
 
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
-        trunc_normal_(module.weight, std=0.02)
+        _draw(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _draw(weight: Tensor) -> None:
+    if not weight.is_meta:  # PyTorch takes longer over draws without values than over real ones
+        trunc_normal_(weight, std=0.02)
 
 
 def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:

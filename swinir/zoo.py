@@ -1,38 +1,43 @@
-"""Released and bundled weights as a table, the grammar of their names, and downloads that are checked.
+"""Released and bundled weights as a table, the grammar of their names, and where their files are.
 
     released_weights.csv, bundled/index.toml -> ZooEntry -> find, locate, download, verify
 
-A download is streamed into a folder of its own beside the target, checked there, and only then moved to its
-final name: whatever goes wrong, the final name holds a whole file or what it held before.
+Needs no torch, so that the command line answers at once.
 """
 
 import csv
 import difflib
-import hashlib
-import json
-import logging
 import os
 import re
-import struct
-import tempfile
-import time
 import tomllib
-import zipfile
-import zlib
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePath
 from typing import Any, Literal, cast, get_args
-from urllib.parse import urlsplit
 
-import pooch
-import requests
-from tqdm import tqdm
+from swinir.download import DownloadError, fetch
+from swinir.integrity import Expected, How, examine
 
-logger = logging.getLogger(__name__)
+__all__ = [
+    "RELEASED",
+    "SIZE_WORDS",
+    "SUFFIXES",
+    "TASK_IN_NAME",
+    "DownloadError",
+    "Verdict",
+    "WeightsName",
+    "ZooEntry",
+    "bundled",
+    "bundled_folder",
+    "default_folder",
+    "download",
+    "find",
+    "format_name",
+    "locate",
+    "parse_name",
+    "verify",
+]
 
 Kind = Literal["x", "noise", "jpeg"]
-How = Literal["sha256", "crc", "none"]
 
 RELEASE_URL = "https://github.com/JingyunLiang/SwinIR/releases/download/v0.0/"
 SUFFIXES = (".pth", ".safetensors")
@@ -53,23 +58,6 @@ TASK_IN_NAME: dict[str, tuple[str, Kind]] = {
     "color_jpeg_car": ("colorCAR", "jpeg"),
 }
 SIZE_WORDS = {"T": "tiny", "S": "small", "M": "medium", "L": "large"}
-
-MAX_BYTES = 1 << 30  # the most that a file of unknown length may have
-TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the body
-RETRY_PAUSES = (1.0, 2.0)  # seconds before each further attempt after a passing failure
-PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
-CHUNK = 1 << 16
-
-# Files of torch before 1.6: protocol 2, then torch's magic number 0x1950a86a20f9469cfc6c as a pickled integer.
-LEGACY_HEAD = b"\x80\x02\x8a\x0a" + (0x1950A86A20F9469CFC6C).to_bytes(10, "little") + b"."
-
-
-class DownloadError(OSError):
-    """A download failed; the message holds the address, the target and the expected hash."""
-
-
-class _PassingError(Exception):
-    """A failure that another attempt may not meet."""
 
 
 @dataclass(frozen=True)
@@ -209,6 +197,11 @@ class ZooEntry:
     config: str = ""
     trained_on: str = ""
 
+    @property
+    def expected(self) -> Expected:
+        """What a file must be to be this entry's."""
+        return Expected(self.bytes, self.sha256, self.parameters)
+
 
 def _alias(parts: WeightsName, *, bundled: bool) -> str:
     origin = SIZE_WORDS[parts.size] if bundled else parts.data
@@ -343,134 +336,35 @@ def download(entry: ZooEntry, *, target: Path | None = None, progress: bool = Fa
         progress: show a bar on stderr.
 
     Returns:
-        The path of the file, checked by SHA-256, or by its own checksums where no hash is known (`verify`).
+        The path of the file, checked by SHA-256, or by its own checksums where no hash is known.
 
     Raises:
         DownloadError: with address, target and expected hash, so that the file can be fetched by other means.
             The target is as it was before.
+        ValueError: for an entry or a mirror without an http or https address.
     """
     if entry.bundled:
         return locate(entry.name)
+    if entry.url is None:
+        raise ValueError(f"{entry.file} has no address to download from")
     path = default_folder() / entry.file if target is None else Path(target)
     if path.is_dir():
         path /= entry.file
-    url = _address(entry)
-    try:
-        if path.exists():
-            present = _check(path, entry)
-            if present.ok:
-                return path
-            logger.warning("%s is damaged (%s); fetching it again", path, present.message)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as staging:
-            _fetch_checked(entry, url, Path(staging), progress).replace(path)
-    except (OSError, ValueError, _PassingError) as error:
-        kept = "; the damaged file there was left alone" if path.exists() else ""
-        expected = f"expected SHA-256 {entry.sha256}" if entry.sha256 else "expected SHA-256: none published"
-        raise DownloadError(
-            f"could not download {entry.file}: {error}. Fetch {url} by other means and place it at {path} "
-            f"({expected}{kept})"
-        ) from error
+    fetch(_address(entry.url), path, entry.expected, progress=progress)
     return path
 
 
-def _address(entry: ZooEntry) -> str:
-    if entry.url is None:
-        raise ValueError(f"{entry.file} has no address to download from")
-    url, mirror = entry.url, os.environ.get("SWINIR_ZOO_MIRROR")
+def _address(url: str) -> str:
+    """The address itself, or that of the same file at the mirror that SWINIR_ZOO_MIRROR names."""
+    mirror = os.environ.get("SWINIR_ZOO_MIRROR")
     if mirror and url.startswith(RELEASE_URL):
-        url = mirror.rstrip("/") + "/" + url.removeprefix(RELEASE_URL)
-    parts = urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"downloads need an http or https address, got {url!r}; see SWINIR_ZOO_MIRROR")
+        return mirror.rstrip("/") + "/" + url.removeprefix(RELEASE_URL)
     return url
-
-
-def _fetch_checked(entry: ZooEntry, url: str, staging: Path, progress: bool) -> Path:
-    pooch.get_logger().setLevel(logging.WARNING)
-    fetched = pooch.retrieve(
-        url,
-        known_hash=f"sha256:{entry.sha256}" if entry.sha256 else None,
-        fname=entry.file,
-        path=staging,
-        downloader=partial(_fetch, entry=entry, progress=progress),
-    )
-    path = Path(fetched)
-    if entry.sha256 is None:
-        verdict = _check(path, entry)
-        if not verdict.ok:
-            raise ValueError(f"the server's answer is no whole checkpoint: {verdict.message}")
-    return path
-
-
-def _fetch(url: str, output: str, _pooch: object, *, entry: ZooEntry, progress: bool) -> None:
-    """Downloader as pooch calls it: the body of `url` into `output`, started anew after a passing failure."""
-    part = Path(f"{output}.part")  # pooch's own temporary file is readable by its owner alone, and stays so
-    for pause in (*RETRY_PAUSES, None):
-        try:
-            _stream(url, part, entry, progress)
-            break
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            if pause is None:
-                host = urlsplit(url).hostname
-                raise _PassingError(f"no connection to {host}, or it broke off ({type(error).__name__})") from error
-        except _PassingError:
-            if pause is None:
-                raise
-        time.sleep(pause)
-    part.replace(output)
-
-
-def _stream(url: str, part: Path, entry: ZooEntry, progress: bool) -> None:
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
-        if response.status_code in PASSING_STATUS:
-            raise _PassingError(f"the server answered {response.status_code} {response.reason}")
-        if response.status_code != 200:
-            raise ValueError(f"the server answered {response.status_code} {response.reason}")
-        if url.startswith("https:") and any(not hop.url.startswith("https:") for hop in (*response.history, response)):
-            raise ValueError("the server redirects to an address without encryption")
-        if "html" in response.headers.get("Content-Type", ""):
-            raise ValueError("the server sent a web page in place of the file")
-        announced = _announced(response)
-        limit = entry.bytes or MAX_BYTES
-        if announced is not None and (announced > limit or (entry.bytes and announced != entry.bytes)):
-            raise ValueError(f"the server announces {announced} bytes; expected {_expectation(entry)}")
-        received = 0
-        with (
-            part.open("wb") as stream,
-            tqdm(
-                total=announced or entry.bytes, unit="B", unit_scale=True, desc=entry.file, disable=not progress
-            ) as bar,
-        ):
-            for chunk in response.iter_content(CHUNK):
-                received += len(chunk)
-                if received > limit:
-                    raise ValueError(f"the server sends more than the expected {_expectation(entry)}")
-                stream.write(chunk)
-                bar.update(len(chunk))
-    expected = announced or entry.bytes
-    if expected is not None and received != expected:
-        raise _PassingError(f"the transfer ended after {received} of {expected} bytes")
-
-
-def _announced(response: requests.Response) -> int | None:
-    """Content-Length, where it counts the bytes that `iter_content` yields."""
-    length = response.headers.get("Content-Length", "")
-    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
-    return int(length) if length.isdecimal() and not encoded else None
-
-
-def _expectation(entry: ZooEntry) -> str:
-    return f"{entry.bytes} bytes" if entry.bytes else f"at most {MAX_BYTES} bytes"
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a file found.
-
-    `how` says by what: "sha256" finds any change; "crc" any change to the stored tensors and all but a few
-    descriptive bytes around them; "none" means that only form and length could be looked at.
-    """
+    """What a check of a file found; `how` as in `swinir.integrity.Finding`."""
 
     path: Path
     entry: ZooEntry | None
@@ -480,7 +374,7 @@ class Verdict:
 
 
 def verify(path: str | Path) -> Verdict:
-    """Check a weights file by its known hash, or by the checksums it carries.
+    """Check a weights file by its known hash, or by the checksums it carries and its layout.
 
     Raises:
         FileNotFoundError: when there is no such file.
@@ -489,153 +383,4 @@ def verify(path: str | Path) -> Verdict:
     if not path.is_file():
         raise FileNotFoundError(f"no weights file at {path}")
     entry = next((e for e in (*bundled(), *RELEASED) if e.file == path.name), None)
-    return _check(path, entry)
-
-
-def _check(path: Path, entry: ZooEntry | None) -> Verdict:
-    size = path.stat().st_size
-    if entry is not None and entry.sha256 is not None:
-        if entry.bytes is not None and size != entry.bytes:
-            return Verdict(path, entry, False, "sha256", f"{size} bytes instead of {entry.bytes}")
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        if digest != entry.sha256:
-            return Verdict(path, entry, False, "sha256", f"SHA-256 is {digest} instead of {entry.sha256}")
-        return Verdict(path, entry, True, "sha256", "SHA-256 matches")
-
-    how: How = "none"
-    least = 4 * (entry.parameters or 0) if entry is not None else 0
-    with path.open("rb") as stream:
-        head = stream.read(len(LEGACY_HEAD))
-    if head.startswith(b"PK\x03\x04"):
-        how, fault, praise = (
-            "crc",
-            _zip_fault(path),
-            "no SHA-256 known; CRC-32 of every tensor and the file's layout match",
-        )
-    elif head == LEGACY_HEAD:
-        fault, praise = None, "no checksum known; a checkpoint of the old format, which carries none"
-    elif path.suffix == ".safetensors":
-        fault, praise = _safetensors_fault(path), "no checksum known; header and length fit each other"
-    else:
-        fault, praise = f"not a checkpoint: it begins with {head!r}", ""
-    if fault is None and size < least:
-        fault = f"{size} bytes can't hold {entry.parameters if entry else 0} parameters"
-    return Verdict(path, entry, fault is None, how, fault or praise)
-
-
-def _safetensors_fault(path: Path) -> str | None:
-    """What keeps the header and the length of a safetensors file from fitting; None when they fit."""
-    data = path.stat().st_size - 8
-    with path.open("rb") as stream:
-        (length,) = struct.unpack("<Q", stream.read(8).ljust(8, b"\0"))
-        if length > data:
-            return "shorter than its header"
-        try:
-            header = json.loads(stream.read(length))
-            spans = sorted(row["data_offsets"] for key, row in header.items() if key != "__metadata__")
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return "unreadable header"
-    stop = 0
-    for start, end in spans:
-        if start != stop:
-            return f"tensors leave a gap or overlap at byte {start}"
-        stop = end
-    return None if stop == data - length else f"{data - length} bytes of tensors instead of {stop}"
-
-
-def _zip_fault(path: Path) -> str | None:
-    """What is wrong with a checkpoint in torch's zip format; None when nothing is.
-
-    Beyond the CRC of each member, every byte of the headers has to be the one that follows from the others.
-    What stays unseen is a field that nothing else determines: the version of the writer.
-    """
-    with path.open("rb") as stream:
-        try:
-            with zipfile.ZipFile(stream) as archive:
-                members = sorted(archive.infolist(), key=lambda member: member.header_offset)
-                if not any(member.filename.endswith("/data.pkl") for member in members):
-                    return "a zip file, but no checkpoint: it has no data.pkl"
-                compressed = [m.filename for m in members if m.compress_type not in (zipfile.ZIP_STORED, 8)]
-                if compressed:
-                    return f"unknown compression of {compressed[0]}"
-                broken = archive.testzip()
-                if broken is not None:
-                    return f"CRC-32 of {broken} does not match"
-                starts = [member.header_offset for member in members]
-                for member, start, stop in zip(
-                    members, [0, *starts[1:]], [*starts[1:], archive.start_dir], strict=True
-                ):
-                    stream.seek(start)
-                    if not _local_part_fits(member, stream.read(stop - start)):
-                        return f"the header of {member.filename} contradicts the directory"
-                if len({(m.create_version, m.create_system, m.internal_attr, m.external_attr) for m in members}) > 1:
-                    return "the directory's entries differ in writer or attributes"
-                stream.seek(archive.start_dir)
-                if not _directory_fits(stream.read(), archive):
-                    return "the directory is damaged"
-                return None
-        except (zipfile.BadZipFile, RuntimeError, EOFError, ValueError, OSError, zlib.error, struct.error) as error:
-            return f"a cut or damaged zip file ({error})"
-
-
-def _local_part_fits(member: zipfile.ZipInfo, part: bytes) -> bool:
-    """Whether everything from a member's local header up to the next one agrees with the directory."""
-    year, month, day, hour, minute, second = member.date_time
-    version = member.extract_version | member.reserved << 8
-    stamp = (hour << 11 | minute << 5 | second // 2, (year - 1980) << 9 | month << 5 | day)
-    fixed = struct.pack("<4s5H", b"PK\x03\x04", version, member.flag_bits, member.compress_type, *stamp)
-    crc, packed, size, name_length, extra_length = struct.unpack_from("<3I2H", part, len(fixed))
-    data_start = 30 + name_length + extra_length
-    data_stop = data_start + member.compress_size
-    streamed = bool(member.flag_bits & 8)  # lengths may stand behind the data instead
-    known = (member.CRC, member.compress_size, member.file_size)
-    wide = (member.CRC, 0xFFFFFFFF, 0xFFFFFFFF)  # lengths in the zip64 extra field
-    descriptors = {mark + struct.pack(form, *known) for mark in (b"", b"PK\x07\x08") for form in ("<3I", "<I2Q")}
-    return (
-        part.startswith(fixed)
-        and (crc, packed, size) in ({known, wide, (0, 0, 0)} if streamed else {known, wide})
-        and part[30 : 30 + name_length] == _name_bytes(member)
-        and _extra_fits(part[30 + name_length : data_start], known)
-        and _extra_fits(member.extra, known)
-        and data_stop <= len(part)
-        and part[data_stop:] in (descriptors if streamed and member.file_size else {b""})
-        and member.volume == 0
-        and not member.comment
-    )
-
-
-def _extra_fits(extra: bytes, known: tuple[int, int, int]) -> bool:
-    """Whether extra fields are those that torch writes: its padding ("FB", all Z) and zip64 lengths."""
-    while extra:
-        if len(extra) < 4:
-            return False
-        mark, length = struct.unpack("<2sH", extra[:4])
-        content, extra = extra[4 : 4 + length], extra[4 + length :]
-        padding = mark == b"FB" and content == b"Z" * length
-        zip64 = mark == b"\x01\x00" and struct.pack("<2Q", known[2], known[1]).startswith(content[:16])
-        if not (padding or zip64):
-            return False
-    return True
-
-
-def _directory_fits(directory: bytes, archive: zipfile.ZipFile) -> bool:
-    """Whether lengths in the directory, and what follows it, are those that its members ask for."""
-    length = 0
-    for member in archive.infolist():
-        texts = struct.unpack_from("<3H", directory, length + 28)
-        if texts != (len(_name_bytes(member)), len(member.extra), len(member.comment)):
-            return False
-        length += 46 + sum(texts)
-    count, start, tail = len(archive.infolist()), archive.start_dir, directory[length:]
-    short = (min(count, 0xFFFF), min(count, 0xFFFF), min(length, 0xFFFFFFFF), min(start, 0xFFFFFFFF))
-    end = struct.pack("<4s4H2IH", b"PK\x05\x06", 0, 0, *short, 0)
-    wide = struct.pack("<2I4Q", 0, 0, count, count, length, start)
-    locator = struct.pack("<4sIQI", b"PK\x06\x07", 0, start + length, 1)
-    record = struct.pack("<4sQ", b"PK\x06\x06", 44)
-    # Between record and wide stand two versions: the writer's, free, and the reader's, 4.5 wherever zip64 is used.
-    return tail == end or (tail[:12] == record and tail[14:] == struct.pack("<H", 45) + wide + locator + end)
-
-
-def _name_bytes(member: zipfile.ZipInfo) -> bytes:
-    return member.orig_filename.encode("utf-8" if member.flag_bits & 0x800 else "cp437")
+    return Verdict(path, entry, *examine(path, entry.expected if entry else Expected()))

@@ -10,7 +10,7 @@ import pickle
 import struct
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from swinir import checkpoint as module
+from swinir import architecture, untrusted
 from swinir.checkpoint import (
     CheckpointError,
     build_model,
@@ -139,7 +139,7 @@ def test_every_released_network_is_inferred_from_its_shapes(name: str) -> None:
 @pytest.mark.parametrize("name", OFFICIAL_SHAPES)
 def test_the_layout_that_is_written_is_that_of_the_released_file(name: str) -> None:
     shapes = {key: tuple(shape) for key, shape in OFFICIAL_SHAPES[name].items()}
-    assert module._shapes(official(name)) == shapes
+    assert architecture.state_shapes(official(name)) == shapes
 
 
 @pytest.mark.parametrize("name", OFFICIAL_SHAPES)
@@ -234,7 +234,7 @@ def test_a_file_with_index_but_no_mask_was_trained_within_one_window() -> None:
 @settings(max_examples=50, deadline=None)
 @given(dim=st.integers(1, 300), hidden=st.integers(1, 2000))
 def test_the_mlp_ratio_gives_back_the_hidden_width(dim: int, hidden: int) -> None:
-    assert int(dim * module._ratio(hidden, dim)) == hidden
+    assert int(dim * architecture._ratio(hidden, dim)) == hidden
 
 
 # Layouts.
@@ -413,6 +413,52 @@ def test_a_model_is_built_in_the_dtype_asked_for(tmp_path: Path, small: dict[str
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
 
 
+@pytest.fixture
+def poison() -> Iterator[None]:
+    """Memory that nobody filled reads as NaN, or as the largest integer."""
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.mark.usefixtures("poison")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize(
+    "network",
+    [
+        SMALL,
+        replace(SMALL, ape=True, qkv_bias=False, patch_norm=False, resi_connection="3conv"),
+        replace(SMALL, upsampler="nearest+conv", in_chans=1, num_feat=8, drop_path_rate=0.1),
+    ],
+    ids=["direct", "ape", "nearest+conv"],
+)
+def test_a_model_built_without_initial_weights_has_every_value_of_one_with_them(
+    tmp_path: Path, network: NetworkConfig, dtype: torch.dtype
+) -> None:
+    assert torch.empty(1).isnan()
+    expected = SwinIR(network)
+    expected.load_state_dict(weights(network))
+    expected.requires_grad_(False).eval().to(dtype)
+    write_checkpoint(tmp_path / "w.pth", weights(network), network)
+    model = build_model(read_checkpoint(tmp_path / "w.pth"), "cpu", dtype)
+    for kind in ("named_parameters", "named_buffers"):
+        found = dict(getattr(model, kind)())
+        assert list(found) == [name for name, _ in getattr(expected, kind)()]
+        for name, tensor in getattr(expected, kind)():
+            assert torch.equal(found[name], tensor), name
+            assert (found[name].dtype, found[name].device) == (tensor.dtype, tensor.device)
+            assert not found[name].requires_grad
+    image = torch.rand(1, network.in_chans, 8, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    assert torch.equal(model(image), expected(image))
+
+
+def test_models_of_one_checkpoint_share_no_memory(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    found = read_checkpoint(saved(tmp_path, small))
+    build_model(found, "cpu").norm.weight.zero_()
+    assert torch.equal(found.state["norm.weight"], small["norm.weight"])
+    assert torch.equal(build_model(found, "cpu").norm.weight, small["norm.weight"])
+
+
 def test_loading_leaves_the_random_stream_alone(tmp_path: Path, small: dict[str, Tensor]) -> None:
     path = saved(tmp_path, small)
     before = torch.get_rng_state()
@@ -564,7 +610,7 @@ def test_an_archive_whose_entries_overlap_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_beyond_the_limit_is_refused_unread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = saved(tmp_path, {"norm.weight": torch.zeros(100)})
-    monkeypatch.setattr(module, "MAX_BYTES", 300)
+    monkeypatch.setattr(untrusted, "MAX_BYTES", 300)
     assert "more than the limit of 300" in refusal(path)
 
 
@@ -601,7 +647,7 @@ def test_an_endless_description_of_tensors_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new_format: bool
 ) -> None:
     path = saved(tmp_path, {str(i): i for i in range(1000)}, _use_new_zipfile_serialization=new_format)
-    monkeypatch.setattr(module, "MAX_PICKLE_BYTES", 2000)
+    monkeypatch.setattr(untrusted, "MAX_PICKLE_BYTES", 2000)
     assert "more than 2,000 bytes" in refusal(path)
 
 

@@ -2,13 +2,16 @@
 
 import contextlib
 import hashlib
+import io
 import json
 import logging
 import random
 import socket
+import struct
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -21,7 +24,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinir import zoo
+from swinir import download, zoo
 from swinir.cli.main import main
 from swinir.network import count_parameters
 from swinir.tasks import TASKS
@@ -164,7 +167,7 @@ def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("SWINIR_ZOO", raising=False)
     monkeypatch.delenv("SWINIR_ZOO_MIRROR", raising=False)
-    monkeypatch.setattr(zoo, "RETRY_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(download, "RETRY_PAUSES", (0.0, 0.0))
 
 
 @pytest.mark.parametrize("spelling", [KNOWN, f"{KNOWN}.pth", "lightweight_sr_x2_DIV2K", f"some/folder/{KNOWN}.pth"])
@@ -400,7 +403,8 @@ def test_without_a_known_hash_a_whole_checkpoint_is_accepted(
 
 
 def damaged(data: bytes) -> bytes:
-    return data[:700] + bytes([data[700] ^ 1]) + data[701:]
+    at = data.index(struct.pack("<2f", 20, 21))  # inside a tensor
+    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
 # What goes wrong, a part of the message (None where it depends), and the number of attempts (0: it depends).
@@ -426,7 +430,7 @@ def test_a_failed_download_leaves_nothing_and_does_not_harm_the_next(
     server: Server, checkpoint: bytes, failure: str, which: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     if failure == "endless" and which == "unknown":
-        request.getfixturevalue("monkeypatch").setattr(zoo, "MAX_BYTES", 1 << 20)
+        request.getfixturevalue("monkeypatch").setattr(download, "MAX_BYTES", 1 << 20)
     entry: zoo.ZooEntry = request.getfixturevalue(which)
     make, reason, attempts = FAILURES[failure]
     server.answers = [make(checkpoint)]
@@ -454,6 +458,26 @@ def test_a_checkpoint_too_small_for_its_network_is_refused(
             zoo.download(replace(unknown, parameters=11497681))
 
 
+def test_an_odd_but_valid_file_is_downloaded_though_verify_names_the_oddity(
+    server: Server, unknown: zoo.ZooEntry, checkpoint: bytes, tmp_path: Path
+) -> None:
+    odd = tmp_path / "odd.pth"
+    with zipfile.ZipFile(io.BytesIO(checkpoint)) as source, zipfile.ZipFile(odd, "w") as target:
+        for member in source.infolist():
+            plain = zipfile.ZipInfo(member.filename)
+            if member.filename.endswith("/data.pkl"):
+                plain.extra = struct.pack("<HH4s", 0xCAFE, 4, b"else")  # a mark that torch does not use
+            target.writestr(plain, source.read(member))
+    server.answers = [body(odd.read_bytes())]
+    path = zoo.download(unknown)
+    assert torch.load(path, weights_only=True)["params"]["conv.weight"].tolist() == list(range(40))
+    assert zoo.download(unknown) == path
+    assert len(server.requests) == 1
+    verdict = zoo.verify(path)
+    assert (verdict.ok, verdict.how) == (False, "crc")
+    assert "data.pkl contradicts the directory, or holds what torch does not write" in verdict.message
+
+
 def test_a_wrong_hash_is_named(server: Server, known: zoo.ZooEntry, checkpoint: bytes) -> None:
     server.answers = [body(damaged(checkpoint))]
     with pytest.raises(zoo.DownloadError, match=sha256(damaged(checkpoint))):
@@ -478,7 +502,7 @@ def test_a_silent_server_is_given_up(
             body(checkpoint[:after], announce=len(checkpoint))(handler)
         server.closing.wait(10)
 
-    monkeypatch.setattr(zoo, "TIMEOUT", (0.2, 0.2))
+    monkeypatch.setattr(download, "TIMEOUT", (0.2, 0.2))
     server.answers = [silent]
     with pytest.raises(zoo.DownloadError, match="no connection"):
         zoo.download(known)

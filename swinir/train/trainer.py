@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swinir.atomic import atomic_path
 from swinir.checkpoint import sha256, write_checkpoint
 from swinir.color import luma
-from swinir.image import atomic_path
 from swinir.metrics import psnr
 from swinir.network import SwinIR
 from swinir.restoration import restore

@@ -1,0 +1,156 @@
+"""Downloads that are checked: whatever goes wrong, the final name holds a whole file or what it held before.
+
+The body is streamed into a folder of its own beside the target, checked there, and only then moved.
+"""
+
+import logging
+import tempfile
+import time
+from functools import partial
+from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
+
+import pooch
+import requests
+from tqdm import tqdm
+
+from swinir.atomic import atomic_path
+from swinir.integrity import Expected, examine
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 1 << 30  # the most that a file of unknown length may have
+TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the body
+RETRY_PAUSES = (1.0, 2.0)  # seconds before each further attempt after a passing failure
+PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
+CHUNK = 1 << 16
+
+
+class DownloadError(OSError):
+    """A download failed; the message holds the address, the target and the expected hash."""
+
+
+class _PassingError(Exception):
+    """A failure that another attempt may not meet."""
+
+
+def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -> None:
+    """Fetch a weights file, unless a good one is there already.
+
+    A file whose hash is not known is good when the transfer is complete, it is a checkpoint, and its own checksums
+    match. Its layout does not matter: a file of an older torch must not be rejected on a technicality.
+
+    Args:
+        url: an http or https address.
+        path: the file to write; its folder is made.
+        expected: what is known about the file.
+        progress: show a bar on stderr.
+
+    Raises:
+        DownloadError: with address, path and expected hash, so that the file can be fetched by other means.
+            What stood under `path` is as it was before.
+        ValueError: for another address.
+    """
+    parts = urlsplit(url)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError(f"downloads need an http or https address, got {url!r}; see SWINIR_ZOO_MIRROR")
+    name = PurePosixPath(parts.path).name
+    try:
+        if path.exists():
+            present = examine(path, expected, layout=False)
+            if present.ok:
+                return
+            logger.warning("%s is damaged (%s); fetching it again", path, present.message)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with (
+            atomic_path(path) as temporary,
+            tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as staging,
+        ):
+            _fetch_checked(url, Path(staging) / name, expected, progress).replace(temporary)
+    except (OSError, ValueError, _PassingError) as error:
+        kept = "; the damaged file there was left alone" if path.exists() else ""
+        known = f"expected SHA-256 {expected.sha256}" if expected.sha256 else "expected SHA-256: none published"
+        raise DownloadError(
+            f"could not download {name}: {error}. Fetch {url} by other means and place it at {path} ({known}{kept})"
+        ) from error
+
+
+def _fetch_checked(url: str, target: Path, expected: Expected, progress: bool) -> Path:
+    pooch.get_logger().setLevel(logging.WARNING)
+    pooch.retrieve(
+        url,
+        known_hash=f"sha256:{expected.sha256}" if expected.sha256 else None,
+        fname=target.name,
+        path=target.parent,
+        downloader=partial(_fetch, expected=expected, progress=progress),
+    )
+    if expected.sha256 is None:
+        finding = examine(target, expected, layout=False)
+        if not finding.ok:
+            raise ValueError(f"the server's answer is no whole checkpoint: {finding.message}")
+    return target
+
+
+def _fetch(url: str, output: str, _pooch: object, *, expected: Expected, progress: bool) -> None:
+    """Downloader as pooch calls it: the body of `url` into `output`, started anew after a passing failure."""
+    part = Path(f"{output}.part")  # pooch's own temporary file is readable by its owner alone, and stays so
+    for pause in (*RETRY_PAUSES, None):
+        try:
+            _stream(url, part, expected, progress)
+            break
+        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+            if pause is None:
+                host = urlsplit(url).hostname
+                raise _PassingError(f"no connection to {host}, or it broke off ({type(error).__name__})") from error
+        except _PassingError:
+            if pause is None:
+                raise
+        time.sleep(pause)
+    part.replace(output)
+
+
+def _stream(url: str, part: Path, expected: Expected, progress: bool) -> None:
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
+        if response.status_code in PASSING_STATUS:
+            raise _PassingError(f"the server answered {response.status_code} {response.reason}")
+        if response.status_code != 200:
+            raise ValueError(f"the server answered {response.status_code} {response.reason}")
+        if url.startswith("https:") and any(not hop.url.startswith("https:") for hop in (*response.history, response)):
+            raise ValueError("the server redirects to an address without encryption")
+        if "html" in response.headers.get("Content-Type", ""):
+            raise ValueError("the server sent a web page in place of the file")
+        announced = _announced(response)
+        limit = expected.bytes or MAX_BYTES
+        if announced is not None and (announced > limit or (expected.bytes and announced != expected.bytes)):
+            raise ValueError(f"the server announces {announced} bytes; expected {_expectation(expected)}")
+        received = 0
+        with (
+            part.open("wb") as stream,
+            tqdm(
+                total=announced or expected.bytes,
+                unit="B",
+                unit_scale=True,
+                desc=PurePosixPath(urlsplit(url).path).name,
+                disable=not progress,
+            ) as bar,
+        ):
+            for chunk in response.iter_content(CHUNK):
+                received += len(chunk)
+                if received > limit:
+                    raise ValueError(f"the server sends more than the expected {_expectation(expected)}")
+                stream.write(chunk)
+                bar.update(len(chunk))
+    due = announced or expected.bytes
+    if due is not None and received != due:
+        raise _PassingError(f"the transfer ended after {received} of {due} bytes")
+
+
+def _announced(response: requests.Response) -> int | None:
+    """Content-Length, where it counts the bytes that `iter_content` yields."""
+    length = response.headers.get("Content-Length", "")
+    encoded = response.headers.get("Content-Encoding", "identity") != "identity"
+    return int(length) if length.isdecimal() and not encoded else None
+
+
+def _expectation(expected: Expected) -> str:
+    return f"{expected.bytes} bytes" if expected.bytes else f"at most {MAX_BYTES} bytes"
