@@ -215,7 +215,7 @@ class _Permute(torch.autograd.Function):
         return x.index_select(1, order)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         order, inverse = ctx.saved_tensors
         return _Permute.apply(grad, inverse, order), None, None
 
