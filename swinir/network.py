@@ -376,7 +376,7 @@ class RSTB(nn.Module):
         super().__init__()
         self.window = config.window
         self.residual_group = ResidualGroup(config, depth, num_heads, drop_paths)
-        self.conv = _closing_conv(config)
+        self.conv = closing_conv(config)
 
     def forward(self, x: Tensor, plain: Windows, shifted: Windows) -> Tensor:
         tokens = to_windows(x, self.window)
@@ -401,7 +401,8 @@ def layer_norm_2d(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     return rearrange(norm(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
 
 
-def _closing_conv(config: NetworkConfig) -> nn.Module:
+def closing_conv(config: NetworkConfig) -> nn.Module:
+    """What closes an RSTB, and follows the last one: one 3x3 convolution, or three with a bottleneck."""
     dim = config.embed_dim
     if config.resi_connection == "1conv":
         return nn.Conv2d(dim, dim, 3, 1, 1)
@@ -425,7 +426,8 @@ class PatchEmbed(nn.Module):
         return x if self.norm is None else layer_norm_2d(self.norm, x)
 
 
-def _shuffle_steps(upscale: int) -> list[int]:
+def shuffle_steps(upscale: int) -> list[int]:
+    """Factors of the successive pixel shuffles that make up an enlargement."""
     return [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
 
 
@@ -459,13 +461,13 @@ class SwinIR(nn.Module):
             self.layers.append(RSTB(config, depth, heads, rates[:depth]))
             rates = rates[depth:]
         self.norm = nn.LayerNorm(dim)
-        self.conv_after_body = _closing_conv(config)
+        self.conv_after_body = closing_conv(config)
 
         if config.upsampler in ("pixelshuffle", "nearest+conv"):
             self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, feat, 3, 1, 1), nn.LeakyReLU())
         if config.upsampler == "pixelshuffle":
             steps: list[nn.Module] = []
-            for factor in _shuffle_steps(config.upscale):
+            for factor in shuffle_steps(config.upscale):
                 steps += [nn.Conv2d(feat, factor**2 * feat, 3, 1, 1), nn.PixelShuffle(factor)]
             self.upsample = nn.Sequential(*steps)
             self.conv_last = nn.Conv2d(feat, chans, 3, 1, 1)
@@ -572,66 +574,3 @@ def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
             position = torch.arange(target, device=x.device) % period
             x = x.index_select(dim, size - 1 - (position - (size - 1)).abs())
     return x
-
-
-def count_parameters(config: NetworkConfig) -> int:
-    """Number of learned values, as all parameters of the module add up."""
-    with torch.device("meta"):
-        return sum(p.numel() for p in SwinIR(config).parameters())
-
-
-def count_macs(config: NetworkConfig, height: int, width: int) -> int:
-    """Multiply-accumulates of one (1, C, height, width) image: convolutions, linear layers, and attention.
-
-    Counts the image as the network runs it, extended to whole windows. Normalisation, softmax and
-    activations are left out.
-    """
-    w = config.window
-    pixels = (-(-height // w) * w) * (-(-width // w) * w)
-    dim, chans, feat, scale = config.embed_dim, config.in_chans, config.num_feat, config.upscale
-    hidden = int(dim * config.mlp_ratio)
-    layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * hidden
-    closing = 9 * dim * dim if config.resi_connection == "1conv" else 18 * dim * (dim // 4) + (dim // 4) ** 2
-    total = 9 * chans * dim + sum(config.depths) * layer + (len(config.depths) + 1) * closing
-    if config.upsampler == "pixelshuffle":
-        total += 9 * dim * feat
-        area = 1
-        for factor in _shuffle_steps(scale):
-            total += area * 9 * feat * feat * factor**2
-            area *= factor**2
-        total += area * 9 * feat * chans
-    elif config.upsampler == "pixelshuffledirect":
-        total += 9 * dim * chans * scale**2
-    elif config.upsampler == "nearest+conv":
-        areas = [4, 16] if scale == 4 else [4]
-        total += 9 * dim * feat + sum(areas) * 9 * feat * feat
-        total += areas[-1] * 9 * (feat * feat + feat * chans)
-    else:
-        total += 9 * dim * chans
-    return total * pixels
-
-
-def count_parameters_as_published(config: NetworkConfig) -> int:
-    """The paper's own count (Table 3: 878K, 886K, 897K), which leaves out the convolution after the RSTBs."""
-    with torch.device("meta"):
-        left_out = sum(p.numel() for p in _closing_conv(config).parameters())
-    return count_parameters(config) - left_out
-
-
-def count_macs_as_published(config: NetworkConfig) -> int:
-    """The paper's own Mult-Adds of lightweight networks (Table 3: 195.6, 87.2, 49.6 G), for comparison only.
-
-    That count is of a 1024x720 output, although the table says 1280x720, from an input extended by one more
-    window; it takes the convolution after the RSTBs for 3 C**2 operations a pixel, the last one for three
-    output channels, and adds two per value for the LayerNorms.
-
-    Raises:
-        ValueError: for networks other than "pixelshuffledirect" ones with one convolution in the residuals.
-    """
-    if config.upsampler != "pixelshuffledirect" or config.resi_connection != "1conv":
-        raise ValueError("the published count exists for pixelshuffledirect networks only")
-    w, dim, chans, depth = config.window_size, config.embed_dim, config.in_chans, sum(config.depths)
-    height, width = ((side // config.upscale // w + 1) * w for side in (1024, 720))
-    layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * int(dim * config.mlp_ratio) + 2 * dim
-    total = 9 * chans * dim + depth * layer + len(config.depths) * 9 * dim * dim + 3 * dim * dim
-    return height * width * (total + 9 * dim * chans + dim)

@@ -49,7 +49,7 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
     from swinir.checkpoint import find_checkpoint, guess_tasks, read_checkpoint, sha256
-    from swinir.network import count_macs
+    from swinir.counting import count_macs, count_macs_as_published
 
     path = find_checkpoint(file)
     checkpoint = read_checkpoint(path)
@@ -75,6 +75,7 @@ def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
         "parameters_in_paper": _in_paper(network, guesses),
         "macs": count_macs(network, *size),
         "macs_size": list(size),
+        "macs_as_in_paper": count_macs_as_published(network) if guesses == ["lightweight_sr"] else None,
         "training_patch": network.img_size,
         "rules": list(checkpoint.rules),
     }
@@ -107,13 +108,18 @@ def _text(facts: dict[str, Any]) -> str:
         "step": "not stated" if facts["step"] is None else f"{facts['step']:,}",
         "parameters": f"{facts['parameters']:,}" + (f" (the paper says {paper})" if paper else ""),
         "MACs": f"{facts['macs'] / 1e9:,.1f} G for a {height}x{width} image, attention included",
+        "MACs as in paper": _macs_in_paper(facts["macs_as_in_paper"]),
         "training patch": f"{facts['training_patch']}x{facts['training_patch']}",
     }
-    lines = [f"{name:<15} {value}" for name, value in rows.items()]
+    lines = [f"{name:<16} {value}" for name, value in rows.items() if value]
     lines += ["network", *(f"  {name:<15} {_option(value)}" for name, value in facts["network"].items())]
     if facts["rules"]:
         lines += ["assumed, since the file does not tell", *(f"  {rule}" for rule in facts["rules"])]
     return "\n".join(lines)
+
+
+def _macs_in_paper(macs: int | None) -> str:
+    return f"{macs / 1e9:,.1f} G, Table 3's way of counting: a 1024x720 output, parts left out" if macs else ""
 
 
 def _option(value: Any) -> str:

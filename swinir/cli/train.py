@@ -17,7 +17,7 @@ def train(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the configuration, print it, stop.")] = False,
 ) -> None:
     """Train a network as a configuration says; a run that was stopped goes on where it was."""
-    from swinir.network import count_parameters
+    from swinir.counting import count_parameters
     from swinir.train.config import load_config
 
     loaded = load_config(config, set_ or [])

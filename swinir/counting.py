@@ -1,0 +1,68 @@
+"""What a network costs: parameters and multiply-accumulates, and the paper's own way of counting them."""
+
+import torch
+
+from swinir.network import NetworkConfig, SwinIR, closing_conv, shuffle_steps
+
+
+def count_parameters(config: NetworkConfig) -> int:
+    """Number of learned values, as all parameters of the module add up."""
+    with torch.device("meta"):
+        return sum(p.numel() for p in SwinIR(config).parameters())
+
+
+def count_macs(config: NetworkConfig, height: int, width: int) -> int:
+    """Multiply-accumulates of one (1, C, height, width) image: convolutions, linear layers, and attention.
+
+    Counts the image as the network runs it, extended to whole windows. Normalisation, softmax and
+    activations are left out.
+    """
+    w = config.window
+    pixels = (-(-height // w) * w) * (-(-width // w) * w)
+    dim, chans, feat, scale = config.embed_dim, config.in_chans, config.num_feat, config.upscale
+    hidden = int(dim * config.mlp_ratio)
+    layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * hidden
+    closing = 9 * dim * dim if config.resi_connection == "1conv" else 18 * dim * (dim // 4) + (dim // 4) ** 2
+    total = 9 * chans * dim + sum(config.depths) * layer + (len(config.depths) + 1) * closing
+    if config.upsampler == "pixelshuffle":
+        total += 9 * dim * feat
+        area = 1
+        for factor in shuffle_steps(scale):
+            total += area * 9 * feat * feat * factor**2
+            area *= factor**2
+        total += area * 9 * feat * chans
+    elif config.upsampler == "pixelshuffledirect":
+        total += 9 * dim * chans * scale**2
+    elif config.upsampler == "nearest+conv":
+        areas = [4, 16] if scale == 4 else [4]
+        total += 9 * dim * feat + sum(areas) * 9 * feat * feat
+        total += areas[-1] * 9 * (feat * feat + feat * chans)
+    else:
+        total += 9 * dim * chans
+    return total * pixels
+
+
+def count_parameters_as_published(config: NetworkConfig) -> int:
+    """The paper's own count (Table 3: 878K, 886K, 897K), which leaves out the convolution after the RSTBs."""
+    with torch.device("meta"):
+        left_out = sum(p.numel() for p in closing_conv(config).parameters())
+    return count_parameters(config) - left_out
+
+
+def count_macs_as_published(config: NetworkConfig) -> int:
+    """The paper's own Mult-Adds of lightweight networks (Table 3: 195.6, 87.2, 49.6 G), for comparison only.
+
+    That count is of a 1024x720 output, although the table says 1280x720, from an input extended by one more
+    window; it takes the convolution after the RSTBs for 3 C**2 operations a pixel, the last one for three
+    output channels, and adds two per value for the LayerNorms.
+
+    Raises:
+        ValueError: for networks other than "pixelshuffledirect" ones with one convolution in the residuals.
+    """
+    if config.upsampler != "pixelshuffledirect" or config.resi_connection != "1conv":
+        raise ValueError("the published count exists for pixelshuffledirect networks only")
+    w, dim, chans, depth = config.window_size, config.embed_dim, config.in_chans, sum(config.depths)
+    height, width = ((side // config.upscale // w + 1) * w for side in (1024, 720))
+    layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * int(dim * config.mlp_ratio) + 2 * dim
+    total = 9 * chans * dim + depth * layer + len(config.depths) * 9 * dim * dim + 3 * dim * dim
+    return height * width * (total + 9 * dim * chans + dim)
