@@ -1,4 +1,4 @@
-"""Prepare image folders: `python scripts/prepare_dataset.py pairs GT LQ --scale 2` makes low-quality partners for testing."""
+"""Prepare folders of images: `python scripts/prepare_dataset.py pairs GT LQ --scale 2` makes partners for testing."""
 
 from pathlib import Path
 from typing import Annotated
