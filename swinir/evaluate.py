@@ -105,14 +105,15 @@ def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | N
         ValueError, FileNotFoundError, NotADirectoryError: for folders that are missing or hold no images.
     """
     task = protocol.task
-    main, option = (folder_gt, "--folder_gt") if task.has_reference and folder_gt else (folder_lq, "--folder_lq")
+    with_gt = task.has_reference and folder_gt is not None
+    main, option = (folder_gt, "--folder_gt") if with_gt else (folder_lq, "--folder_lq")
     if main is None:
         option = "--folder_gt" if task.degradation else "--folder_lq"
         raise ValueError(f"{task.name} needs {option}")
     images = list_images(main)
     if not images:
         raise ValueError(f"no images in {main}; look at {option}")
-    if main is folder_lq:
+    if not with_gt:
         samples = [Sample(p.stem, lq=p, gt=None) for p in images]
     elif task.degradation:
         samples = [Sample(p.stem, lq=None, gt=p) for p in images]
@@ -226,11 +227,18 @@ def evaluate(
     for sample in samples:
         try:
             yield _evaluate_one(model, sample, protocol, folder, progress)
-        except torch.OutOfMemoryError:
+        except (MemoryError, RuntimeError) as error:
+            if not _out_of_memory(error):
+                raise
             advice = f"try --tile {max((protocol.tile or 512) // 2, model.config.window)}"
             yield Row(sample.name, "failed", f"{sample.gt or sample.lq}: out of memory; {advice}")
         except (ValueError, OSError) as error:
             yield Row(sample.name, "failed", " ".join(str(error).split()))
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # PyTorch has a class of its own for GPUs only.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _evaluate_one(

@@ -5,6 +5,7 @@ palettes, alpha, orientation flags and 16-bit files stop here.
 """
 
 import stat
+import threading
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from swinir.atomic import atomic_path
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 MAX_PIXELS = 400_000_000
 _FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+_PILLOWS_LIMIT = threading.Lock()
 
 
 class ImageError(ValueError):
@@ -52,7 +54,7 @@ def read(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
             raise ImageError(f"{path}: not a regular file")
         if path.stat().st_size == 0:
             raise ImageError(f"{path}: the file is empty")
-        with Image.open(path, formats=_FORMATS) as file:
+        with _open(path) as file:
             width, height = file.size
             if width * height > max_pixels:
                 raise ImageError(
@@ -63,10 +65,20 @@ def read(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         raise
     except UnidentifiedImageError as error:
         raise ImageError(f"{path}: not an image of a known format ({', '.join(_FORMATS)})") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
         # Pillow's decoders raise all of these for damaged files.
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise ImageError(f"{path}: cannot be read as an image: {' '.join(reason.split())}") from error
+
+
+def _open(path: Path) -> Image.Image:
+    """Open without Pillow's own limit: it is lower than ours, warns on stderr from half of it on, and is global."""
+    with _PILLOWS_LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path, formats=_FORMATS)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _to_array(file: Image.Image, path: Path) -> np.ndarray:

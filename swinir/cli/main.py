@@ -36,8 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["test"]:
         words = test.expand_bare_tile(words)
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, _leave)
+    before = {kind: signal.signal(kind, _leave) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         app(args=words, prog_name="swinir")
     except SystemExit as leave:
@@ -47,6 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"swinir: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler or signal.SIG_DFL)
     return 0
 
 

@@ -223,9 +223,9 @@ def _run(
             bar.set_postfix_str(f"tile {done}/{total}")
 
         for row in evaluate(model, samples, protocol, folder=folder, progress=show_tiles):
+            rows.append(row)  # before it is printed: a signal between the two would lose a row that was shown
             with tqdm.external_write_mode():
-                typer.echo(_line(len(rows), row), err=row.status == "failed")
-            rows.append(row)
+                typer.echo(_line(len(rows) - 1, row), err=row.status == "failed")
             bar.update()
 
 

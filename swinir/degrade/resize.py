@@ -48,7 +48,7 @@ def imresize(image: np.ndarray, scale: float | None = None, *, size: tuple[int, 
     result = image
     for axis in sorted((0, 1), key=lambda a: scales[a]):
         result = _resize_axis(result, axis, target[axis], scales[axis])
-    return result.astype(image.dtype, copy=False)
+    return result.astype(image.dtype, copy=result is image)
 
 
 def _resize_axis(image: np.ndarray, axis: int, length: int, scale: float) -> np.ndarray:

@@ -90,7 +90,16 @@ class TrainConfig(_Section):
     def network_config(self) -> NetworkConfig:
         """The network to train: the task's released one, with this configuration's overrides."""
         base = get_task(self.task).network_for(self.scale, img_size=self.data.patch).to_dict()
+        for key, value in self.network.items():
+            if key in base and not _same_type(value, base[key]):
+                raise ValueError(f"network.{key} must be of the type of {base[key]!r}, got {value!r}")
         return NetworkConfig.from_dict(base | self.network)
+
+
+def _same_type(value: Any, example: Any) -> bool:
+    if isinstance(example, list):
+        return isinstance(value, list | tuple) and all(type(item) is int for item in value)
+    return type(value) is type(example) or (type(example) is float and type(value) is int)
 
 
 def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> TrainConfig:

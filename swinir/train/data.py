@@ -26,7 +26,7 @@ def find_images(folder: Path) -> list[Path]:
     """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"training folder not found: {folder}; pass --set data.train=FOLDER")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS)
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
     if not found:
         raise ValueError(f"no images in {folder}; looked for {', '.join(EXTENSIONS)}")
     return found

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -190,8 +191,10 @@ class Trainer:
         """Go on from a state that `save` wrote; a ValueError if it belongs to another network."""
         try:
             state = torch.load(path, map_location=self.device, weights_only=True)
+            if not isinstance(state, dict):
+                raise TypeError("not a dict")
             stored = TrainConfig.model_validate_json(state["config"])
-        except (RuntimeError, KeyError, EOFError, ValueError, TypeError) as error:
+        except (RuntimeError, KeyError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
             raise ValueError(f"{path}: not a training state; delete it to start afresh") from error
         if stored.network_config() != self.config.network_config():
             raise ValueError(f"{path}: belongs to another network; choose another --run folder or delete it")

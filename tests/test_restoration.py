@@ -1,0 +1,220 @@
+"""The path from a low-quality tensor to a restored one: padding, tiles, ensemble, precision, refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from swinir.network import NetworkConfig, SwinIR
+from swinir.restoration import align_tile, resolve_precision, restore
+
+TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
+
+
+def build(seed=0, **options):
+    """A network in float64 whose outputs of images in [0.3, 0.7] lie strictly inside (0, 1)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network = SwinIR(replace(TINY, **options)).double().eval()
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("relative_position_bias_table"):
+                parameter.mul_(20)  # so that attention, and with it the place in the window, matters
+        network.upsample[0].weight.mul_(0.3)
+    return network
+
+
+def image(height, width, channels=3, seed=0, batch=1):
+    generator = torch.Generator().manual_seed(seed)
+    return 0.3 + 0.4 * torch.rand(batch, channels, height, width, dtype=torch.float64, generator=generator)
+
+
+@pytest.fixture
+def sizes_seen(monkeypatch):
+    """Sizes of all tensors that networks are run on."""
+    seen = []
+    forward = SwinIR.forward
+
+    def record(self, x):
+        seen.append(tuple(x.shape[-2:]))
+        return forward(self, x)
+
+    monkeypatch.setattr(SwinIR, "forward", record)
+    return seen
+
+
+@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 2))
+@settings(max_examples=15, deadline=None)
+def test_any_size_comes_out_enlarged_by_the_scale(height, width, batch):
+    restored = restore(build(), image(height, width, batch=batch))
+    assert restored.shape == (batch, 3, 2 * height, 2 * width)
+
+
+def test_values_are_clamped_to_the_range():
+    network = build()
+    with torch.no_grad():
+        network.upsample[0].weight.mul_(300)
+    for options in ({}, {"tile": 8, "tile_overlap": 0}, {"self_ensemble": True}):
+        restored = restore(network, image(20, 20), **options)
+        assert restored.min() == 0
+        assert restored.max() == 1
+
+
+@pytest.mark.parametrize("window", [7, 8])
+def test_a_whole_window_is_added_as_the_released_program_does(sizes_seen, window):
+    network = build(window_size=window, img_size=2 * window)
+    for height, width in ((1, 5), (window - 1, window), (2 * window, 3 * window), (17, 30)):
+        restore(network, image(height, width))
+        assert sizes_seen.pop() == ((height // window + 1) * window, (width // window + 1) * window)
+
+
+def test_padding_repeats_the_edge_pixel_and_the_result_is_its_crop():
+    network = build()
+    lq = image(13, 16)
+    padded = np.pad(lq.numpy(), ((0, 0), (0, 0), (0, 3), (0, 8)), mode="symmetric")
+    with torch.no_grad():
+        expected = network(torch.from_numpy(padded))[..., :26, :32]
+    assert torch.equal(restore(network, lq), expected)
+
+
+def test_a_tile_is_rounded_down_to_the_window(sizes_seen):
+    for tile in (16, 20, 23):
+        restore(build(), image(40, 40), tile=tile, tile_overlap=8)
+        assert set(sizes_seen) == {(16, 16)}
+        sizes_seen.clear()
+
+
+@pytest.mark.parametrize(("tile", "window", "expected"), [(400, 7, 399), (400, 8, 400), (8, 8, 8), (15, 8, 8)])
+def test_the_released_programs_own_advice_fits_every_window(tile, window, expected):
+    assert align_tile(tile, window) == expected
+
+
+@pytest.mark.parametrize("tile", [7, 1, 0, -8])
+def test_a_tile_smaller_than_the_window_is_refused(tile):
+    with pytest.raises(ValueError, match=f"tile must be at least one window of 8 pixels, got {tile}"):
+        restore(build(), image(40, 40), tile=tile)
+
+
+def test_an_overlap_of_a_tile_or_more_is_refused():
+    for overlap in (24, 32, -1):
+        with pytest.raises(ValueError, match=f"tile_overlap must be from 0 to below tile, got {overlap}"):
+            restore(build(), image(40, 40), tile=24, tile_overlap=overlap)
+
+
+def test_an_image_smaller_than_a_tile_runs_whole(sizes_seen):
+    restore(build(), image(20, 12), tile=64)
+    assert sizes_seen == [(24, 16)]
+
+
+def test_a_tile_that_covers_the_padded_image_changes_nothing():
+    lq = image(20, 12)
+    assert torch.equal(restore(build(), lq, tile=24), restore(build(), lq))
+
+
+def test_tiles_are_those_of_the_padded_image_and_averaged_by_hand():
+    network = build()
+    lq = image(20, 10)
+    padded = torch.from_numpy(np.pad(lq.numpy(), ((0, 0), (0, 0), (0, 4), (0, 6)), mode="symmetric"))
+    total, count = torch.zeros(1, 3, 48, 32, dtype=torch.float64), torch.zeros(1, 1, 48, 32)
+    with torch.no_grad():
+        for top in (0, 4, 8):  # stride 16 - 12, up to 24 - 16
+            part = network(padded[..., top : top + 16, :])
+            total[..., 2 * top : 2 * top + 32, :] += part
+            count[..., 2 * top : 2 * top + 32, :] += 1
+    expected = (total / count)[..., :40, :20]
+    assert torch.allclose(restore(network, lq, tile=16, tile_overlap=12), expected, rtol=0, atol=1e-12)
+
+
+def test_progress_is_told_every_tile():
+    seen = []
+    restore(build(), image(20, 10), tile=16, tile_overlap=12, progress=lambda *step: seen.append(step))
+    assert seen == [(1, 3), (2, 3), (3, 3)]
+
+
+EIGHT = [(flip_rows, flip_cols, swap) for flip_rows in (0, 1) for flip_cols in (0, 1) for swap in (0, 1)]
+
+
+def turn(x, flip_rows, flip_cols, swap):
+    x = x.flip(2) if flip_rows else x
+    x = x.flip(3) if flip_cols else x
+    return x.transpose(2, 3) if swap else x
+
+
+def turn_back(x, flip_rows, flip_cols, swap):
+    x = x.transpose(2, 3) if swap else x
+    x = x.flip(3) if flip_cols else x
+    return x.flip(2) if flip_rows else x
+
+
+@pytest.mark.parametrize("options", [{}, {"tile": 8, "tile_overlap": 2}], ids=["whole", "tiled"])
+def test_self_ensemble_is_the_mean_of_eight_by_hand(options):
+    network, lq = build(), image(20, 13)
+    each = [turn_back(restore(network, turn(lq, *way), **options), *way) for way in EIGHT]
+    assert all(part.min() > 0 and part.max() < 1 for part in each)  # clamping does not act
+    assert (each[0] - each[1]).abs().max() > 1e-4  # nor is the network symmetric by itself
+    ours = restore(network, lq, self_ensemble=True, **options)
+    assert torch.allclose(ours, torch.stack(each).mean(0), rtol=0, atol=1e-12)
+
+
+def test_self_ensemble_turns_with_the_image():
+    network, lq = build(), image(20, 13)
+    upright = restore(network, lq, self_ensemble=True)
+    for way in EIGHT:
+        turned = restore(network, turn(lq, *way), self_ensemble=True)
+        assert torch.allclose(turned, turn(upright, *way), rtol=0, atol=1e-12)
+
+
+def test_images_of_a_batch_do_not_touch_one_another():
+    network, lq = build(), image(12, 12, batch=3)
+    together = restore(network, lq, tile=8, tile_overlap=4)
+    for i in range(3):
+        alone = restore(network, lq[i : i + 1], tile=8, tile_overlap=4)
+        assert torch.allclose(together[i], alone[0], rtol=0, atol=1e-12)
+
+
+def test_bf16_stays_close_to_fp32():
+    network, lq = build().float(), image(30, 30)
+    exact, half = restore(network, lq), restore(network, lq, precision="bf16")
+    assert half.dtype == torch.float32
+    assert not torch.equal(exact, half)
+    assert 10 * torch.log10(1 / (exact - half).square().mean()) > 40
+
+
+def test_input_of_another_dtype_is_computed_in_the_models():
+    assert restore(build().float(), image(9, 9)).dtype == torch.float32
+    assert restore(build(), image(9, 9).float()).dtype == torch.float64
+
+
+def test_the_input_is_left_as_it_was():
+    lq = image(16, 16)
+    before = lq.clone()
+    restore(build(), lq, self_ensemble=True)
+    assert torch.equal(lq, before)
+
+
+def test_auto_means_fp32_on_the_cpu():
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, auto, got 'fp16'"):
+        restore(build(), image(9, 9), precision="fp16")
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 9, 9), (1, 4, 9, 9), (3, 9, 9), (9, 9, 3), (1, 3, 0, 9)])
+def test_input_of_the_wrong_shape_is_refused(shape):
+    with pytest.raises(ValueError, match=r"lq must be \(B, 3, H, W\), got"):
+        restore(build(), torch.zeros(shape))
+
+
+@pytest.mark.gpu
+def test_a_gpu_restores_what_the_cpu_does():
+    network, lq = build(), image(30, 20)
+    expected = restore(network, lq, tile=16, tile_overlap=4)
+    restored = restore(network.cuda(), lq, tile=16, tile_overlap=4)
+    assert restored.device == lq.device
+    assert torch.allclose(restored, expected, rtol=0, atol=1e-10)

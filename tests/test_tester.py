@@ -1,0 +1,443 @@
+"""The tester as a user meets it: words in; text, files and an exit code out."""
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swinir.checkpoint import write_checkpoint
+from swinir.cli.main import main
+from swinir.cli.test import expand_bare_tile
+from swinir.image import read, write
+from swinir.network import SwinIR
+from swinir.tasks import TASKS
+
+TESTER = Path(__file__).parents[1] / "main_test_swinir.py"
+DENOISE = ["--task", "color_dn", "--folder_gt", "gt"]
+SUPER = ["--task", "classical_sr", "--scale", "2", "--folder_lq", "lq", "--folder_gt", "gt"]
+RESULTS = {
+    "classical_sr": "swinir_classical_sr_x2",
+    "lightweight_sr": "swinir_lightweight_sr_x2",
+    "real_sr": "swinir_real_sr_x2",
+    "gray_dn": "swinir_gray_dn_noise15",
+    "color_dn": "swinir_color_dn_noise15",
+    "jpeg_car": "swinir_jpeg_car_jpeg40",
+    "color_jpeg_car": "swinir_color_jpeg_car_jpeg40",
+}
+RGB_LABELS, Y_LABELS = ["PSNR", "SSIM"], ["PSNR_Y", "SSIM_Y"]
+LABELS = {
+    "classical_sr": RGB_LABELS + Y_LABELS,
+    "lightweight_sr": RGB_LABELS + Y_LABELS,
+    "real_sr": [],
+    "gray_dn": RGB_LABELS,
+    "color_dn": RGB_LABELS + Y_LABELS,
+    "jpeg_car": [*RGB_LABELS, "PSNRB"],
+    "color_jpeg_car": [*RGB_LABELS, "PSNRB", *Y_LABELS, "PSNRB_Y"],
+}
+
+
+@pytest.fixture(scope="module")
+def checkpoints(tmp_path_factory):
+    """A tiny expert for each task, by name."""
+    folder = tmp_path_factory.mktemp("checkpoints")
+    for name, task in TASKS.items():
+        small = {"embed_dim": 12, "depths": (1,), "num_heads": (2,), "num_feat": 8}
+        network = replace(task.network_for(task.scales[0]), img_size=2 * task.network.window_size, **small)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            state = SwinIR(network).state_dict()
+        write_checkpoint(folder / f"{name}.pth", state, network, key=task.weights_key, task=name)
+    return {name: str(folder / f"{name}.pth") for name in TASKS}
+
+
+def picture(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder to be in, with two images `gt/{a,b}.png` of 32x40 and their partners of half the size in `lq`."""
+    monkeypatch.chdir(tmp_path)
+    for i, name in enumerate(("a", "b")):
+        for folder, suffix, size in (("gt", "", (32, 40)), ("lq", "x2", (16, 20))):
+            Path(folder).mkdir(exist_ok=True)
+            write(Path(folder) / f"{name}{suffix}.png", picture(*size, seed=i))
+    return tmp_path
+
+
+@pytest.fixture
+def run(here, checkpoints, capsys):
+    """`run(*words)` gives (exit code, stdout, stderr) of the tester with the checkpoint of its task."""
+
+    def call(*words, checkpoint=None):
+        words = list(words)
+        task = words[words.index("--task") + 1] if "--task" in words else "color_dn"
+        if "--model_path" not in words:
+            words += ["--model_path", checkpoints.get(checkpoint or task, "")]
+        code = main(["test", "--device", "cpu", *words] if "--device" not in words else ["test", *words])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return call
+
+
+def refused(outcome):
+    """The message of a run refused as a whole: exit code 2, one line on stderr, no traceback."""
+    code, out, err = outcome
+    assert code == 2
+    assert "Testing" not in out
+    lines = [line for line in err.splitlines() if not line.startswith("note: ")]
+    assert len(lines) == 1
+    assert lines[0].startswith("swinir: ")
+    return lines[0].removeprefix("swinir: ")
+
+
+def lines_of(text):
+    return [line for line in text.splitlines() if line.startswith("Testing ")]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_task_writes_its_images_and_prints_its_metrics_and_no_others(run, here, task):
+    folders = {"real_sr": ["--folder_lq", "lq"]}.get(task, ["--folder_gt", "gt"])
+    if task in ("classical_sr", "lightweight_sr"):
+        folders += ["--folder_lq", "lq"]
+    code, out, err = run("--task", task, "--scale", str(TASKS[task].scales[0]), *folders)
+    assert (code, err) == (0, "")
+    names = ["ax2", "bx2"] if task == "real_sr" else ["a", "b"]
+    folder = here / "results" / RESULTS[task]
+    assert sorted(p.name for p in folder.iterdir()) == [f"{name}_SwinIR.png" for name in names]
+    gray = task in ("gray_dn", "jpeg_car")
+    assert all(read(path).shape == (32, 40, 1 if gray else 3) for path in folder.iterdir())
+    lines = lines_of(out)
+    assert [line.split()[:3] for line in lines] == [["Testing", str(i), name] for i, name in enumerate(names)]
+    assert all(re.findall(r"(\w+): ", line) == LABELS[task] for line in lines)
+    averages = re.findall(r"^-- Average (\S+): -?[0-9.]+ dB", out, re.MULTILINE)
+    assert averages == [
+        label
+        for label, metric in (
+            ("PSNR/SSIM(RGB)", "PSNR"),
+            ("PSNR_Y/SSIM_Y", "PSNR_Y"),
+            ("PSNRB", "PSNRB"),
+            ("PSNRB_Y", "PSNRB_Y"),
+        )
+        if metric in LABELS[task]
+    ]
+    assert (f"results/{RESULTS[task]}" in out) == bool(LABELS[task])
+    assert "2 done, 0 failed" in out
+
+
+def test_the_level_is_part_of_the_result_folder(run, here):
+    assert run(*DENOISE, "--noise", "50", "--limit", "1")[0] == 0
+    assert run("--task", "jpeg_car", "--jpeg", "10", "--folder_gt", "gt", "--limit", "1")[0] == 0
+    assert sorted(p.name for p in (here / "results").iterdir()) == [
+        "swinir_color_dn_noise50",
+        "swinir_jpeg_car_jpeg10",
+    ]
+
+
+def test_printed_averages_are_those_of_the_images(run):
+    _, out, _ = run(*SUPER)
+    each = [[float(v) for v in re.findall(r": (-?[0-9.]+?)(?: dB|;|\.$)", line)] for line in lines_of(out)]
+    mean = np.mean(each, axis=0)
+    rgb = re.search(r"RGB\): ([0-9.]+) dB; (-?[0-9.]+)", out)
+    luma = re.search(r"SSIM_Y: ([0-9.]+) dB; (-?[0-9.]+)$", out, re.MULTILINE)
+    printed = [float(v) for v in (*rgb.groups(), *luma.groups())]
+    assert printed == pytest.approx(mean, abs=0.011)
+
+
+def test_a_bare_tile_means_400(run, here):
+    assert expand_bare_tile(["test", "--tile", "--noise", "15"]) == ["test", "--tile", "400", "--noise", "15"]
+    assert expand_bare_tile(["test", "--tile"]) == ["test", "--tile", "400"]
+    assert expand_bare_tile(["test", "--tile", "64"]) == ["test", "--tile", "64"]
+    assert expand_bare_tile(["test", "--tile=64"]) == ["test", "--tile=64"]
+    for words in (["--tile", *DENOISE], [*DENOISE, "--tile"]):
+        code, _, err = run(*words, "--json", "x.json", "--limit", "1")
+        assert (code, err) == (0, "")
+        assert json.loads((here / "x.json").read_text())["tile"] == 400
+
+
+def test_a_tile_that_is_no_multiple_of_the_window_is_rounded_down_with_a_notice(run, here):
+    words = ["--task", "color_jpeg_car", "--folder_gt", "gt", "--tile", "30", "--tile_overlap", "4"]
+    code, _, err = run(*words, "--json", "x.json")
+    assert code == 0
+    assert err == "note: --tile 30 is no multiple of the window of 7; using 28\n"
+    assert json.loads((here / "x.json").read_text())["tile"] == 28
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [("24", "32"), ("24", "24"), ("30", "24"), ("16", "-1")])
+def test_an_overlap_that_would_save_nothing_but_nan_is_refused(run, here, tile, overlap):
+    message = refused(run(*DENOISE, "--tile", tile, "--tile_overlap", overlap))
+    assert f"got {overlap}; try --tile_overlap" in message
+    assert not (here / "results").exists()
+
+
+def test_a_tile_below_the_window_is_refused(run):
+    assert "tile must be at least one window of 8 pixels, got 4" in refused(run(*DENOISE, "--tile", "4"))
+
+
+def test_an_unreadable_image_is_named_and_the_others_go_on(run, here):
+    (here / "gt" / "aa.png").write_text("not an image")
+    code, out, err = run(*DENOISE)
+    assert code == 1
+    assert [line.split()[2] for line in lines_of(out)] == ["a", "b"]
+    assert "Testing 1 aa" in err
+    assert "gt/aa.png: not an image" in err
+    assert "2 done, 1 failed" in err
+    assert sorted(p.name for p in (here / "results" / RESULTS["color_dn"]).iterdir()) == [
+        "a_SwinIR.png",
+        "b_SwinIR.png",
+    ]
+
+
+def test_a_missing_partner_is_named_and_the_others_go_on(run, here):
+    (here / "lq" / "ax2.png").unlink()
+    code, out, err = run(*SUPER)
+    assert code == 1
+    assert [line.split()[2] for line in lines_of(out)] == ["b"]
+    assert "gt/a.png: no low-quality partner lq/ax2.png" in err
+
+
+def test_a_partner_of_the_wrong_size_is_named_and_the_others_go_on(run, here):
+    write(here / "lq" / "ax2.png", picture(32, 40))
+    code, out, err = run(*SUPER)
+    assert code == 1
+    assert [line.split()[2] for line in lines_of(out)] == ["b"]
+    assert "lq/ax2.png: 40x32 at scale 2 does not match gt/a.png of 40x32; expected about 20x16" in err
+
+
+def test_an_average_leaves_failed_images_out(run, here):
+    _, alone, _ = run(*DENOISE, "--no_save")
+    (here / "gt" / "c.png").write_text("not an image")
+    _, beside, _ = run(*DENOISE, "--no_save")
+    assert "-- Average" in alone
+    assert [line for line in beside.splitlines() if "Average" in line] == [
+        line for line in alone.splitlines() if "Average" in line
+    ]
+
+
+def test_an_empty_or_absent_folder_is_refused(run, here):
+    (here / "empty").mkdir()
+    assert "no images in empty; look at --folder_gt" in refused(run("--folder_gt", "empty"))
+    assert "folder not found: nowhere" in refused(run("--folder_gt", "nowhere"))
+    assert "not a folder: gt/a.png" in refused(run("--folder_gt", "gt/a.png"))
+    assert "color_dn needs --folder_gt" in refused(run())
+    assert "classical_sr needs --folder_lq" in refused(run(*SUPER[:4], "--folder_gt", "gt"))
+
+
+def test_an_absent_checkpoint_is_refused(run):
+    message = refused(run(*DENOISE, "--model_path", "model_zoo/nowhere.pth"))
+    assert "no checkpoint at model_zoo/nowhere.pth" in message
+
+
+@pytest.mark.parametrize("content", [b"", b"404: Not Found", b"PK\x03\x04" + bytes(100), b"\x80\x02}."], ids=repr)
+def test_a_file_that_is_no_checkpoint_is_refused(run, here, content):
+    (here / "x.pth").write_bytes(content)
+    assert refused(run(*DENOISE, "--model_path", "x.pth")).startswith("x.pth: ")
+    assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "checkpoint", "message"),
+    [
+        (
+            ["--task", "classical_sr", "--scale", "4", "--folder_lq", "lq"],
+            "classical_sr",
+            "its scale is 2, the task needs 4",
+        ),
+        (["--task", "gray_dn", "--folder_gt", "gt"], "color_dn", "its channels is 3, the task needs 1"),
+        (["--task", "color_dn", "--folder_gt", "gt"], "color_jpeg_car", "its image range is 255.0, the task needs 1.0"),
+        (["--task", "classical_sr", "--scale", "2", "--folder_lq", "lq"], "lightweight_sr", "'pixelshuffledirect'"),
+        (["--task", "color_dn", "--folder_gt", "gt"], "real_sr", "its reconstruction is 'nearest+conv'"),
+    ],
+)
+def test_a_checkpoint_of_another_expert_is_refused(run, here, words, checkpoint, message):
+    assert message in refused(run(*words, checkpoint=checkpoint))
+    assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "denoise", "--folder_gt", "gt"], "unknown task 'denoise'; choose one of classical_sr"),
+        (["--task", "real_sr", "--scale", "3", "--folder_lq", "lq"], "real_sr takes scale 2, 4, got 3"),
+        ([*DENOISE, "--scale", "2"], "color_dn takes scale 1, got 2"),
+        ([*DENOISE, "--noise", "-1"], "--noise must be from 0 to 255, got -1"),
+        ([*DENOISE, "--jpeg", "0"], "--jpeg must be from 1 to 100, got 0"),
+        ([*DENOISE, "--precision", "fp16"], "precision must be one of fp32, bf16, auto, got 'fp16'"),
+        ([*DENOISE, "--device", "nonsense"], "--device nonsense cannot be used"),
+        ([*DENOISE, "--json", "nowhere/x.json"], "folder not found: "),
+        ([*DENOISE, "--large_model"], "color_dn has no large model; leave --large_model out"),
+        (
+            ["--task", "real_sr", "--scale", "2", "--folder_lq", "lq", "--large_model"],
+            "real_sr.pth is 12 channels wide, --large_model means 240; leave it out",
+        ),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_before_any_image(run, here, words, message):
+    assert message in refused(run(*words))
+    assert not (here / "results").exists()
+
+
+@pytest.mark.parametrize("words", [["--nonsense"], ["--scale", "two"], ["--limit", "0"], ["--noise"]])
+def test_words_that_do_not_parse_are_wrong_usage(run, words):
+    code, out, err = run(*DENOISE, *words)
+    assert code == 2
+    assert words[0] in err
+    assert "Testing" not in out
+
+
+def test_a_limit_takes_the_first_images(run):
+    code, out, _ = run(*DENOISE, "--limit", "1")
+    assert code == 0
+    assert [line.split()[2] for line in lines_of(out)] == ["a"]
+    assert "1 done, 0 failed" in out
+
+
+def test_no_save_writes_nothing(run, here):
+    before = sorted(here.rglob("*"))
+    assert run(*DENOISE, "--no_save")[0] == 0
+    assert sorted(here.rglob("*")) == before
+
+
+def test_save_dir_takes_the_place_of_results(run, here):
+    code, out, _ = run(*DENOISE, "--save_dir", "deep/er")
+    assert code == 0
+    assert sorted(p.name for p in (here / "deep" / "er").iterdir()) == ["a_SwinIR.png", "b_SwinIR.png"]
+    assert "deep/er" in out
+    assert not (here / "results").exists()
+
+
+def test_json_and_csv_hold_what_was_printed_and_what_it_depends_on(run, here, checkpoints):
+    code, out, _ = run(*DENOISE, "--noise", "25", "--json", "x.json", "--csv", "x.csv")
+    assert code == 0
+    content = json.loads((here / "x.json").read_text())
+    facts = {
+        key: content[key] for key in ("task", "noise", "jpeg", "scale", "precision", "checkpoint", "checkpoint_key")
+    }
+    assert facts == {
+        "task": "color_dn",
+        "noise": 25,
+        "jpeg": None,
+        "scale": 1,
+        "precision": "fp32",
+        "checkpoint": "color_dn.pth",
+        "checkpoint_key": "params",
+    }
+    assert content["torch"] == torch.__version__
+    assert re.fullmatch("[0-9a-f]{64}", content["checkpoint_sha256"])
+    with (here / "x.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == ["a", "b", "mean"]
+    for image, row, line in zip(content["images"], rows, lines_of(out), strict=False):
+        assert float(row["psnr"]) == image["psnr"]
+        assert f"PSNR: {image['psnr']:.2f} dB; SSIM: {image['ssim']:.4f}; PSNR_Y: {image['psnr_y']:.2f}" in line
+        assert image["output"] == f"results/swinir_color_dn_noise25/{image['image']}_SwinIR.png"
+
+
+def test_json_is_written_for_failed_runs_too(run, here):
+    (here / "gt" / "a.png").write_text("not an image")
+    assert run(*DENOISE, "--json", "x.json")[0] == 1
+    assert [row["status"] for row in json.loads((here / "x.json").read_text())["images"]] == ["failed", "ok"]
+
+
+@pytest.mark.parametrize("task", ["gray_dn", "color_dn", "jpeg_car", "color_jpeg_car"])
+def test_really_degraded_images_are_restored_without_metrics(run, here, task):
+    code, out, err = run("--task", task, "--folder_lq", "gt")
+    assert (code, err) == (0, "")
+    assert "PSNR" not in out
+    assert "Average" not in out
+    assert len(list((here / "results" / RESULTS[task]).iterdir())) == 2
+
+
+def test_a_checkpoint_named_for_another_level_is_noticed(run, here, checkpoints):
+    name = "005_colorDN_DFWB_s128w8_SwinIR-M_noise25.pth"
+    (here / name).write_bytes(Path(checkpoints["color_dn"]).read_bytes())
+    for level, notice in (("15", f"note: {name} is the expert for noise25, the images are made at 15\n"), ("25", "")):
+        code, _, err = run(*DENOISE, "--model_path", name, "--noise", level, "--limit", "1")
+        assert (code, err) == (0, notice)
+
+
+def test_a_low_quality_folder_that_is_not_used_is_noticed(run):
+    code, _, err = run(*DENOISE, "--folder_lq", "lq")
+    assert code == 0
+    assert err == "note: color_dn makes its input from --folder_gt; --folder_lq is not used\n"
+
+
+def test_super_resolution_needs_no_reference(run, here):
+    code, out, _ = run(*SUPER[:6])
+    assert code == 0
+    assert "PSNR" not in out
+    assert sorted(p.name for p in (here / "results" / RESULTS["classical_sr"]).iterdir()) == [
+        "ax2_SwinIR.png",
+        "bx2_SwinIR.png",
+    ]
+
+
+def test_images_too_small_for_ssim_still_have_a_psnr(run, here):
+    write(here / "gt" / "a.png", picture(8, 8))
+    code, out, _ = run(*DENOISE)
+    assert code == 0
+    assert re.findall(r"(\w+): ", lines_of(out)[0]) == ["PSNR", "PSNR_Y"]
+
+
+def test_self_ensemble_changes_the_result(run, here):
+    run(*DENOISE, "--limit", "1", "--save_dir", "plain")
+    run(*DENOISE, "--limit", "1", "--save_dir", "plus", "--self_ensemble")
+    assert not np.array_equal(read(here / "plain" / "a_SwinIR.png"), read(here / "plus" / "a_SwinIR.png"))
+
+
+def test_the_released_command_line_is_understood(here):
+    shown = subprocess.run([sys.executable, TESTER, "--help"], capture_output=True, text=True, timeout=60)
+    assert (shown.returncode, shown.stderr) == (0, "")
+    for option in (
+        "--task",
+        "--scale",
+        "--noise",
+        "--jpeg",
+        "--training_patch_size",
+        "--large_model",
+        "--model_path",
+        "--folder_lq",
+        "--folder_gt",
+        "--tile",
+        "--tile_overlap",
+    ):
+        assert option in shown.stdout
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_run_with_a_summary(here, checkpoints, kind, code):
+    data = (here / "gt" / "a.png").read_bytes()
+    for i in range(2000):
+        (here / "gt" / f"c{i:04d}.png").write_bytes(data)
+    words = [*DENOISE, "--model_path", checkpoints["color_dn"], "--device", "cpu", "--no_save", "--json", "x.json"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, TESTER, *words], **pipes) as process:
+        while not process.stdout.readline().startswith("Testing 0"):
+            assert process.poll() is None
+        process.send_signal(kind)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert "-- Average PSNR/SSIM(RGB)" in out
+    assert "Traceback" not in err
+    done, left = re.search(r"^(\d+) done, 0 failed, (\d+) not reached$", err, re.MULTILINE).groups()
+    assert int(done) + int(left) == 2002
+    content = json.loads((here / "x.json").read_text())
+    assert not content["complete"]
+    assert len(content["images"]) == int(done) > 0
+
+
+def test_signal_handlers_are_left_as_they_were(run):
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.getsignal(kind) for kind in kinds]
+    assert run(*DENOISE, "--no_save")[0] == 0
+    assert run("--nonsense")[0] == 2
+    assert [signal.getsignal(kind) for kind in kinds] == before
