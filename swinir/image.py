@@ -100,8 +100,14 @@ def to_rgb(image: np.ndarray) -> np.ndarray:
 
 
 def to_gray(image: np.ndarray) -> np.ndarray:
-    """(H, W, 1) or (H, W, 3) uint8 to (H, W, 1): full-range luma as OpenCV rounds it."""
-    return image if image.shape[2] == 1 else cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None]
+    """(H, W, 1) or (H, W, 3) uint8 to (H, W, 1): full-range luma, truncated.
+
+    The weights are libpng's fixed-point ones, so that a colour PNG becomes the same grey image as in the
+    released program, which lets the decoder convert. Of other formats its decoders round instead.
+    """
+    if image.shape[2] == 1:
+        return image
+    return (image.astype(np.int32) @ np.array([9797, 19234, 3737], dtype=np.int32) >> 15).astype(np.uint8)[..., None]
 
 
 def write(path: Path | str, image: np.ndarray) -> None:

@@ -77,7 +77,8 @@ def benchmark(
     checkpoint = _read(model_path, protocol.task.weights_key)
     check_network(checkpoint.network, protocol, checkpoint.path.name)
     _check_size(checkpoint, protocol, large_model)
-    _check_level(checkpoint, protocol)
+    if folder_gt is not None:
+        _check_level(checkpoint, protocol)
     protocol = _fit_tile(protocol, checkpoint)
 
     name = protocol.task.result_folder(scale=scale, noise=noise, jpeg=jpeg, large=large_model)

@@ -98,6 +98,7 @@ class Trainer:
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.network = SwinIR(config.network_config()).to(self.device)
+            self._rng_state = torch.get_rng_state()  # of drop path's draws
         self.ema = Ema(self.network, config.ema)
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=config.optimizer.lr, betas=config.optimizer.betas
@@ -112,55 +113,66 @@ class Trainer:
 
     def fit(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
         """Train to the last iteration; returns False when `stop` asked to leave before, with the state saved."""
-        config = self.config
         self.run.mkdir(parents=True, exist_ok=True)
-        (self.run / "config.json").write_text(config.model_dump_json(indent=2) + "\n")
+        (self.run / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
+        self._forget_rows_after(self.step)
         self.network.train()
-        network: Callable[[Tensor], Tensor] = torch.compile(self.network) if config.compile else self.network
+        network: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
+        with torch.random.fork_rng():
+            torch.set_rng_state(self._rng_state)
+            finished = self._loop(network, stop)
+            self.save()
+        if finished:
+            write_checkpoint(
+                self.weights_path,
+                self.averaged().state_dict(),
+                self.network.config,
+                key=self.task.weights_key,
+                task=self.config.task,
+                step=self.step,
+            )
+        return finished
+
+    def _loop(self, network: Callable[[Tensor], Tensor], stop: Callable[[], bool]) -> bool:
+        config = self.config
         losses: list[Tensor] = []
-        since, images = time.monotonic(), 0
+        since = time.monotonic()
         while self.step < config.schedule.iterations:
             if stop():
-                self.save()
                 return False
-            lq, gt = (t.to(self.device) for t in self.sampler.next())
-            lr = learning_rate(config.schedule, config.optimizer.lr, self.step)
-            for group in self.optimizer.param_groups:
-                group["lr"] = lr
-            half = config.precision == "bf16"
-            clip = config.optimizer.clip_norm
-            losses.append(train_step(network, self.optimizer, self.loss, lq, gt, clip_norm=clip, half=half))
-            self.ema.update(self.network)
-            self.step += 1
-            images += len(lq)
+            losses.append(self._train_one(network))
             if self.step % config.log_every == 0:
-                loss = torch.stack(losses).mean().item()
-                speed = images / (time.monotonic() - since)
-                self._write({"step": self.step, "loss": loss, "lr": lr, "images_per_second": round(speed, 2)})
-                losses, since, images = [], time.monotonic(), 0
+                self._write(
+                    {
+                        "step": self.step,
+                        "loss": torch.stack(losses).mean().item(),
+                        "lr": self.optimizer.param_groups[0]["lr"],
+                        "images_per_second": round(len(losses) * config.data.batch / (time.monotonic() - since), 2),
+                    }
+                )
+                losses, since = [], time.monotonic()
             if self.step % config.validate_every == 0 and self.validation:
                 self._write({"step": self.step, "psnr_y": self.validate()})
             if self.step % config.save_every == 0:
                 self.save()
-        self.save()
-        write_checkpoint(
-            self.weights_path,
-            self.averaged().state_dict(),
-            self.network.config,
-            key=self.task.weights_key,
-            task=config.task,
-            step=self.step,
-        )
         return True
+
+    def _train_one(self, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """One batch through `network`, which is ours or its compiled form; returns the loss."""
+        config = self.config
+        lq, gt = (t.to(self.device) for t in self.sampler.next())
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(config.schedule, config.optimizer.lr, self.step)
+        half, clip = config.precision == "bf16", config.optimizer.clip_norm
+        loss = train_step(network, self.optimizer, self.loss, lq, gt, clip_norm=clip, half=half)
+        self.ema.update(self.network)
+        self.step += 1
+        return loss
 
     def averaged(self) -> SwinIR:
         """A network with the averaged weights, in eval mode."""
-        network = SwinIR(self.network.config).to(self.device)
-        network.load_state_dict(self.network.state_dict())
-        with torch.no_grad():
-            for name, parameter in network.named_parameters():
-                parameter.copy_(self.ema.averages[name])
-        return network.eval()
+        state = self.network.state_dict() | self.ema.averages
+        return SwinIR.from_state(self.network.config, state).to(self.device).eval()
 
     def validate(self) -> float:
         """Mean PSNR on luma of the averaged weights over the held-out images, by the same `restore` as the tester."""
@@ -204,8 +216,23 @@ class Trainer:
         self.ema.load(state["averages"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.sampler.load_state(json.loads(state["sampler"]))
-        torch.set_rng_state(state["torch_rng"].cpu())
+        self._rng_state = state["torch_rng"].cpu()
         self.step = int(state["step"])
+
+    def _forget_rows_after(self, step: int) -> None:
+        """Drop rows of `metrics.jsonl` that a run from `step` will write again, and a last one cut short."""
+        path = self.run / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["step"] <= step:
+                kept.append(f"{line}\n")
+        path.write_text("".join(kept), encoding="utf-8")
 
     def _write(self, row: dict[str, Any]) -> None:
         self._log(row)
