@@ -6,7 +6,10 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -441,3 +444,50 @@ def test_signal_handlers_are_left_as_they_were(run):
     assert run(*DENOISE, "--no_save")[0] == 0
     assert run("--nonsense")[0] == 2
     assert [signal.getsignal(kind) for kind in kinds] == before
+
+
+RELEASED = "004_grayDN_DFWB_s128w8_SwinIR-M_noise25.pth"
+
+
+@pytest.fixture
+def mirror(tmp_path, monkeypatch):
+    """The folder of a local server that stands for the release page; one small grey image waits in `gt`."""
+    served = tmp_path / "served"
+    served.mkdir()
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, *_args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(served)))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("SWINIR_ZOO_MIRROR", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "gt").mkdir()
+    write(tmp_path / "gt" / "a.png", np.full((9, 9, 1), 80, np.uint8))
+    yield served
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_released_checkpoint_that_is_missing_is_downloaded_once(mirror, tmp_path, capsys):
+    network = TASKS["gray_dn"].network_for()
+    write_checkpoint(mirror / RELEASED, SwinIR(network).state_dict(), network)
+    path = tmp_path / "model_zoo" / "swinir" / RELEASED
+    command = ["test", "--task", "gray_dn", "--noise", "25", "--folder_gt", "gt"]
+    assert main([*command, "--model_path", f"model_zoo/swinir/{RELEASED}"]) == 0
+    assert path.read_bytes() == (mirror / RELEASED).read_bytes()
+    assert f"downloading model model_zoo/swinir/{RELEASED}" in capsys.readouterr().out
+    (mirror / RELEASED).unlink()
+    assert main([*command, "--model_path", RELEASED.removesuffix(".pth")]) == 0
+    assert "downloading" not in capsys.readouterr().out
+
+
+def test_a_released_checkpoint_that_cannot_be_had_is_one_line_with_address_and_place(mirror, tmp_path, capsys):
+    path = f"model_zoo/swinir/{RELEASED}"
+    assert main(["test", "--task", "gray_dn", "--noise", "25", "--folder_gt", "gt", "--model_path", path]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert RELEASED in line
+    assert path in line
+    assert "SHA-256" in line
+    assert not list(tmp_path.glob("model_zoo/**/*.pth"))
