@@ -121,6 +121,7 @@ def write_checkpoint(
     key: str = "params",
     task: str | None = None,
     step: int | None = None,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Write weights with all that is needed to use them; a file under `path` is replaced only by a whole one.
 
@@ -133,6 +134,7 @@ def write_checkpoint(
         key: the entry for the weights, one of `ENTRIES`.
         task: stored beside the weights; one of `swinir.tasks.TASKS`.
         step: stored beside the weights.
+        dtype: store the weights in this type, torch.float16 to halve the file; as they are by default.
 
     Raises:
         CheckpointError: for weights that do not fit `network` or are not finite, or a failure to write.
@@ -145,7 +147,10 @@ def write_checkpoint(
             raise CheckpointError(f"weights cannot stand under {key!r}; use one of {', '.join(ENTRIES)}")
         if task is not None:
             get_task(task)
-        weights = _with_derived(plain_tensors(state), network)
+        weights = plain_tensors(state)
+        if dtype is not None:
+            weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
+        weights = _with_derived(weights, network)
         facts = {"network": network.to_dict(), "task": task, "step": step}
         if path.suffix == ".safetensors":
             # This format refuses tensors that share memory, as the derived ones of all layers do.

@@ -1,0 +1,74 @@
+"""Bundle a trained expert: store it with 16-bit weights in model_zoo/bundled and record it in index.toml there.
+
+`python scripts/bundle_expert.py runs/NAME/NAME.pth --result "Set5 37.2/0.957" --config configs/... --trained-on "..."`
+"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from swinir import zoo
+from swinir.atomic import atomic_path
+from swinir.checkpoint import read_checkpoint, sha256, write_checkpoint
+
+MAX_PARAMETERS = 300_000
+MAX_BYTES = 1_500_000
+
+
+def bundle(
+    weights: Annotated[Path, typer.Argument(help="Finished weights of a run, named by the zoo's grammar.")],
+    result: Annotated[str, typer.Option("--result", help="What `swinir test` measured with the bundled file.")],
+    config: Annotated[Path, typer.Option("--config", exists=True, help="The configuration it was trained with.")],
+    trained_on: Annotated[str, typer.Option("--trained-on", help="The training images, in a few words.")],
+) -> None:
+    """Bundle a trained expert."""
+    zoo.parse_name(weights.name)
+    checkpoint = read_checkpoint(weights)
+    parameters = sum(tensor.numel() for tensor in checkpoint.state.values())
+    if parameters > MAX_PARAMETERS:
+        raise ValueError(f"{weights}: {parameters:,} parameters, bundled experts have at most {MAX_PARAMETERS:,}")
+    folder = zoo.bundled_folder()
+    if folder is None:
+        raise FileNotFoundError("model_zoo/bundled not found; run this in a source tree")
+    target = folder / weights.name
+    write_checkpoint(
+        target,
+        checkpoint.state,
+        checkpoint.network,
+        key=checkpoint.key,
+        task=checkpoint.task,
+        step=checkpoint.step,
+        dtype=torch.float16,
+    )
+    if target.stat().st_size > MAX_BYTES:
+        target.unlink()
+        raise ValueError(f"{weights}: larger than {MAX_BYTES:,} bytes with 16-bit weights")
+    row: dict[str, str | int] = {
+        "file": target.name,
+        "bytes": target.stat().st_size,
+        "sha256": sha256(target),
+        "parameters": parameters,
+        "params_key": checkpoint.key,
+        "published": result,
+        "config": config.as_posix(),
+        "trained_on": trained_on,
+    }
+    _record(folder / "index.toml", row)
+    typer.echo(f"{target}: {row['bytes']:,} bytes, SHA-256 {row['sha256']}")
+
+
+def _record(index: Path, row: dict[str, str | int]) -> None:
+    """Add a row to the index, in place of an older one of the same file."""
+    head, *tables = index.read_text(encoding="utf-8").split("[[weights]]\n")
+    tables = [table for table in tables if f'file = "{row["file"]}"\n' not in table]
+    # A JSON string or number is also a TOML one.
+    tables.append("".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in row.items()))
+    with atomic_path(index) as temporary:
+        temporary.write_text(head.rstrip() + "".join(f"\n\n[[weights]]\n{table.strip()}" for table in tables) + "\n")
+
+
+if __name__ == "__main__":
+    typer.run(bundle)
