@@ -30,9 +30,10 @@ from swinir.architecture import (
     state_shapes,
 )
 from swinir.atomic import atomic_path
-from swinir.network import NetworkConfig, SwinIR, attn_mask, relative_position_index
+from swinir.network import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
 from swinir.untrusted import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
+from swinir.windows import attn_mask, relative_position_index
 
 __all__ = [
     "ENTRIES",
@@ -289,7 +290,7 @@ def _with_derived(tensors: dict[str, Tensor], network: NetworkConfig) -> dict[st
     check_fit(network, learned)
     derived = {INDEX: relative_position_index(network.window)}
     if network.shifted:
-        derived[MASK] = attn_mask(network)
+        derived[MASK] = attn_mask(network.img_size, network.window)
     weights = {}
     for name in state_shapes(network):
         if name in learned:

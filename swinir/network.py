@@ -6,18 +6,14 @@
 An RSTB is a stack of Swin Transformer layers closed by a convolution and a residual. Attention runs
 inside windows of N = window_size**2 tokens; every second layer shifts the window grid by half a window.
 
-How the tokens are stored. The stream is a (B, T, C) tensor in *window order*: the N tokens of one
-unshifted window lie side by side, so unshifted layers work on plain slices. Shifted layers read their
-windows through a permutation that also sorts them into the four classes of Swin's mask (inside, right
-edge, bottom edge, corner), so that one table of four bias-plus-mask matrices serves any image size.
-Without gradients a layer runs over chunks of windows and writes its result back in place: the working
-memory of attention and MLP depends on the chunk, not on the image.
+The stream is a (B, T, C) tensor of tokens in window order (see `swinir.windows`). Without gradients a layer
+runs over chunks of windows and writes its result back in place: the working memory of attention and MLP
+depends on the chunk, not on the image.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn as nn
@@ -27,10 +23,21 @@ from timm.layers import DropPath, trunc_normal_
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from swinir.windows import (
+    Permute,
+    Windows,
+    attn_mask,
+    cached_shifted_windows,
+    class_masks,
+    relative_position_index,
+    shifted_windows,
+    to_image,
+    to_windows,
+)
+
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
 RESI_CONNECTIONS = ("1conv", "3conv")
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel input
-MASKED = -100.0  # added to the logit of two tokens that only the cyclic shift made neighbours
 CHUNK_WINDOWS = {"cpu": 64}  # windows per chunk without gradients; sized for the cache on a CPU
 CHUNK_WINDOWS_DEFAULT = 1024  # other devices: enough parallel work, logits of M stay near 100 MB
 
@@ -145,81 +152,6 @@ def _require(condition: bool, message: str) -> None:
         raise ValueError(message)
 
 
-class Windows(NamedTuple):
-    """The windows of one layer on an image of a given size.
-
-    `order` and `inverse` permute tokens (window order of the unshifted grid to that of this layer and
-    back; None where they are the same). `counts` says how many windows each mask class has, in order.
-    """
-
-    order: Tensor | None
-    inverse: Tensor | None
-    counts: tuple[int, ...]
-
-
-def shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
-    """Windows of a shifted layer on a (height, width) image, sorted by mask class."""
-    rows, cols = height // window, width // window
-    shift = window // 2
-    tokens = torch.arange(height * width, device=device)
-    image = rearrange(tokens, "(nh nw wh ww) -> (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
-    shifted = torch.roll(image, (-shift, -shift), (0, 1))
-    grid = rearrange(shifted, "(nh wh) (nw ww) -> nh nw (wh ww)", wh=window, ww=window)
-    classes = (grid[:-1, :-1], grid[:-1, -1:], grid[-1:, :-1], grid[-1:, -1:])
-    order = torch.cat([c.reshape(-1) for c in classes])
-    inverse = torch.zeros_like(order).scatter_(0, order, tokens)
-    return Windows(order, inverse, ((rows - 1) * (cols - 1), rows - 1, cols - 1, 1))
-
-
-@lru_cache(maxsize=32)
-def _cached_shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
-    # Built outside inference mode, whoever asks first: training may read the same tensors later.
-    with torch.inference_mode(False), torch.no_grad():
-        return shifted_windows(height, width, window, device)
-
-
-def relative_position_index(window: int) -> Tensor:
-    """(N, N) index into the bias table of (2 window - 1)**2 rows, for each pair of tokens of a window."""
-    ys, xs = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
-    y, x = ys.flatten(), xs.flatten()
-    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
-    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
-
-
-def class_masks(window: int) -> Tensor:
-    """(4, N, N) additive masks of a shifted layer: windows inside, at the right edge, bottom edge, corner."""
-    shift = window // 2
-    wrapped = torch.arange(window) >= window - shift
-    down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
-    across_x = right[:, None] != right[None, :]
-    across_y = down[:, None] != down[None, :]
-    parted = torch.stack([torch.zeros_like(across_x), across_x, across_y, across_x | across_y])
-    return torch.where(parted, MASKED, 0.0)
-
-
-def attn_mask(config: NetworkConfig) -> Tensor:
-    """(windows, N, N) mask at the training size, which released checkpoints carry; derived, never read."""
-    n = config.img_size // config.window
-    kind = torch.zeros(n, n, dtype=torch.long)
-    kind[:, -1] += 1
-    kind[-1, :] += 2
-    return class_masks(config.window)[kind.flatten()]
-
-
-class _Permute(torch.autograd.Function):
-    """`x.index_select(1, order)` whose gradient is another gather instead of a scattered sum."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
-        ctx.save_for_backward(order, inverse)
-        return x.index_select(1, order)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
-        order, inverse = ctx.saved_tensors
-        return _Permute.apply(grad, inverse, order), None, None
-
-
 class WindowAttention(nn.Module):
     """Multi-head self-attention inside windows, with relative position bias (Section 3.2, Eq. 5)."""
 
@@ -315,8 +247,8 @@ class SwinTransformerLayer(nn.Module):
         runs = [(count, bias) for count, bias in zip(windows.counts, biases, strict=True) if count]
         if windows.order is None or windows.inverse is None:
             return self._transform(x, runs)
-        x = _Permute.apply(x, windows.order, windows.inverse)
-        return _Permute.apply(self._transform(x, runs), windows.inverse, windows.order)
+        x = Permute.apply(x, windows.order, windows.inverse)
+        return Permute.apply(self._transform(x, runs), windows.inverse, windows.order)
 
     def _transform(self, x: Tensor, biases: list[tuple[int, Tensor]]) -> Tensor:
         x = x + self.drop_path(self.attn(self.norm1(x), biases))
@@ -326,7 +258,7 @@ class SwinTransformerLayer(nn.Module):
         # Released files carry the mask of the training size, and tools recognise SwinIR by it.
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.masks is not None:
-            destination[prefix + "attn_mask"] = attn_mask(self.config).to(self.masks)
+            destination[prefix + "attn_mask"] = attn_mask(self.config.img_size, self.config.window).to(self.masks)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         # Derived values are recomputed, not loaded: their shape follows whatever size the file was trained at.
@@ -382,18 +314,6 @@ class RSTB(nn.Module):
         tokens = to_windows(x, self.window)
         tokens = self.residual_group(tokens, plain, shifted)
         return self.conv(to_image(tokens, self.window, x.shape[-2:])) + x
-
-
-def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, C, H, W) to (B, T, C) tokens in window order; always a copy."""
-    x = rearrange(x, "b c (nh wh) (nw ww) -> b (nh nw wh ww) c", wh=window, ww=window)
-    return x.clone(memory_format=torch.contiguous_format)
-
-
-def to_image(x: Tensor, window: int, size: torch.Size | tuple[int, int]) -> Tensor:
-    """(B, T, C) tokens in window order to (B, C, H, W)."""
-    rows, cols = size[0] // window, size[1] // window
-    return rearrange(x, "b (nh nw wh ww) c -> b c (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
 
 
 def layer_norm_2d(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -530,7 +450,7 @@ class SwinIR(nn.Module):
                 )
             x = x + rearrange(self.absolute_pos_embed, "b (h w) c -> b c h w", h=height)
         plain = Windows(None, None, ((height // window) * (width // window),))
-        build = shifted_windows if torch.compiler.is_compiling() else _cached_shifted_windows
+        build = shifted_windows if torch.compiler.is_compiling() else cached_shifted_windows
         shifted = build(height, width, window, x.device) if self.config.shifted else plain
         for layer in self.layers:
             x = layer(x, plain, shifted)

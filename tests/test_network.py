@@ -14,14 +14,9 @@ from swinir.counting import count_parameters
 from swinir.network import (
     NetworkConfig,
     SwinIR,
-    Windows,
-    attn_mask,
-    class_masks,
     reflect_to_multiple,
-    shifted_windows,
-    to_image,
-    to_windows,
 )
+from swinir.windows import Windows
 
 GOLDENS = sorted((DATA / "network").glob("*.npz"))
 TINY = NetworkConfig(
@@ -150,35 +145,6 @@ def test_derived_buffers_of_another_training_size_are_ignored_on_loading():
     network, other = SwinIR(TINY), SwinIR(replace(TINY, img_size=32))
     network.load_state_dict(other.state_dict())
     assert network.state_dict()["layers.0.residual_group.blocks.1.attn_mask"].shape == (4, 64, 64)
-
-
-def test_mask_parts_exactly_the_pixels_that_only_the_shift_made_neighbours():
-    config = replace(TINY, img_size=24)
-    # Independent of the classes: number the nine regions of a shifted 24x24 image and compare them pairwise.
-    bands = torch.tensor([0] * 16 + [1] * 4 + [2] * 4)
-    regions = bands[:, None] * 3 + bands[None, :]
-    windows = to_windows(regions[None, None].float(), 8).reshape(9, 64)
-    parted = windows[:, :, None] != windows[:, None, :]
-    assert torch.equal(attn_mask(config) != 0, parted)
-    assert set(class_masks(8).unique().tolist()) == {-100.0, 0.0}
-
-
-@given(st.integers(1, 5), st.integers(1, 5), st.sampled_from([2, 4, 7, 8]))
-@settings(max_examples=30, deadline=None)
-def test_shifted_windows_are_a_permutation_and_its_inverse(rows, cols, window):
-    height, width = rows * window, cols * window
-    windows = shifted_windows(height, width, window, torch.device("cpu"))
-    tokens = torch.arange(height * width)
-    assert torch.equal(windows.order[windows.inverse], tokens)
-    assert torch.equal(windows.order.sort().values, tokens)
-    assert sum(windows.counts) == rows * cols
-
-
-@given(st.integers(1, 4), st.integers(1, 4), st.sampled_from([1, 2, 7, 8]))
-@settings(max_examples=30, deadline=None)
-def test_window_order_goes_back_to_the_image(rows, cols, window):
-    x = torch.rand(2, 3, rows * window, cols * window)
-    assert torch.equal(to_image(to_windows(x, window), window, x.shape[-2:]), x)
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.sampled_from([4, 8]))

@@ -1,6 +1,7 @@
 """Every command and every line of Python in the documentation parses, and links lead somewhere."""
 
 import ast
+import importlib.util
 import re
 import shlex
 from pathlib import Path
@@ -43,13 +44,19 @@ def test_command_parses(command):
         return
     if words[:2] == ["python", "main_test_swinir.py"]:
         words = ["swinir", "test", *words[2:]]
+    if words[:2] == ["python", "scripts/prepare_dataset.py"]:
+        specification = importlib.util.spec_from_file_location("script", ROOT / words[1])
+        script = importlib.util.module_from_spec(specification)
+        specification.loader.exec_module(script)
+        parse(script.app, words[2:])
+        return
     assert words[0] == "swinir", f"what runs {words[0]}?"
-    parse(expand_bare_tile(words[1:]))
+    parse(app, expand_bare_tile(words[1:]))
 
 
-def parse(words):
+def parse(app, words):
     """Walk down to the subcommand and let it parse its options, without running it."""
-    command, name = typer.main.get_command(app), "swinir"
+    command, name = typer.main.get_command(app), "the command"
     if words == ["--help"]:
         return
     context = None
@@ -64,7 +71,7 @@ def parse(words):
 def test_the_parser_of_this_test_can_fail():
     for words in (["nonsense"], ["zoo"], ["test", "--no-such-option"], ["train"], ["zoo", "info"]):
         with pytest.raises(Exception):  # noqa: B017, PT011 - the parser's own errors are private to typer
-            parse(words)
+            parse(app, words)
 
 
 @pytest.mark.parametrize("code", blocks("python"))

@@ -16,9 +16,9 @@ MODULES = {
 }
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
-    ("swinir.network", "swinir.tiling", "swinir.color", "swinir.atomic"),
+    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic"),
+    ("swinir.network", "swinir.image"),
     (
-        "swinir.image",
         "swinir.tasks",
         "swinir.metrics",
         "swinir.degrade",

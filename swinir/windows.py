@@ -1,0 +1,102 @@
+"""Geometry of attention windows: which tokens share one, in which order, and which of them may not meet.
+
+Tokens are in *window order*: the N tokens of one unshifted window lie side by side. A shifted layer reads its
+windows through a permutation that also sorts them into the four classes of Swin's mask (inside, right edge,
+bottom edge, corner), so that four masks serve an image of any size.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+MASKED = -100.0  # added to the logit of two tokens that only the cyclic shift made neighbours
+
+
+class Windows(NamedTuple):
+    """The windows of one layer on an image of a given size.
+
+    `order` and `inverse` permute tokens (window order of the unshifted grid to that of this layer and
+    back; None where they are the same). `counts` says how many windows each mask class has, in order.
+    """
+
+    order: Tensor | None
+    inverse: Tensor | None
+    counts: tuple[int, ...]
+
+
+def shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
+    """Windows of a shifted layer on a (height, width) image, sorted by mask class."""
+    rows, cols = height // window, width // window
+    shift = window // 2
+    tokens = torch.arange(height * width, device=device)
+    image = rearrange(tokens, "(nh nw wh ww) -> (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
+    shifted = torch.roll(image, (-shift, -shift), (0, 1))
+    grid = rearrange(shifted, "(nh wh) (nw ww) -> nh nw (wh ww)", wh=window, ww=window)
+    classes = (grid[:-1, :-1], grid[:-1, -1:], grid[-1:, :-1], grid[-1:, -1:])
+    order = torch.cat([c.reshape(-1) for c in classes])
+    inverse = torch.zeros_like(order).scatter_(0, order, tokens)
+    return Windows(order, inverse, ((rows - 1) * (cols - 1), rows - 1, cols - 1, 1))
+
+
+@lru_cache(maxsize=32)
+def cached_shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
+    # Built outside inference mode, whoever asks first: training may read the same tensors later.
+    with torch.inference_mode(False), torch.no_grad():
+        return shifted_windows(height, width, window, device)
+
+
+def relative_position_index(window: int) -> Tensor:
+    """(N, N) index into the bias table of (2 window - 1)**2 rows, for each pair of tokens of a window."""
+    ys, xs = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
+    y, x = ys.flatten(), xs.flatten()
+    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
+    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+
+
+def class_masks(window: int) -> Tensor:
+    """(4, N, N) additive masks of a shifted layer: windows inside, at the right edge, bottom edge, corner."""
+    shift = window // 2
+    wrapped = torch.arange(window) >= window - shift
+    down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
+    across_x = right[:, None] != right[None, :]
+    across_y = down[:, None] != down[None, :]
+    parted = torch.stack([torch.zeros_like(across_x), across_x, across_y, across_x | across_y])
+    return torch.where(parted, MASKED, 0.0)
+
+
+def attn_mask(img_size: int, window: int) -> Tensor:
+    """(windows, N, N) mask of an image of the training size, which released files carry; derived, never read."""
+    n = img_size // window
+    kind = torch.zeros(n, n, dtype=torch.long)
+    kind[:, -1] += 1
+    kind[-1, :] += 2
+    return class_masks(window)[kind.flatten()]
+
+
+def to_windows(x: Tensor, window: int) -> Tensor:
+    """(B, C, H, W) to (B, T, C) tokens in window order; always a copy."""
+    x = rearrange(x, "b c (nh wh) (nw ww) -> b (nh nw wh ww) c", wh=window, ww=window)
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+def to_image(x: Tensor, window: int, size: torch.Size | tuple[int, int]) -> Tensor:
+    """(B, T, C) tokens in window order to (B, C, H, W)."""
+    rows, cols = size[0] // window, size[1] // window
+    return rearrange(x, "b (nh nw wh ww) c -> b c (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
+
+
+class Permute(torch.autograd.Function):
+    """`x.index_select(1, order)` whose gradient is another gather instead of a scattered sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, order: Tensor, inverse: Tensor) -> Tensor:
+        ctx.save_for_backward(order, inverse)
+        return x.index_select(1, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        order, inverse = ctx.saved_tensors
+        return Permute.apply(grad, inverse, order), None, None

@@ -1,0 +1,78 @@
+"""The experts that ship with the package: whole, small, as good as the documentation says; and the demo."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from swinir import zoo
+from swinir.checkpoint import load_model
+from swinir.cli.main import main
+from swinir.image import read
+from swinir.report.compare import side_by_side
+
+ROOT = Path(__file__).parents[1]
+EXPERTS = zoo.bundled()
+
+
+def test_there_is_an_expert():
+    assert "lightweight_sr_x2_tiny" in {entry.alias for entry in EXPERTS}
+
+
+@pytest.mark.parametrize("entry", EXPERTS, ids=lambda e: e.alias)
+def test_expert_is_whole_small_and_documented(entry):
+    assert zoo.verify(zoo.locate(entry.alias)).how == "sha256"
+    assert zoo.verify(zoo.locate(entry.alias)).ok
+    model = load_model(entry.alias, device="cpu")
+    assert sum(p.numel() for p in model.parameters()) == entry.parameters <= 300_000
+    assert entry.bytes <= 1_500_000
+    assert (ROOT / entry.config).is_file()
+    assert entry.alias in (ROOT / "model_zoo" / "README.md").read_text(encoding="utf-8")
+
+
+def test_expert_reaches_what_its_row_says_on_set5(public_folder, tmp_path, monkeypatch):
+    set5 = public_folder("testsets/Set5")
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(2)
+    folders = ["--folder_lq", str(set5 / "LR_bicubic" / "X2"), "--folder_gt", str(set5 / "HR")]
+    command = ["test", "--task", "lightweight_sr", "--scale", "2", "--model_path", "lightweight_sr_x2_tiny", *folders]
+    assert main([*command, "--device", "cpu", "--no_save", "--json", "r.json"]) == 0
+    measured = json.loads((tmp_path / "r.json").read_text())["means"]
+    stated = re.search(r"Set5 ([\d.]+)/([\d.]+)", zoo.find("lightweight_sr_x2_tiny").published)
+    assert round(measured["psnr_y"], 2) == pytest.approx(float(stated[1]), abs=0.011)
+    assert round(measured["ssim_y"], 4) == pytest.approx(float(stated[2]), abs=0.00011)
+
+
+def test_the_demo_shows_a_gain(tmp_path, capsys):
+    picture = tmp_path / "new" / "demo.png"
+    assert main(["demo", "--output", str(picture), "--device", "cpu"]) == 0
+    out = capsys.readouterr().out
+    rows = {
+        name: [float(v) for v in re.findall(r"\d+\.\d+", line)]
+        for name, line in re.findall(r"^(\w+) +(.*)$", out, re.M)
+    }
+    bicubic, restored = rows["bicubic"], rows["SwinIR"]
+    assert len(bicubic) == len(restored) == 4
+    assert restored[0] > bicubic[0] + 2
+    assert restored[2] > bicubic[2] + 2
+    assert restored[1] > bicubic[1]
+    assert restored[3] > bicubic[3]
+    assert read(picture).shape[1] > 4 * 500
+
+
+def test_panels_stand_side_by_side_with_their_details_below():
+    left, right = np.zeros((20, 30, 3), np.uint8), np.full((20, 30, 1), 200, np.uint8)
+    page = side_by_side([("a", left), ("b", right)], detail=(5, 10, 8), zoom=4)
+    assert page.shape[2] == 3
+    column = page.shape[1] // 2
+    assert (page[-1, 5] == 0).all()
+    assert (page[-1, column + 5] == 200).all()
+    assert page.shape[0] >= 20 + 8 * 4
+
+
+def test_panels_of_different_size_are_refused():
+    with pytest.raises(ValueError, match="of one size"):
+        side_by_side([("a", np.zeros((2, 2, 3), np.uint8)), ("b", np.zeros((3, 2, 3), np.uint8))])
