@@ -4,7 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
+
+import swinir.cli.main  # noqa: F401 - before torch: it keeps waiting threads from spinning on a busy machine
+
+import torch  # isort: skip
 
 DATA = Path(__file__).parent / "data"
 PUBLIC = Path(os.environ.get("SWINIR_TEST_DATA", Path(__file__).parents[2] / "shared"))
