@@ -12,7 +12,8 @@ import typer
 
 from swinir import zoo
 from swinir.atomic import atomic_path
-from swinir.checkpoint import read_checkpoint, sha256, write_checkpoint
+from swinir.checkpoint import read_checkpoint, write_checkpoint
+from swinir.train.trainer import describe_weights
 
 MAX_PARAMETERS = 300_000
 MAX_BYTES = 1_500_000
@@ -46,10 +47,7 @@ def bundle(
     if target.stat().st_size > MAX_BYTES:
         target.unlink()
         raise ValueError(f"{weights}: larger than {MAX_BYTES:,} bytes with 16-bit weights")
-    row: dict[str, str | int] = {
-        "file": target.name,
-        "bytes": target.stat().st_size,
-        "sha256": sha256(target),
+    row: dict[str, str | int] = describe_weights(target) | {
         "parameters": parameters,
         "params_key": checkpoint.key,
         "published": result,

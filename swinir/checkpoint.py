@@ -6,7 +6,6 @@
 No tensor is copied before names, shapes and storage sizes agree with a network built on the meta device.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from swinir.architecture import (
     state_shapes,
 )
 from swinir.atomic import atomic_path
+from swinir.integrity import sha256
 from swinir.network import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
 from swinir.untrusted import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
@@ -212,12 +212,6 @@ def build_model(
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = SwinIR.from_state(checkpoint.network, checkpoint.state)
     return model.requires_grad_(False).eval().to(device=device, dtype=dtype)
-
-
-def sha256(path: str | Path) -> str:
-    """Hexadecimal SHA-256 of a file."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path, key: str | None) -> Checkpoint:

@@ -47,6 +47,12 @@ class Finding(NamedTuple):
     message: str
 
 
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def examine(path: Path, expected: Expected, *, layout: bool = True) -> Finding:
     """Check a file by its known hash, or by the checksums it carries.
 
@@ -60,8 +66,7 @@ def examine(path: Path, expected: Expected, *, layout: bool = True) -> Finding:
     if expected.sha256 is not None:
         if expected.bytes is not None and size != expected.bytes:
             return Finding(False, "sha256", f"{size} bytes instead of {expected.bytes}")
-        with path.open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        digest = sha256(path)
         if digest != expected.sha256:
             return Finding(False, "sha256", f"SHA-256 is {digest} instead of {expected.sha256}")
         return Finding(True, "sha256", "SHA-256 matches")

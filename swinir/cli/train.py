@@ -1,6 +1,7 @@
 """`swinir train`: one configuration, one run folder."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -34,7 +35,8 @@ def train(
     def progress(paths: list[Path]) -> Any:
         return tqdm(paths, desc="loading images", unit="image", disable=None)
 
-    trainer = Trainer(loaded, folder, device=device, log=_print_row(loaded.schedule.iterations), progress=progress)
+    log = _print_row(loaded.schedule.iterations, loaded.data.batch)
+    trainer = Trainer(loaded, folder, device=device, log=log, progress=progress)
     state = folder / "state.pt"
     if state.exists() and not fresh:
         trainer.resume(state)
@@ -54,26 +56,16 @@ def train(
     typer.echo(f"{trainer.weights_path}: {facts['bytes']:,} bytes, SHA-256 {facts['sha256']}")
 
 
-def _print_row(iterations: int) -> Any:
+def _print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
     def show(row: dict[str, Any]) -> None:
         cells = [f"step {row['step']}/{iterations}"]
         if "loss" in row:
-            cells += [f"loss {row['loss']:.5f}", f"lr {row['lr']:.2e}", f"{row['images_per_second']:.1f} images/s"]
-            cells.append(f"{_duration(iterations - row['step'], row)} left")
+            speed = row["images_per_second"]
+            left = int((iterations - row["step"]) * batch / max(speed, 0.01))
+            cells += [f"loss {row['loss']:.5f}", f"lr {row['lr']:.2e}", f"{speed:.1f} images/s"]
+            cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
         if "psnr_y" in row:
             cells.append(f"validation PSNR_Y {row['psnr_y']:.3f} dB")
         typer.echo("  ".join(cells))
-
-    batch_times: dict[str, float] = {}
-
-    def _duration(steps: int, row: dict[str, Any]) -> str:
-        import time
-
-        now = time.monotonic()
-        first_step, first_time = batch_times.setdefault("step", row["step"]), batch_times.setdefault("time", now)
-        if row["step"] == first_step:
-            return "?"
-        seconds = int((now - first_time) / (row["step"] - first_step) * steps)
-        return f"{seconds // 3600}:{seconds // 60 % 60:02d}:{seconds % 60:02d}"
 
     return show

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from swinir.atomic import atomic_path
 from swinir.checkpoint import sha256, write_checkpoint
 from swinir.color import luma
+from swinir.evaluate import to_tensor, to_uint8
 from swinir.metrics import psnr
 from swinir.network import SwinIR
 from swinir.restoration import restore
@@ -180,8 +181,7 @@ class Trainer:
         border = self.task.crop_border(self.config.scale)
         values = []
         for pair in self.validation:
-            lq = torch.from_numpy(pair.lq.copy()).permute(2, 0, 1)[None].float() / 255
-            restored = restore(network, lq)[0].permute(1, 2, 0).mul(255).round().byte().numpy()
+            restored = to_uint8(restore(network, to_tensor(pair.lq.astype(np.float32) / 255)))
             values.append(psnr(luma(restored), luma(pair.gt), crop_border=border))
         return float(np.mean(values))
 
