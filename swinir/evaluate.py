@@ -215,18 +215,20 @@ def evaluate(
     samples: Sequence[Sample],
     protocol: Protocol,
     *,
+    load: Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]] = load_sample,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Iterator[Row]:
     """Restore and measure samples one by one; a failure becomes a row and the rest goes on.
 
     Args:
+        load: reads a sample, as `load_sample` does.
         folder: where NAME_SwinIR.png goes; None writes nothing.
         progress: called with (tiles done, tiles in all) within an image.
     """
     for sample in samples:
         try:
-            yield _evaluate_one(model, sample, protocol, folder, progress)
+            yield _evaluate_one(model, sample, protocol, load, folder, progress)
         except (MemoryError, RuntimeError) as error:
             if not _out_of_memory(error):
                 raise
@@ -245,12 +247,13 @@ def _evaluate_one(
     model: SwinIR,
     sample: Sample,
     protocol: Protocol,
+    load: Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]],
     folder: Path | None,
     progress: Callable[[int, int], None] | None,
 ) -> Row:
     if sample.problem:
         raise ValueError(sample.problem)
-    lq, gt = load_sample(sample, protocol)
+    lq, gt = load(sample, protocol)
     start = time.perf_counter()
     restored = to_uint8(
         restore(

@@ -19,7 +19,7 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import DropPath, trunc_normal_
+from timm.layers import trunc_normal_
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -206,6 +206,28 @@ class Mlp(nn.Module):
         return self.fc2(F.gelu(self.fc1(x)))
 
 
+class StochasticDepth(nn.Module):
+    """Leaves out a residual branch of single images while training (Huang et al., ECCV 2016).
+
+    `share` is (index, count) when a batch is one of `count` equal parts of a larger one. The choices are drawn
+    for the whole of it, so that however a batch is split, equal generators leave out the same branches.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.share = (0, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return x
+        index, count = self.share
+        images = x.shape[0]
+        draws = torch.rand(count * images, device=x.device)[index * images : (index + 1) * images]
+        kept = (draws >= self.rate).to(x.dtype) / (1 - self.rate)
+        return x * kept.view(-1, 1, 1)
+
+
 class SwinTransformerLayer(nn.Module):
     """The paper's STL (Figure 2b): window attention and MLP, each after a LayerNorm and inside a residual."""
 
@@ -217,7 +239,7 @@ class SwinTransformerLayer(nn.Module):
         self.config = config
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, config.window, num_heads, config.qkv_bias)
-        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+        self.drop_path = StochasticDepth(drop_path) if drop_path > 0 else nn.Identity()
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * config.mlp_ratio))
         tokens = config.window**2

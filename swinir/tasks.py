@@ -25,6 +25,7 @@ class TaskSpec:
         scales: enlargements that the paper trains; (1,) for tasks that keep the size.
         degradation: what the tester does to a ground-truth image to get its input; None when the
             low-quality image is a file of its own.
+        training: how low-quality images are made of training images.
         has_reference: whether the tester compares with a ground truth.
         gray: whether images are read, restored and written with one channel.
         crop_scale: whether metrics leave out a border of `scale` pixels.
@@ -40,6 +41,7 @@ class TaskSpec:
     weights_key: Literal["params", "params_ema"]
     folder: str
     in_file_name: str
+    training: Literal["bicubic", "bsrgan", "noise", "jpeg"]
     large: NetworkConfig | None = None
     scales: tuple[int, ...] = (1,)
     degradation: Literal["noise", "jpeg"] | None = None
@@ -99,6 +101,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_x{scale}",
         in_file_name="classicalSR",
+        training="bicubic",
     ),
     TaskSpec(
         name="lightweight_sr",
@@ -109,6 +112,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_x{scale}",
         in_file_name="lightweightSR",
+        training="bicubic",
     ),
     TaskSpec(
         name="real_sr",
@@ -120,6 +124,7 @@ _ROWS = (
         weights_key="params_ema",
         folder="swinir_{name}_x{scale}{large}",
         in_file_name="realSR_BSRGAN",
+        training="bsrgan",
     ),
     TaskSpec(
         name="gray_dn",
@@ -130,6 +135,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_noise{noise}",
         in_file_name="grayDN",
+        training="noise",
     ),
     TaskSpec(
         name="color_dn",
@@ -139,6 +145,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_noise{noise}",
         in_file_name="colorDN",
+        training="noise",
     ),
     TaskSpec(
         name="jpeg_car",
@@ -150,6 +157,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_jpeg{jpeg}",
         in_file_name="CAR",
+        training="jpeg",
     ),
     TaskSpec(
         name="color_jpeg_car",
@@ -160,6 +168,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_jpeg{jpeg}",
         in_file_name="colorCAR",
+        training="jpeg",
     ),
 )
 
