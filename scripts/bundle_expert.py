@@ -13,7 +13,7 @@ import typer
 from swinir import zoo
 from swinir.atomic import atomic_path
 from swinir.checkpoint import read_checkpoint, write_checkpoint
-from swinir.train.trainer import describe_weights
+from swinir.train.networks import describe_weights
 
 MAX_PARAMETERS = 300_000
 MAX_BYTES = 1_500_000

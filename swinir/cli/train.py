@@ -1,59 +1,113 @@
-"""`swinir train`: one configuration, one run folder."""
+"""`swinir train`: one configuration, one run folder; alone or under torchrun."""
 
+import logging
 import signal
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+if TYPE_CHECKING:
+    from swinir.train.config import TrainConfig
+    from swinir.train.trainer import Trainer
 
 
 def train(
     config: Annotated[Path, typer.Option("--config", help="TOML file, see configs/.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value: section.key=value.")] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME by default.")] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Start again even if the folder holds a state.")] = False,
+    resume: Annotated[
+        str,
+        typer.Option("--resume", help="auto: from the newest state in the folder; or a state's path."),
+    ] = "auto",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove the folder's states and start again.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check the configuration, print it, stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check configuration and data, print, stop.")] = False,
 ) -> None:
     """Train a network as a configuration says; a run that was stopped goes on where it was."""
-    from swinir.counting import count_parameters
     from swinir.train.config import load_config
 
     loaded = load_config(config, set_ or [])
     folder = run or Path("runs") / loaded.name
+    if fresh and resume != "auto":
+        raise ValueError(f"--fresh starts again, --resume {resume} goes on; give one of them")
     if dry_run:
-        typer.echo(loaded.model_dump_json(indent=2))
-        typer.echo(f"parameters: {count_parameters(loaded.network_config()):,}")
+        _describe(loaded)
         return
 
-    from tqdm import tqdm
+    from swinir.train.optimization import NotFiniteError
+    from swinir.train.processes import start_processes
+    from swinir.train.trainer import Trainer
 
-    from swinir.train.trainer import Trainer, describe_weights
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    with start_processes(device) as processes:
+        first = processes.rank == 0
+        trainer = Trainer(
+            loaded,
+            folder,
+            processes=processes,
+            log=_print_row(loaded.schedule.iterations, loaded.data.batch),
+            progress=_progress if first else lambda items: items,
+        )
+        _start(trainer, resume, fresh)
+        asked: list[int] = []
 
-    def progress(paths: list[Path]) -> Any:
-        return tqdm(paths, desc="loading images", unit="image", disable=None)
+        def ask_to_stop(signum: int, _frame: FrameType | None) -> None:
+            asked.append(signum)
 
-    log = _print_row(loaded.schedule.iterations, loaded.data.batch)
-    trainer = Trainer(loaded, folder, device=device, log=log, progress=progress)
-    state = folder / "state.pt"
-    if state.exists() and not fresh:
-        trainer.resume(state)
-        typer.echo(f"going on at step {trainer.step} of {state}")
+        for kind in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(kind, ask_to_stop)
+        try:
+            finished = trainer.fit(stop=lambda: bool(asked))
+        except NotFiniteError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from error
+        if not finished:
+            if first:
+                typer.echo(f"stopped at step {trainer.step}; the same command goes on from {trainer.states.folder}")
+            raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
+        if first:
+            _finish(trainer)
 
-    asked: list[int] = []
 
-    def ask_to_stop(signum: int, _frame: FrameType | None) -> None:
-        asked.append(signum)
+def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
+    if fresh:
+        if trainer.first:
+            trainer.states.clear()
+        trainer.processes.wait()
+        return
+    path = trainer.resume(None if resume == "auto" else Path(resume))
+    if path and trainer.first:
+        typer.echo(f"going on at step {trainer.step} of {path}")
+    trainer.processes.wait()  # nobody writes before all have read
 
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, ask_to_stop)
-    if not trainer.fit(stop=lambda: bool(asked)):
-        typer.echo(f"stopped at step {trainer.step}; the same command goes on from {state}")
-        raise typer.Exit(128 + asked[0])
+
+def _finish(trainer: "Trainer") -> None:
+    from swinir.train.networks import describe_weights
+
     facts = describe_weights(trainer.weights_path)
     typer.echo(f"{trainer.weights_path}: {facts['bytes']:,} bytes, SHA-256 {facts['sha256']}")
+
+
+def _describe(config: "TrainConfig") -> None:
+    """Print the complete configuration, the network's size, and what images there are."""
+    from swinir.counting import count_parameters
+    from swinir.train.images import find_sources, split_holdout
+
+    typer.echo(config.model_dump_json(indent=2))
+    typer.echo(f"parameters: {count_parameters(config.network_config()):,}")
+    sources = find_sources(config.data.train, config.data.train_lq, config.scale)
+    train, held = split_holdout(sources, config.data.holdout)
+    typer.echo(f"images: {len(train)} to train on, {len(held)} held out")
+
+
+def _progress(items: Sequence[Any]) -> Any:
+    from tqdm import tqdm
+
+    return tqdm(items, desc="loading images", unit="image", disable=None)
 
 
 def _print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
@@ -64,8 +118,10 @@ def _print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
             left = int((iterations - row["step"]) * batch / max(speed, 0.01))
             cells += [f"loss {row['loss']:.5f}", f"lr {row['lr']:.2e}", f"{speed:.1f} images/s"]
             cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
-        if "psnr_y" in row:
-            cells.append(f"validation PSNR_Y {row['psnr_y']:.3f} dB")
+        else:
+            named = {"psnr": "PSNR", "psnr_y": "PSNR_Y", "ssim": "SSIM", "ssim_y": "SSIM_Y"}
+            cells.append("validation")
+            cells += [f"{title} {row[name]:.4f}" for name, title in named.items() if name in row]
         typer.echo("  ".join(cells))
 
     return show

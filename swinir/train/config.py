@@ -5,15 +5,27 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from swinir.evaluate import Protocol
 from swinir.network import NetworkConfig
-from swinir.tasks import TASKS, get_task
+from swinir.tasks import TaskSpec, get_task
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Weight = Annotated[float, Field(ge=0)]
+Betas = tuple[Share, Share]
+Quality = Annotated[int, Field(ge=1, le=100)]
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str | Path) else value
+
+
+Folders = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class _Section(BaseModel):
@@ -21,30 +33,106 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Training images and how patches are cut from them.
+    """Training and validation images, and how patches are cut from them.
 
-    `train` is a folder of ground-truth images, searched with its subfolders; low-quality images are made by
-    MATLAB's bicubic. `holdout` images, evenly spaced in the sorted list, are kept for validation.
+    Attributes:
+        train: one folder of ground-truth images, or several, each searched with its subfolders.
+        train_lq: as many folders of low-quality partners, of the same relative names or with x{scale} appended;
+            without them low-quality images are made as `[degradation]` says.
+        patch: side of the low-quality patch, pixels.
+        batch: patches of one optimizer step, over all processes and accumulated parts.
+        holdout: training images kept for validation instead, evenly spaced in the sorted list.
+        validate_gt: a folder of ground-truth images to validate on, instead of `holdout`.
+        validate_lq: their low-quality partners, as the tester pairs them.
+        cache: a folder for decoded images, mapped into memory as needed; without it they are all kept there.
+        workers: processes that prepare batches; 0 does it between the steps. Unset: up to 8 beside a GPU, else 0.
     """
 
-    train: Path
-    patch: Positive = 64  # side of the low-quality patch, pixels
+    train: Folders
+    train_lq: Folders = ()
+    patch: Positive = 64
     batch: Positive = 32
     holdout: NotNegative = 0
+    validate_gt: Path | None = None
+    validate_lq: Path | None = None
+    cache: Path | None = None
+    workers: NotNegative | None = None
+
+
+class DegradationConfig(_Section):
+    """How low-quality patches are made. What is not set follows from the task and its level.
+
+    Attributes:
+        kind: MATLAB's bicubic of the whole image, Gaussian noise, JPEG, BSRGAN's or Real-ESRGAN's chain.
+        noise: standard deviation in units of 1/255, or the range that it is drawn from.
+        quality: JPEG quality, or the range that it is drawn from.
+        margin: pixels that a patch to be compressed is larger by, each way, before it is cut to size.
+        unaligned: share of compressed patches cut anywhere within the margin, so that the grid of JPEG blocks
+            does not start at the patch's corner.
+        options: of BSRGAN's or Real-ESRGAN's chain, by the names of `BSRGANOptions` and `RealESRGANOptions`.
+    """
+
+    kind: Literal["bicubic", "noise", "jpeg", "bsrgan", "bsrgan_plus", "realesrgan"] | None = None
+    noise: Weight | tuple[Weight, Weight] | None = None
+    quality: Quality | tuple[Quality, Quality] | None = None
+    margin: NotNegative = 8
+    unaligned: Share = 0.5
+    options: dict[str, Any] = {}
+
+
+class InitConfig(_Section):
+    """Weights to start from.
+
+    Attributes:
+        weights: a checkpoint's path or its name in the zoo.
+        allow_mismatch: beginnings of layer names that may be missing, left over or of another shape; they keep
+            their random initial weights.
+        discriminator: weights that a discriminator starts from, as a run with one writes them.
+    """
+
+    weights: str | None = None
+    allow_mismatch: Names = ()
+    discriminator: Path | None = None
+
+
+class PerceptualConfig(_Section):
+    """Distance between VGG19's features (Section 3.1; Wang et al., ESRGAN), layers and weights as published.
+
+    `weights` is a file with VGG19's weights; without one torchvision fetches them.
+    """
+
+    weight: Weight = 1.0
+    layers: tuple[NotNegative, ...] = (2, 7, 16, 25, 34)
+    layer_weights: tuple[Weight, ...] = (0.1, 0.1, 1.0, 1.0, 1.0)
+    weights: Path | None = None
+
+
+class AdversarialConfig(_Section):
+    """Loss of a U-Net discriminator with spectral normalisation, and the discriminator's own Adam."""
+
+    objective: Literal["vanilla", "lsgan", "relativistic"] = "vanilla"
+    weight: Weight = 0.1
+    num_feat: Positive = 64
+    lr: PositiveFloat = 1e-4
+    betas: Betas = (0.9, 0.999)
 
 
 class LossConfig(_Section):
-    """Pixel loss: L1 (classical and lightweight SR) or Charbonnier (denoising and JPEG), Section 3.1, Eq. 7 and 8."""
+    """Pixel loss: L1 (super-resolution) or Charbonnier (denoising and JPEG), Section 3.1, Eq. 7 and 8; or L2."""
 
-    name: Literal["l1", "charbonnier"] = "l1"
-    epsilon: PositiveFloat = 1e-9  # under Charbonnier's root, as in the published recipe
+    name: Literal["l1", "charbonnier", "l2"] = "l1"
+    epsilon: PositiveFloat = 1e-9  # under Charbonnier's root, as in the published recipe; the paper's 1e-3 is its root
+    weight: Weight = 1.0
+    perceptual: PerceptualConfig | None = None
+    adversarial: AdversarialConfig | None = None
 
 
 class OptimizerConfig(_Section):
     """Adam."""
 
     lr: PositiveFloat = 2e-4
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: Betas = (0.9, 0.999)
+    weight_decay: Weight = 0.0
     clip_norm: PositiveFloat | None = None
 
 
@@ -60,40 +148,104 @@ class ScheduleConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """One training run. Unknown keys are refused; `network` overrides fields of the task's released network."""
+    """One training run. Unknown keys are refused.
+
+    Attributes:
+        name: of the run, its folder and the weights it ends with.
+        task: one of the paper's seven; its row decides the network, the degradation and the metrics.
+        scale, noise, jpeg: the level of the expert, as the tester takes it.
+        network: overrides fields of the task's released network; `name = "rcan"` trains RCAN instead.
+        accumulate: parts that a batch is run in, one after the other, to need less memory.
+        precision: of products and convolutions in the network; parameters, residuals and losses are float32,
+            or float64 for "fp64".
+        tensorboard: also write TensorBoard's event files.
+        save_every, log_every, validate_every: iterations between states, rows and validations.
+        keep: states kept beside the best one.
+    """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
     task: str
     scale: Positive = 1
+    noise: Positive = 15
+    jpeg: Quality = 40
     data: DataConfig
     schedule: ScheduleConfig
+    degradation: DegradationConfig = DegradationConfig()
+    init: InitConfig = InitConfig()
     network: dict[str, Any] = {}
     loss: LossConfig = LossConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "fp16", "fp64"] = "fp32"
+    accumulate: Positive = 1
+    channels_last: bool = False
     compile: bool = False
+    tensorboard: bool = False
     seed: NotNegative = 0
     save_every: Positive = 1000
     log_every: Positive = 100
     validate_every: Positive = 1000
+    keep: Positive = 3
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        task = get_task(self.task)
-        if not task.crop_scale:
-            supported = ", ".join(row.name for row in TASKS.values() if row.crop_scale)
-            raise ValueError(f"training is available for {supported}, got task {self.task!r}")
         self.network_config()
+        data, perceptual = self.data, self.loss.perceptual
+        if data.train_lq and len(data.train_lq) != len(data.train):
+            raise ValueError(
+                f"data.train_lq needs one folder for each of data.train, got {len(data.train_lq)} for {len(data.train)}"
+            )
+        if data.holdout and data.validate_gt:
+            raise ValueError("data.holdout and data.validate_gt are two ways to validate; set one of them")
+        if data.batch % self.accumulate:
+            raise ValueError(f"data.batch must be a multiple of accumulate, got {data.batch} and {self.accumulate}")
+        for name in ("noise", "quality"):
+            level = getattr(self.degradation, name)
+            if isinstance(level, tuple) and level[0] > level[1]:
+                raise ValueError(f"degradation.{name} must go from low to high, got {level[0]} to {level[1]}")
+        if perceptual and len(perceptual.layers) != len(perceptual.layer_weights):
+            raise ValueError(
+                f"loss.perceptual needs one weight for each layer, got {len(perceptual.layers)} layers "
+                f"and {len(perceptual.layer_weights)} weights"
+            )
+        if perceptual and self.task_row.gray:
+            raise ValueError("loss.perceptual needs colour images, the task is grey; leave it out")
+        keeps_size = ("noise", "jpeg")
+        if not data.train_lq and (self.degradation_kind in keeps_size) != (self.scale == 1):
+            raise ValueError(f"degradation {self.degradation_kind!r} does not go with scale {self.scale}")
         return self
+
+    @property
+    def task_row(self) -> TaskSpec:
+        return get_task(self.task)
+
+    @property
+    def degradation_kind(self) -> str:
+        """How low-quality patches are made."""
+        return self.degradation.kind or self.task_row.training
+
+    @property
+    def protocol(self) -> Protocol:
+        """How the tester would evaluate this expert."""
+        return Protocol(self.task_row, scale=self.scale, noise=self.noise, jpeg=self.jpeg)
+
+    @property
+    def network_name(self) -> str:
+        """Which network: "swinir" or "rcan"."""
+        return str(self.network.get("name", "swinir"))
 
     def network_config(self) -> NetworkConfig:
         """The network to train: the task's released one, with this configuration's overrides."""
-        base = get_task(self.task).network_for(self.scale, img_size=self.data.patch).to_dict()
-        for key, value in self.network.items():
+        base = self.task_row.network_for(self.scale, img_size=self.data.patch).to_dict()
+        if self.network_name == "rcan":
+            return NetworkConfig.from_dict(base)  # the task, its channels and scale; RCAN's own options are its own
+        if self.network_name != "swinir":
+            raise ValueError(f"network.name must be swinir or rcan, got {self.network_name!r}")
+        overrides = {key: value for key, value in self.network.items() if key != "name"}
+        for key, value in overrides.items():
             if key in base and not _same_type(value, base[key]):
                 raise ValueError(f"network.{key} must be of the type of {base[key]!r}, got {value!r}")
-        return NetworkConfig.from_dict(base | self.network)
+        return NetworkConfig.from_dict(base | overrides)
 
 
 def _same_type(value: Any, example: Any) -> bool:

@@ -1,103 +1,136 @@
-"""Training pairs: whole images decoded and degraded once, patches cut from them at random."""
+"""Training samples: patches cut, turned and degraded, each from a random generator of its own.
 
-from collections.abc import Callable
+Sample number n of a run depends on the run's seed and n alone. So a state needs only the seed and how many
+samples were drawn; any number of processes and workers draw the same samples; and a batch can be split.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from swinir.degrade.resize import imresize
-from swinir.image import EXTENSIONS, ImageError, read, to_rgb
+from swinir.degrade.bsrgan import BSRGANOptions, bsrgan
+from swinir.degrade.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
+from swinir.degrade.jpeg import jpeg
+from swinir.degrade.realesrgan import RealESRGANOptions, realesrgan
+from swinir.train.config import DegradationConfig, TrainConfig
+from swinir.train.images import TrainingImage
+
+PatchDegradation = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
+Level = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Pair:
-    """One image: ground truth (H*scale, W*scale, C) and low-quality (H, W, C), uint8 RGB."""
+class Degrader:
+    """Makes a low-quality patch.
 
-    name: str
-    gt: np.ndarray
-    lq: np.ndarray
-
-
-def find_images(folder: Path) -> list[Path]:
-    """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"training folder not found: {folder}; pass --set data.train=FOLDER")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
-    if not found:
-        raise ValueError(f"no images in {folder}; looked for {', '.join(EXTENSIONS)}")
-    return found
-
-
-def split_holdout(paths: list[Path], holdout: int) -> tuple[list[Path], list[Path]]:
-    """Training and validation files; the latter are evenly spaced in the sorted list, so the same every time."""
-    if holdout >= len(paths):
-        raise ValueError(f"data.holdout must leave images to train on, got {holdout} of {len(paths)}")
-    chosen = {int((i + 0.5) * len(paths) / holdout) for i in range(holdout)}
-    return [p for i, p in enumerate(paths) if i not in chosen], [paths[i] for i in sorted(chosen)]
-
-
-def load_pairs(
-    paths: list[Path], scale: int, patch: int, progress: Callable[[list[Path]], Any] = lambda paths: paths
-) -> list[Pair]:
-    """Decode every image and make its low-quality partner by MATLAB's bicubic.
-
-    Raises:
-        ImageError: naming all files that cannot be read or are smaller than a patch, before training starts.
-    """
-    pairs, problems = [], []
-    for path in progress(paths):
-        try:
-            gt = to_rgb(read(path))
-        except ImageError as error:
-            problems.append(str(error))
-            continue
-        height, width = gt.shape[0] // scale * scale, gt.shape[1] // scale * scale
-        if min(height, width) < patch * scale:
-            problems.append(f"{path}: {gt.shape[1]}x{gt.shape[0]} is smaller than a patch of {patch * scale} pixels")
-            continue
-        gt = gt[:height, :width]
-        pairs.append(Pair(path.name, gt, imresize(gt, 1 / scale)))
-    if problems:
-        more = f" (and {len(problems) - 3} more)" if len(problems) > 3 else ""
-        raise ImageError("; ".join(problems[:3]) + more)
-    return pairs
-
-
-class PatchSampler:
-    """Endless batches of aligned random patches, each flipped and rotated in one of eight ways.
-
-    Large images are drawn more often, in proportion to their pixels. All choices come from one generator,
-    whose state is part of a training state.
+    `degrade` takes ground truth (H, W, C) uint8 and a generator, and returns the low-quality patch, uint8 or
+    float32 in units of 1, and the ground truth it belongs to. `margin` is by how much larger than the patch,
+    in pixels, it wants its input.
     """
 
-    def __init__(self, pairs: list[Pair], *, patch: int, scale: int, batch: int, seed: int) -> None:
-        self.pairs, self.patch, self.scale, self.batch = pairs, patch, scale, batch
-        areas = np.array([pair.lq.shape[0] * pair.lq.shape[1] for pair in pairs], dtype=np.float64)
+    degrade: PatchDegradation
+    margin: int = 0
+
+
+def noise_degrader(level: Level) -> Degrader:
+    """Gaussian noise, not clipped (Section 4.4), of one level or one drawn from a range, in units of 1/255."""
+
+    def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        sigma = rng.uniform(*level) if isinstance(level, tuple) else level
+        noise = rng.standard_normal(gt.shape, dtype=np.float32) * np.float32(sigma / 255)
+        return gt.astype(np.float32) / 255 + noise, gt
+
+    return Degrader(degrade)
+
+
+def jpeg_degrader(quality: int | tuple[int, int], patch: int, margin: int, unaligned: float) -> Degrader:
+    """JPEG of a patch larger by `margin`, cut to size: at its corner, or, as often as `unaligned` says, anywhere."""
+
+    def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
+        lq = jpeg(np.ascontiguousarray(gt), chosen)
+        y, x = rng.integers(margin + 1, size=2) if rng.random() < unaligned else (0, 0)
+        cut = (slice(y, y + patch), slice(x, x + patch))
+        return lq[cut], gt[cut]
+
+    return Degrader(degrade, margin)
+
+
+CHAINS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
+    "bsrgan": (bsrgan, BSRGANOptions),
+    "bsrgan_plus": (bsrgan_plus, BSRGANPlusOptions),
+    "realesrgan": (realesrgan, RealESRGANOptions),
+}
+
+
+def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
+    """One of the chains for real-world images; a ValueError for an option that it does not have."""
+    chain, read_options = CHAINS[name]
+    try:
+        read = read_options(**options)
+    except TypeError as error:
+        raise ValueError(f"degradation.options: {error}") from error
+
+    def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        return chain(gt.astype(np.float32) / 255, rng, scale=scale, options=read), gt
+
+    return Degrader(degrade)
+
+
+def build_degrader(config: TrainConfig) -> Degrader | None:
+    """What a configuration wants; None when low-quality images are whole images already."""
+    options: DegradationConfig = config.degradation
+    kind = config.degradation_kind
+    if config.data.train_lq or kind == "bicubic":
+        return None
+    if kind == "noise":
+        return noise_degrader(config.noise if options.noise is None else options.noise)
+    if kind == "jpeg":
+        quality = config.jpeg if options.quality is None else options.quality
+        return jpeg_degrader(quality, config.data.patch, options.margin, options.unaligned)
+    return chain_degrader(kind, config.scale, options.options)
+
+
+class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
+    """Low-quality (C, patch, patch) and ground-truth (C, patch*scale, patch*scale) patches by sample number.
+
+    Patches are drawn uniformly over all places of all images, so large images are met more often, and turned
+    in one of eight ways. Values are uint8, or float32 in units of 1.
+    """
+
+    def __init__(
+        self, images: Sequence[TrainingImage], *, patch: int, scale: int, seed: int, degrader: Degrader | None = None
+    ) -> None:
+        self.images, self.patch, self.scale, self.seed, self.degrader = images, patch, scale, seed, degrader
+        areas = np.array([image.height * image.width for image in images], dtype=np.float64)
         self._cumulative = np.cumsum(areas) / areas.sum()
-        self._rng = np.random.default_rng(seed)
 
-    def next(self) -> tuple[Tensor, Tensor]:
-        """(batch, C, patch, patch) low-quality and (batch, C, patch*scale, patch*scale) ground truth in [0, 1]."""
-        lqs, gts = zip(*(self._sample() for _ in range(self.batch)), strict=True)
-        return _to_tensor(np.stack(lqs)), _to_tensor(np.stack(gts))
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng((self.seed, number))
+        lq, gt = self._draw(rng)
+        return _to_tensor(lq), _to_tensor(gt)
 
-    def _sample(self) -> tuple[np.ndarray, np.ndarray]:
-        pair = self.pairs[int(np.searchsorted(self._cumulative, self._rng.random(), side="right"))]
-        y, x = (int(self._rng.integers(n - self.patch + 1)) for n in pair.lq.shape[:2])
-        p, s = self.patch, self.scale
-        lq, gt = pair.lq[y : y + p, x : x + p], pair.gt[y * s : (y + p) * s, x * s : (x + p) * s]
-        turn = int(self._rng.integers(8))
-        return _turn(lq, turn), _turn(gt, turn)
+    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
+        image = self.images[min(chosen, len(self.images) - 1)]
+        turn, scale = int(rng.integers(8)), self.scale
+        if self.degrader is None:
+            assert image.lq is not None
+            y, x = (int(rng.integers(n // scale - self.patch + 1)) for n in (image.height, image.width))
+            lq = _cut(image.lq(), y, x, self.patch)
+            return _turn(lq, turn), _turn(_cut(image.gt(), y * scale, x * scale, self.patch * scale), turn)
+        side = self.patch * scale + self.degrader.margin
+        y, x = (int(rng.integers(n - side + 1)) for n in (image.height, image.width))
+        return self.degrader.degrade(_turn(_cut(image.gt(), y, x, side), turn), rng)
 
-    def state(self) -> dict[str, Any]:
-        return self._rng.bit_generator.state  # type: ignore[return-value]
 
-    def load_state(self, state: dict[str, Any]) -> None:
-        self._rng.bit_generator.state = state
+def _cut(image: np.ndarray, y: int, x: int, side: int) -> np.ndarray:
+    return image[y : y + side, x : x + side]
 
 
 def _turn(image: np.ndarray, turn: int) -> np.ndarray:
@@ -105,5 +138,52 @@ def _turn(image: np.ndarray, turn: int) -> np.ndarray:
     return image[:, ::-1] if turn >= 4 else image
 
 
-def _to_tensor(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).float() / 255
+def _to_tensor(image: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+
+
+@dataclass(frozen=True)
+class Part:
+    """The `index`-th of `count` equal parts of every batch: what one process runs at a time."""
+
+    index: int
+    count: int
+
+
+class _Numbers(Sampler[list[int]]):
+    """Sample numbers of one part after the other, batch after batch, without end."""
+
+    def __init__(self, first: int, batch: int, parts: Sequence[Part]) -> None:
+        self.first, self.batch, self.parts = first, batch, parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        start = self.first
+        while True:
+            for part in self.parts:
+                size = self.batch // part.count
+                yield list(range(start + part.index * size, start + (part.index + 1) * size))
+            start += self.batch
+
+
+def batches(
+    samples: TrainingSamples, *, first: int, batch: int, parts: Sequence[Part] = (Part(0, 1),), workers: int = 0
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Endless low-quality and ground-truth batches from sample number `first` on, split into parts in turn.
+
+    A batch is (B, C, patch, patch) and (B, C, patch*scale, patch*scale), B = batch / count of the part.
+    """
+    loader = DataLoader(
+        samples,
+        batch_sampler=_Numbers(first, batch, parts),
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        persistent_workers=False,
+        generator=torch.Generator(),  # workers' seeds; samples have their own, and the global one stays untouched
+    )
+    return iter(loader)
+
+
+def to_unit(values: Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Values in units of 1 on a device: uint8 are divided by 255, others kept."""
+    moved = values.to(device, non_blocking=True)
+    return moved.to(dtype) / 255 if values.dtype == torch.uint8 else moved.to(dtype)

@@ -1,77 +1,54 @@
-"""The training loop: steps, averaged weights, validation, and a state from which a run goes on exactly."""
+"""The training loop: steps, validation, and states from which a run goes on exactly.
 
-import json
-import math
-import pickle
+config -> images -> samples -> batches -> Optimization.step -> journal, validation, states
+                                                            -> NAME.pth, in the released layout
+"""
+
+import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from swinir.atomic import atomic_path
-from swinir.checkpoint import sha256, write_checkpoint
-from swinir.color import luma
-from swinir.evaluate import to_tensor, to_uint8
-from swinir.metrics import psnr
+from swinir.evaluate import means, to_tensor, to_uint8
 from swinir.network import SwinIR
 from swinir.restoration import restore
-from swinir.tasks import get_task
-from swinir.train.config import ScheduleConfig, TrainConfig
-from swinir.train.data import PatchSampler, find_images, load_pairs, split_holdout
-from swinir.train.ema import Ema
-from swinir.train.losses import build_loss
+from swinir.train.config import TrainConfig
+from swinir.train.data import TrainingSamples, batches, build_degrader
+from swinir.train.images import Wrap, find_sources, index_hash, load_images, split_holdout
+from swinir.train.journal import Journal, Log, run_facts, write_facts
+from swinir.train.networks import build_network, start_from, with_weights, write_weights
+from swinir.train.optimization import NotFiniteError, Optimization, StepResult
+from swinir.train.processes import Processes
+from swinir.train.states import StateStore
+from swinir.train.validation import Validation
 
-Log = Callable[[dict[str, Any]], None]
+logger = logging.getLogger(__name__)
 
-
-def learning_rate(schedule: ScheduleConfig, lr: float, step: int) -> float:
-    """Learning rate of step 0, 1, ... under a schedule."""
-    if step < schedule.warmup:
-        return lr * (step + 1) / schedule.warmup
-    if schedule.kind == "multistep":
-        return lr * schedule.gamma ** sum(step >= m for m in schedule.milestones)
-    done = (step - schedule.warmup) / max(schedule.iterations - schedule.warmup, 1)
-    return lr * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
-
-
-def train_step(
-    network: Callable[[Tensor], Tensor],
-    optimizer: torch.optim.Optimizer,
-    loss_function: Callable[[Tensor, Tensor], Tensor],
-    lq: Tensor,
-    gt: Tensor,
-    *,
-    clip_norm: float | None = None,
-    half: bool = False,
-) -> Tensor:
-    """Forward, backward, one optimizer step; returns the loss. A non-finite loss raises before any weight moves."""
-    optimizer.zero_grad(set_to_none=True)
-    with torch.autocast(lq.device.type, torch.bfloat16, enabled=half):
-        restored = network(lq)
-    loss = loss_function(restored, gt)
-    if not torch.isfinite(loss):
-        raise FloatingPointError(f"the loss became {loss.item()}; lower optimizer.lr or set optimizer.clip_norm")
-    loss.backward()
-    if clip_norm is not None:
-        weights = [w for group in optimizer.param_groups for w in group["params"]]
-        nn.utils.clip_grad_norm_(weights, clip_norm)
-    optimizer.step()
-    return loss.detach()
+SHOWN = 4  # validation images on the board
 
 
 class Trainer:
-    """One run in a folder: `config.json`, `metrics.jsonl`, `state.pt` to go on from, and at the end `NAME.pth`.
+    """One run in a folder.
+
+    The folder gets `config.json` (the configuration, complete), `run.json` (versions, data, where it started from),
+    `metrics.jsonl`, `train.log`, `states/`, NAME_best.pth at every better validation, and NAME.pth at the end.
 
     Args:
         config: what to train.
         run: the folder, made if absent.
-        device: where to train; CUDA if there is one by default.
+        processes: what this process is one of; the first writes the files.
         log: called with every row that also goes to `metrics.jsonl`.
         progress: wraps the list of images while they are loaded.
+
+    Raises:
+        ValueError, OSError: for data that cannot be trained on, named, and initial weights that do not fit.
     """
 
     def __init__(
@@ -79,33 +56,60 @@ class Trainer:
         config: TrainConfig,
         run: Path,
         *,
-        device: str | torch.device | None = None,
+        processes: Processes | None = None,
         log: Log = lambda row: None,
-        progress: Callable[[list[Path]], Any] = lambda paths: paths,
+        progress: Wrap = lambda items: items,
     ) -> None:
         self.config, self.run, self._log = config, run, log
-        self.device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        self.task = get_task(config.task)
-        train, held = split_holdout(find_images(config.data.train), config.data.holdout)
-        patch = config.data.patch
-        self.validation = load_pairs(held, config.scale, patch, progress)
-        self.sampler = PatchSampler(
-            load_pairs(train, config.scale, patch, progress),
-            patch=patch,
-            scale=config.scale,
-            batch=config.data.batch,
-            seed=config.seed,
-        )
-        with torch.random.fork_rng():
-            torch.manual_seed(config.seed)
-            self.network = SwinIR(config.network_config()).to(self.device)
-            self._rng_state = torch.get_rng_state()  # of drop path's draws
-        self.ema = Ema(self.network, config.ema)
-        self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=config.optimizer.lr, betas=config.optimizer.betas
-        )
-        self.loss = build_loss(config.loss)
+        self.processes = processes or Processes(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        self.first = self.processes.rank == 0
+        if config.data.batch % (config.accumulate * self.processes.count):
+            raise ValueError(
+                f"data.batch must be a multiple of accumulate times processes, got {config.data.batch} "
+                f"for {config.accumulate} times {self.processes.count}"
+            )
+        self._load_data(progress)
+        network = build_network(config)
+        self.init = start_from(network, config.init)
+        self.optimization = Optimization(network, config, self.processes)
+        self.states = StateStore(run / "states", keep=config.keep)
         self.step = 0
+        self.drawn = 0  # samples
+        self.best: float | None = None
+
+    def _load_data(self, progress: Wrap) -> None:
+        config, data = self.config, self.config.data
+        sources = find_sources(data.train, data.train_lq, config.scale)
+        train, held = split_holdout(sources, data.holdout)
+        self.validation = Validation(config, held)
+        degrader = build_degrader(config)
+        # With a cache, the first process decodes and the others find its work.
+        for rank in range(2 if data.cache else 1):
+            if not data.cache or (self.processes.rank > 0) == (rank > 0):
+                images = load_images(
+                    train,
+                    gray=config.task_row.gray,
+                    scale=config.scale,
+                    bicubic=degrader is None and not data.train_lq,
+                    smallest=data.patch * config.scale + (degrader.margin if degrader else 0),
+                    cache=data.cache,
+                    progress=progress,
+                )
+            self.processes.wait()
+        self.samples = TrainingSamples(
+            images, patch=data.patch, scale=config.scale, seed=config.seed, degrader=degrader
+        )
+        self.data_facts = {
+            "images": len(images),
+            "megapixels": round(sum(image.width * image.height for image in images) / 1e6, 3),
+            "index_sha256": index_hash(images),
+            "held_out": [source.name for source in held],
+        }
+
+    @property
+    def network(self) -> SwinIR:
+        """The network in training."""
+        return self.optimization.network
 
     @property
     def weights_path(self) -> Path:
@@ -113,133 +117,173 @@ class Trainer:
         return self.run / f"{self.config.name}.pth"
 
     def fit(self, *, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Train to the last iteration; returns False when `stop` asked to leave before, with the state saved."""
-        self.run.mkdir(parents=True, exist_ok=True)
-        (self.run / "config.json").write_text(self.config.model_dump_json(indent=2) + "\n")
-        self._forget_rows_after(self.step)
-        self.network.train()
-        network: Callable[[Tensor], Tensor] = torch.compile(self.network) if self.config.compile else self.network
-        with torch.random.fork_rng():
-            torch.set_rng_state(self._rng_state)
-            finished = self._loop(network, stop)
-            self.save()
-        if finished:
-            write_checkpoint(
-                self.weights_path,
-                self.averaged().state_dict(),
-                self.network.config,
-                key=self.task.weights_key,
-                task=self.config.task,
-                step=self.step,
-            )
-        return finished
+        """Train to the last iteration; returns False when `stop` asked to leave before, with the state saved.
 
-    def _loop(self, network: Callable[[Tensor], Tensor], stop: Callable[[], bool]) -> bool:
+        Raises:
+            NotFiniteError: when a loss or gradient is not finite; the batch is kept in the folder.
+            OSError: when the folder cannot be written to.
+        """
+        journal = Journal(self.run, log=self._log, tensorboard=self.config.tensorboard) if self.first else None
+        try:
+            if journal:
+                journal.forget_after(self.step)
+                self.states.discard_after(self.step)
+                write_facts(self.run / "config.json", self.config.model_dump(mode="json"))
+                facts = run_facts(self.processes.device, self.processes.count, self.data_facts, self.init)
+                write_facts(self.run / "run.json", facts)
+            with torch.random.fork_rng():
+                finished = self._loop(journal, stop)
+            if finished and self.first:
+                write_weights(self.weights_path, self.averaged(), self.config, self.step)
+            self.processes.wait()
+            return finished
+        finally:
+            if journal:
+                journal.close()
+
+    def _loop(self, journal: Journal | None, stop: Callable[[], bool]) -> bool:
         config = self.config
-        losses: list[Tensor] = []
-        since = time.monotonic()
+        self.network.train()
+        results: list[StepResult] = []
+        waited, since = 0.0, time.monotonic()
+        stream = self._batches()
+        parts = self.optimization.parts()
+        saved_at = self.step if self.states.paths() else None
         while self.step < config.schedule.iterations:
-            if stop():
+            if max(self.processes.mean([stop()])) > 0:
+                self._save(saved_at)
                 return False
-            losses.append(self._train_one(network))
+            asked = time.monotonic()
+            batch = [next(stream) for _ in parts]
+            waited += time.monotonic() - asked
+            results.append(self._step(batch))
             if self.step % config.log_every == 0:
-                self._write(
-                    {
-                        "step": self.step,
-                        "loss": torch.stack(losses).mean().item(),
-                        "lr": self.optimizer.param_groups[0]["lr"],
-                        "images_per_second": round(len(losses) * config.data.batch / (time.monotonic() - since), 2),
-                    }
-                )
-                losses, since = [], time.monotonic()
-            if self.step % config.validate_every == 0 and self.validation:
-                self._write({"step": self.step, "psnr_y": self.validate()})
-            if self.step % config.save_every == 0:
-                self.save()
+                seconds = time.monotonic() - since
+                if journal:
+                    journal.write(self._row(results, seconds, waited))
+                results, waited, since = [], 0.0, time.monotonic()
+            better = False
+            if self.step % config.validate_every == 0 and self.validation.samples:
+                pause = time.monotonic()
+                better = self._validate(journal)
+                since += time.monotonic() - pause
+            if better or self.step % config.save_every == 0 or self.step == config.schedule.iterations:
+                self._save(saved_at, best=better)
+                saved_at = self.step
         return True
 
-    def _train_one(self, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """One batch through `network`, which is ours or its compiled form; returns the loss."""
-        config = self.config
-        lq, gt = (t.to(self.device) for t in self.sampler.next())
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(config.schedule, config.optimizer.lr, self.step)
-        half, clip = config.precision == "bf16", config.optimizer.clip_norm
-        loss = train_step(network, self.optimizer, self.loss, lq, gt, clip_norm=clip, half=half)
-        self.ema.update(self.network)
+    def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        data = self.config.data
+        workers = data.workers
+        if workers is None:
+            workers = min(8, torch.get_num_threads()) if self.processes.device.type == "cuda" else 0
+        parts = self.optimization.parts()
+        return batches(self.samples, first=self.drawn, batch=data.batch, parts=parts, workers=workers)
+
+    def _step(self, batch: list[tuple[Tensor, Tensor]]) -> StepResult:
+        try:
+            result = self.optimization.step(batch, self.step)
+        except NotFiniteError as error:
+            path = self.run / f"not_finite_step{self.step:08d}_process{self.processes.rank}.pt"
+            content = [{"lq": lq.cpu(), "gt": gt.cpu()} for lq, gt in error.batches]
+            with atomic_path(path) as temporary:
+                torch.save({"step": self.step, "drawn": self.drawn, "parts": content}, temporary)
+            raise NotFiniteError(f"step {self.step}: {error}; the batch is in {path}", error.batches) from error
         self.step += 1
-        return loss
+        self.drawn += self.config.data.batch
+        return result
+
+    def _row(self, results: list[StepResult], seconds: float, waited: float) -> dict[str, Any]:
+        means = {"loss": np.mean([r.loss for r in results])}
+        means |= {name: np.mean([r.parts[name] for r in results]) for name in results[-1].parts}
+        means["grad_norm"] = np.mean([r.grad_norm for r in results])
+        return {
+            "step": self.step,
+            **{name: float(value) for name, value in means.items()},
+            "lr": results[-1].lr,
+            "images_per_second": round(len(results) * self.config.data.batch / seconds, 2),
+            "waiting_for_data": round(waited / seconds, 4),
+        }
 
     def averaged(self) -> SwinIR:
         """A network with the averaged weights, in eval mode."""
-        state = self.network.state_dict() | self.ema.averages
-        return SwinIR.from_state(self.network.config, state).to(self.device).eval()
+        return with_weights(self.network, self.optimization.ema.averages)
 
-    def validate(self) -> float:
-        """Mean PSNR on luma of the averaged weights over the held-out images, by the same `restore` as the tester."""
+    def validate(self) -> dict[str, float]:
+        """Mean metrics of the averaged weights over the validation images, by the tester's `evaluate`."""
+        rows = self.validation.run(self.averaged(), self.processes)
+        for row in rows:
+            if row.error and self.first:
+                logger.warning("validation of %s failed: %s", row.image, row.error)
+        return means(rows)
+
+    def _validate(self, journal: Journal | None) -> bool:
+        """Validate, note the result, and say whether it is the best so far."""
+        metrics = self.validate()
+        score = metrics.get("psnr_y", metrics.get("psnr"))
+        better = score is not None and (self.best is None or score > self.best)
+        if better:
+            self.best = score
+        if journal:
+            journal.write({"step": self.step, **metrics})
+            if journal.shows_images:
+                self._show(journal)
+            if better:
+                path = self.run / f"{self.config.name}_best.pth"
+                write_weights(path, self.averaged(), self.config, self.step)
+        return better
+
+    def _show(self, journal: Journal) -> None:
         network = self.averaged()
-        border = self.task.crop_border(self.config.scale)
-        values = []
-        for pair in self.validation:
-            restored = to_uint8(restore(network, to_tensor(pair.lq.astype(np.float32) / 255)))
-            values.append(psnr(luma(restored), luma(pair.gt), crop_border=border))
-        return float(np.mean(values))
+        for sample in self.validation.samples[:SHOWN]:
+            with contextlib.suppress(ValueError, OSError):  # warned of by the validation itself
+                lq, _ = self.validation.load(sample, self.validation.protocol)
+                journal.show(sample.name, to_uint8(restore(network, to_tensor(lq))), self.step)
 
-    def save(self) -> None:
-        """Write the state atomically to `state.pt`."""
-        state = {
-            "step": self.step,
+    def _save(self, saved_at: int | None, *, best: bool = False) -> None:
+        if self.first and (best or saved_at != self.step):
+            self.states.save(self.state(), self.step, best=best)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the run goes on from; all random draws follow from the seed, the step and `drawn`."""
+        return {
             "config": self.config.model_dump_json(),
-            "network": dict(self.network.named_parameters()),
-            "averages": self.ema.averages,
-            "optimizer": self.optimizer.state_dict(),
-            "sampler": json.dumps(self.sampler.state()),
-            "torch_rng": torch.get_rng_state(),
+            "step": self.step,
+            "seed": self.config.seed,
+            "drawn": self.drawn,
+            "best": self.best,
+            "optimization": self.optimization.state(),
         }
-        with atomic_path(self.run / "state.pt") as temporary:
-            torch.save(state, temporary)
 
-    def resume(self, path: Path) -> None:
-        """Go on from a state that `save` wrote; a ValueError if it belongs to another network."""
+    def resume(self, path: Path | None = None) -> Path | None:
+        """Go on from a state, the newest whole one of this run without a path; returns which, None if there is none.
+
+        Raises:
+            ValueError: when the state is damaged, of another network or another seed.
+            OSError: when it cannot be read.
+        """
+        if path is None:
+            latest = self.states.load_latest(map_location=self.processes.device)
+            if latest is None:
+                return None
+            content, _, path = latest
+        else:
+            content = self.states.load(path, map_location=self.processes.device)
+        self._take(content, path)
+        return path
+
+    def _take(self, content: dict[str, Any], path: Path) -> None:
         try:
-            state = torch.load(path, map_location=self.device, weights_only=True)
-            if not isinstance(state, dict):
-                raise TypeError("not a dict")
-            stored = TrainConfig.model_validate_json(state["config"])
-        except (RuntimeError, KeyError, EOFError, ValueError, TypeError, pickle.UnpicklingError) as error:
-            raise ValueError(f"{path}: not a training state; delete it to start afresh") from error
-        if stored.network_config() != self.config.network_config():
-            raise ValueError(f"{path}: belongs to another network; choose another --run folder or delete it")
-        with torch.no_grad():
-            for name, parameter in self.network.named_parameters():
-                parameter.copy_(state["network"][name])
-        self.ema.load(state["averages"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.sampler.load_state(json.loads(state["sampler"]))
-        self._rng_state = state["torch_rng"].cpu()
-        self.step = int(state["step"])
-
-    def _forget_rows_after(self, step: int) -> None:
-        """Drop rows of `metrics.jsonl` that a run from `step` will write again, and a last one cut short."""
-        path = self.run / "metrics.jsonl"
-        if not path.exists():
-            return
-        kept = []
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                row = json.loads(line)
-            except ValueError:
-                continue
-            if row["step"] <= step:
-                kept.append(f"{line}\n")
-        path.write_text("".join(kept), encoding="utf-8")
-
-    def _write(self, row: dict[str, Any]) -> None:
-        self._log(row)
-        with (self.run / "metrics.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
-
-
-def describe_weights(path: Path) -> dict[str, Any]:
-    """File, bytes and SHA-256 of finished weights, as the zoo's index records them."""
-    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
+            step, seed, drawn, best = (content[name] for name in ("step", "seed", "drawn", "best"))
+            stored = TrainConfig.model_validate_json(content["config"])
+            if stored.network_config() != self.config.network_config() or stored.network != self.config.network:
+                raise ValueError("the state belongs to another network")
+            if seed != self.config.seed:
+                raise ValueError(f"the state has seed {seed}, the configuration {self.config.seed}")
+            self.optimization.load_state(content["optimization"])
+        except (KeyError, TypeError, AttributeError, RuntimeError) as error:
+            raise ValueError(f"{path}: not a training state of this version; start again with --fresh") from error
+        except ValueError as error:
+            reason = " ".join(str(error).split())
+            raise ValueError(f"{path}: {reason}; choose another --run folder, or --fresh") from error
+        self.step, self.drawn, self.best = step, drawn, best

@@ -1,0 +1,212 @@
+"""Training images: found, checked and decoded once, before the first step, in memory or in a cache folder."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from swinir.atomic import atomic_path
+from swinir.degrade.resize import imresize
+from swinir.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
+
+MAX_NAMED = 3  # problems spelled out in one message
+Wrap = Callable[[Sequence[Any]], Any]
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files of one training image: ground truth, and its low-quality partner where that is a file of its own.
+
+    `name` is the path below the training folder, the same on every machine.
+    """
+
+    name: str
+    gt: Path
+    lq: Path | None = None
+
+
+@dataclass(frozen=True)
+class TrainingImage:
+    """A decoded image that loads its pixels when asked: ground truth (H, W, C) uint8, grey or RGB.
+
+    `lq` gives (H/scale, W/scale, C) uint8, or is None where low-quality patches are made from patches.
+    """
+
+    name: str
+    bytes: int
+    height: int
+    width: int
+    gt: Callable[[], np.ndarray]
+    lq: Callable[[], np.ndarray] | None
+
+
+def find_images(folder: Path) -> list[Path]:
+    """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"training folder not found: {folder}; pass --set data.train=FOLDER")
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+    if not found:
+        raise ValueError(f"no images in {folder}; looked for {', '.join(EXTENSIONS)}")
+    return found
+
+
+def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale: int = 1) -> list[Source]:
+    """The images of one or several folders, each with its partner when there are folders of those.
+
+    A partner has the same path below its folder, of any image suffix, with or without "x{scale}" appended.
+
+    Raises:
+        ValueError, OSError: for missing or empty folders and images without a partner, named.
+    """
+    sources, alone = [], []
+    for number, folder in enumerate(folders):
+        partners = None
+        if folders_lq:
+            root = folders_lq[number]
+            partners = {p.relative_to(root).with_suffix("").as_posix(): p for p in reversed(find_images(root))}
+        for path in find_images(folder):
+            relative = path.relative_to(folder)
+            stem = relative.with_suffix("").as_posix()
+            lq = None
+            if partners is not None:
+                lq = partners.get(f"{stem}x{scale}") or partners.get(stem)
+                if lq is None:
+                    alone.append(f"{path}: no low-quality partner {folders_lq[number] / stem}x{scale}{path.suffix}")
+            prefix = f"{number}/" if len(folders) > 1 else ""
+            sources.append(Source(prefix + relative.as_posix(), path, lq))
+    if alone:
+        raise ValueError(_listed(alone))
+    return sources
+
+
+def split_holdout(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:
+    """Training and validation images; the latter are evenly spaced in the sorted list, so the same every time."""
+    if holdout >= len(sources):
+        raise ValueError(f"data.holdout must leave images to train on, got {holdout} of {len(sources)}")
+    chosen = {int((i + 0.5) * len(sources) / holdout) for i in range(holdout)}
+    return [s for i, s in enumerate(sources) if i not in chosen], [sources[i] for i in sorted(chosen)]
+
+
+def load_images(
+    sources: Sequence[Source],
+    *,
+    gray: bool = False,
+    scale: int = 1,
+    bicubic: bool = False,
+    smallest: int = 1,
+    cache: Path | None = None,
+    progress: Wrap = lambda items: items,
+) -> list[TrainingImage]:
+    """Decode every image once, or find it in the cache, and name all that cannot be trained on.
+
+    Args:
+        sources: from `find_sources`.
+        gray: convert to one channel, else to RGB.
+        scale: ground truth is cropped to a multiple of it.
+        bicubic: make low-quality partners by MATLAB's bicubic of the whole image, where they are no files.
+        smallest: least side of the ground truth in pixels, what a patch takes.
+        cache: a folder for decoded pixels, made if absent; None keeps them in memory.
+        progress: wraps the list, to show how far it is.
+
+    Raises:
+        ImageError: one line with the files that cannot be read, are too small, or whose partner has another size.
+    """
+    loader = _Loader(gray, scale, bicubic, smallest, cache)
+    images, problems = [], []
+    for source in progress(sources):
+        try:
+            images.append(loader.load(source))
+        except ImageError as error:
+            problems.append(str(error))
+    if problems:
+        raise ImageError(_listed(problems))
+    return images
+
+
+def index_hash(images: Sequence[TrainingImage]) -> str:
+    """SHA-256 over name, bytes and size of every image: two runs with the same one saw the same files."""
+    rows = [[image.name, image.bytes, image.width, image.height] for image in images]
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _listed(problems: list[str]) -> str:
+    more = f" (and {len(problems) - MAX_NAMED} more)" if len(problems) > MAX_NAMED else ""
+    return "; ".join(problems[:MAX_NAMED]) + more
+
+
+@dataclass(frozen=True)
+class _Loader:
+    gray: bool
+    scale: int
+    bicubic: bool
+    smallest: int
+    cache: Path | None
+
+    def load(self, source: Source) -> TrainingImage:
+        try:
+            bytes_ = source.gt.stat().st_size
+        except OSError as error:
+            raise ImageError(f"{source.gt}: {error.strerror}") from error
+        if self.cache is None:
+            gt, lq = self._decode(source)
+            return TrainingImage(
+                source.name, bytes_, gt.shape[0], gt.shape[1], lambda: gt, None if lq is None else lambda: lq
+            )
+        return self._cached(source, self.cache, bytes_)
+
+    def _decode(self, source: Source) -> tuple[np.ndarray, np.ndarray | None]:
+        convert, scale = (to_gray if self.gray else to_rgb), self.scale
+        gt = convert(read(source.gt))
+        height, width = gt.shape[0] // scale * scale, gt.shape[1] // scale * scale
+        if min(height, width) < self.smallest:
+            raise ImageError(
+                f"{source.gt}: {gt.shape[1]}x{gt.shape[0]} is smaller than a patch of {self.smallest} pixels"
+            )
+        gt = gt[:height, :width]
+        if source.lq is not None:
+            lq = convert(read(source.lq))
+            if (lq.shape[0] * scale, lq.shape[1] * scale) != (height, width):
+                raise ImageError(
+                    f"{source.lq}: {lq.shape[1]}x{lq.shape[0]} at scale {scale} does not match {source.gt}: "
+                    f"expected {width // scale}x{height // scale}"
+                )
+            return gt, lq
+        return gt, imresize(gt, 1 / scale) if self.bicubic else None
+
+    def _cached(self, source: Source, cache: Path, bytes_: int) -> TrainingImage:
+        cache.mkdir(parents=True, exist_ok=True)
+        stem = cache / self._key(source)
+        has_lq = source.lq is not None or self.bicubic
+        paths = [stem.with_suffix(f".{kind}.npy") for kind in (("gt", "lq") if has_lq else ("gt",))]
+        if not all(path.is_file() for path in paths):
+            for path, pixels in zip(reversed(paths), reversed(self._decode(source)[: len(paths)]), strict=True):
+                # Ground truth last: an interrupted pair is made again.
+                with atomic_path(path) as temporary, temporary.open("wb") as file:
+                    np.save(file, np.ascontiguousarray(pixels), allow_pickle=False)
+        height, width = _map(paths[0]).shape[:2]
+        if min(height, width) < self.smallest:
+            raise ImageError(f"{source.gt}: {width}x{height} is smaller than a patch of {self.smallest} pixels")
+        return TrainingImage(
+            source.name,
+            bytes_,
+            height,
+            width,
+            lambda: _map(paths[0]),
+            (lambda: _map(paths[1])) if has_lq else None,
+        )
+
+    def _key(self, source: Source) -> str:
+        """Changes with the files and with what is made of them, so that an outdated entry is never met."""
+        files = [source.gt, *([source.lq] if source.lq else [])]
+        facts = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
+        made = [self.gray, self.scale, self.bicubic]
+        return hashlib.sha256(json.dumps([facts, made]).encode()).hexdigest()[:32]
+
+
+def _map(path: Path) -> np.ndarray:
+    # Opened anew each time: tens of thousands of open maps would exceed what a process may hold.
+    return np.load(path, mmap_mode="r", allow_pickle=False)

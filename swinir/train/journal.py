@@ -1,0 +1,117 @@
+"""What a run leaves to read: rows of metrics, a log, what it was made with; TensorBoard's files as an extra."""
+
+import json
+import logging
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from swinir.atomic import atomic_path
+from swinir.evaluate import environment
+
+Row = dict[str, Any]
+Log = Callable[[Row], None]
+
+
+class Journal:
+    """Writes into a run's folder: `metrics.jsonl`, `train.log`, and with `tensorboard` event files.
+
+    Raises:
+        ValueError: when TensorBoard is wanted and not installed.
+    """
+
+    def __init__(self, folder: Path, *, log: Log = lambda row: None, tensorboard: bool = False) -> None:
+        self.folder, self._log = folder, log
+        folder.mkdir(parents=True, exist_ok=True)
+        self._handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
+        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logging.getLogger("swinir").addHandler(self._handler)
+        self._board = _board(folder) if tensorboard else None
+
+    def write(self, row: Row) -> None:
+        """Append a row and show it."""
+        self._log(row)
+        with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        if self._board:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._board.add_scalar(name, value, row["step"])
+
+    def show(self, name: str, image: np.ndarray, step: int) -> None:
+        """Put an (H, W, C) uint8 image on the board, where there is one."""
+        if self._board:
+            self._board.add_image(name, image, step, dataformats="HWC")
+
+    @property
+    def shows_images(self) -> bool:
+        return self._board is not None
+
+    def forget_after(self, step: int) -> None:
+        """Drop rows that a run from `step` on will write again, and a last one cut short."""
+        path = self.folder / "metrics.jsonl"
+        if not path.exists():
+            return
+        kept = []
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["step"] <= step:
+                kept.append(f"{line}\n")
+        with atomic_path(path) as temporary:
+            temporary.write_text("".join(kept), encoding="utf-8")
+
+    def close(self) -> None:
+        """Finish the files."""
+        logging.getLogger("swinir").removeHandler(self._handler)
+        self._handler.close()
+        if self._board:
+            self._board.close()
+
+
+def _board(folder: Path) -> Any:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard = true needs TensorBoard; install it with: pip install 'swinir-toolkit[tensorboard]'"
+        ) from error
+    return SummaryWriter(str(folder / "tensorboard"))
+
+
+def run_facts(device: torch.device, processes: int, data: dict[str, Any], init: dict[str, Any]) -> dict[str, Any]:
+    """What `run.json` says: versions, commit, device, processes, data and the weights that the run started from."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": _commit(),
+        **environment(device),
+        "processes": processes,
+        "data": data,
+        "init": init,
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the source tree, with "-dirty" when it has changes; None outside of one."""
+    root = Path(__file__).parents[2]
+    if not (root / "pyproject.toml").is_file():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip() or None
+
+
+def write_facts(path: Path, facts: dict[str, Any]) -> None:
+    """Write plain values as JSON."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,91 @@
+"""The network that a configuration trains: built, started from other weights, copied, and written."""
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from swinir.checkpoint import find_checkpoint, read_checkpoint, sha256, write_checkpoint
+from swinir.network import SwinIR
+from swinir.train.config import InitConfig, TrainConfig
+
+MAX_NAMED = 8  # layers spelled out in one message
+
+
+def build_network(config: TrainConfig) -> SwinIR:
+    """The network with the initial weights that the configuration's seed gives; the global generator stays as it is."""
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(config.seed)
+        return SwinIR(config.network_config())
+
+
+def start_from(network: SwinIR, init: InitConfig) -> dict[str, Any]:
+    """Copy the weights of a checkpoint into a network, layer by layer.
+
+    Returns:
+        The facts: file, SHA-256, and the layers that were left as they were.
+
+    Raises:
+        ValueError: naming the layers that do not fit and are not allowed to.
+    """
+    if init.weights is None:
+        return {}
+    path = find_checkpoint(init.weights)
+    checkpoint = read_checkpoint(path)
+    parameters = dict(network.named_parameters())
+    fitting = {n: t for n, t in checkpoint.state.items() if n in parameters and t.shape == parameters[n].shape}
+    misfits = _misfits(parameters, checkpoint.state)
+    refused = [text for name, text in misfits.items() if not name.startswith(init.allow_mismatch)]
+    if refused:
+        more = f" and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
+        allowed = json.dumps(sorted({name.split(".")[0] for name in misfits}))
+        raise ValueError(
+            f"{path} does not fit the network: {', '.join(refused[:MAX_NAMED])}{more}; "
+            f"to leave such layers fresh: --set 'init.allow_mismatch={allowed}'"
+        )
+    with torch.no_grad():
+        for name, tensor in fitting.items():
+            parameters[name].copy_(tensor)
+    return {"weights": path.name, "sha256": sha256(path), "fresh": sorted(parameters.keys() - fitting.keys())}
+
+
+def _misfits(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, str]:
+    """What differs, by name: missing in the checkpoint, left over from it, or of another shape."""
+    texts = {}
+    for name in [*parameters, *(n for n in state if n not in parameters)]:
+        if name not in state:
+            texts[name] = f"{name} (missing)"
+        elif name not in parameters:
+            texts[name] = f"{name} (not in the network)"
+        elif state[name].shape != parameters[name].shape:
+            texts[name] = f"{name} ({_by(state[name])} for {_by(parameters[name])})"
+    return texts
+
+
+def _by(tensor: Tensor) -> str:
+    return "x".join(map(str, tensor.shape))
+
+
+def with_weights(network: SwinIR, weights: Mapping[str, Tensor]) -> SwinIR:
+    """A copy of a network with other weights, in eval mode and float32."""
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        for name, parameter in other.named_parameters():
+            parameter.copy_(weights[name])
+    return other.requires_grad_(False).float().eval()
+
+
+def write_weights(path: Path, network: nn.Module, config: TrainConfig, step: int) -> None:
+    """Write a trained network's weights in the released layout."""
+    assert isinstance(network, SwinIR)
+    key = config.task_row.weights_key
+    write_checkpoint(path, network.state_dict(), network.config, key=key, task=config.task, step=step)
+
+
+def describe_weights(path: Path) -> dict[str, Any]:
+    """File, bytes and SHA-256 of finished weights, as the zoo's index records them."""
+    return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}
