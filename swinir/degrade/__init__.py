@@ -1,1 +1,4 @@
-"""Degradations: MATLAB's bicubic, Gaussian noise, JPEG. Randomness is always an argument."""
+"""Degradations: MATLAB's bicubic, Gaussian noise, JPEG, and the random chains of BSRGAN and Real-ESRGAN.
+
+Randomness is always an argument.
+"""
