@@ -46,8 +46,10 @@ __all__ = [
     "infer_network",
     "load_model",
     "read_checkpoint",
+    "read_state",
     "sha256",
     "write_checkpoint",
+    "write_state",
 ]
 
 ENTRIES = ("params_ema", "params", "state_dict", "model")  # where weights stand in a file, by preference
@@ -161,13 +163,48 @@ def write_checkpoint(
             with atomic_path(path) as temporary:
                 temporary.write_bytes(data)
         else:
-            # Into an open file: given a path, PyTorch would write the temporary name into the archive.
-            with atomic_path(path) as temporary, temporary.open("wb") as file:
-                torch.save({key: weights} | facts, file)
+            _save({key: weights} | facts, path)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
         raise CheckpointError(f"{path}: cannot be written: {reason(error)}; check the folder and its space") from error
+
+
+def _save(content: dict[str, Any], path: Path) -> None:
+    # Into an open file: given a path, PyTorch would write the temporary name into the archive.
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+
+
+def read_state(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
+    """The tensors of a weights file of any network, as float32 on the CPU, names without "module.".
+
+    Raises:
+        CheckpointError: for a file that cannot be read or holds no tensors.
+    """
+    path = Path(path)
+    try:
+        content = read_content(path)
+        _, table = _choose_entry(content.table, key)
+        tensors = plain_tensors(table, file_bytes=content.file_bytes)
+        return {name: to_float(name, tensor) for name, tensor in tensors.items()}
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
+
+
+def write_state(
+    path: str | Path,
+    state: Mapping[str, Tensor],
+    network: Mapping[str, Any],
+    *,
+    key: str = "params",
+    task: str | None = None,
+    step: int | None = None,
+) -> None:
+    """Write the weights of another network than SwinIR, with plain values that say which; `read_state` reads them."""
+    _save({key: dict(state), "network": dict(network), "task": task, "step": step}, Path(path))
 
 
 def find_checkpoint(path_or_name: str | Path) -> Path:

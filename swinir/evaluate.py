@@ -26,8 +26,8 @@ from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
 from swinir.metrics import psnr, psnrb, ssim
-from swinir.network import NetworkConfig, SwinIR
-from swinir.restoration import restore
+from swinir.network import NetworkConfig
+from swinir.restoration import Restorer, restore
 from swinir.tasks import TaskSpec
 
 MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4
@@ -211,7 +211,7 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def evaluate(
-    model: SwinIR,
+    model: Restorer,
     samples: Sequence[Sample],
     protocol: Protocol,
     *,
@@ -244,7 +244,7 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def _evaluate_one(
-    model: SwinIR,
+    model: Restorer,
     sample: Sample,
     protocol: Protocol,
     load: Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]],

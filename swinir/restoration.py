@@ -7,9 +7,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from swinir.baselines import RCAN
 from swinir.network import SwinIR
 from swinir.tiling import mirror_to, run_tiled
 
+Restorer = SwinIR | RCAN  # what `restore` can run
 PRECISIONS = ("fp32", "bf16", "auto")
 
 
@@ -42,7 +44,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 @torch.inference_mode()
 def restore(
-    model: SwinIR,
+    model: Restorer,
     lq: Tensor,
     *,
     tile: int | None = None,
@@ -77,10 +79,11 @@ def restore(
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
     if tile is not None:
         tile = align_tile(tile, model.config.window)
-    device = model.conv_first.weight.device
+    weight = next(model.parameters())
+    device = weight.device
     half = resolve_precision(precision, device) == "bf16"
     run = partial(_restore_one, model, tile=tile, overlap=tile_overlap, half=half, progress=progress)
-    lq = lq.to(model.conv_first.weight.dtype)
+    lq = lq.to(weight.dtype)
     if not self_ensemble:
         return run(lq).clamp_(0, 1)
     total = torch.stack([_turn_back(run(_turn(lq, i)), i) for i in range(8)])
@@ -88,7 +91,7 @@ def restore(
 
 
 def _restore_one(
-    model: SwinIR,
+    model: Restorer,
     lq: Tensor,
     *,
     tile: int | None,
@@ -96,7 +99,7 @@ def _restore_one(
     half: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    device, window, scale = model.conv_first.weight.device, model.config.window, model.config.upscale
+    device, window, scale = next(model.parameters()).device, model.config.window, model.config.upscale
     height, width = lq.shape[-2:]
     padded = mirror_to(lq, (height // window + 1) * window, (width // window + 1) * window)
 

@@ -94,11 +94,11 @@ def _finish(trainer: "Trainer") -> None:
 
 def _describe(config: "TrainConfig") -> None:
     """Print the complete configuration, the network's size, and what images there are."""
-    from swinir.counting import count_parameters
     from swinir.train.images import find_sources, split_holdout
+    from swinir.train.networks import build_network
 
     typer.echo(config.model_dump_json(indent=2))
-    typer.echo(f"parameters: {count_parameters(config.network_config()):,}")
+    typer.echo(f"parameters: {sum(p.numel() for p in build_network(config).parameters()):,}")
     sources = find_sources(config.data.train, config.data.train_lq, config.scale)
     train, held = split_holdout(sources, config.data.holdout)
     typer.echo(f"images: {len(train)} to train on, {len(held)} held out")

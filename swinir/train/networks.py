@@ -7,23 +7,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from swinir.checkpoint import find_checkpoint, read_checkpoint, sha256, write_checkpoint
+from swinir.baselines import RCAN
+from swinir.checkpoint import find_checkpoint, read_checkpoint, read_state, sha256, write_checkpoint, write_state
 from swinir.network import SwinIR
+from swinir.restoration import Restorer
 from swinir.train.config import InitConfig, TrainConfig
 
 MAX_NAMED = 8  # layers spelled out in one message
 
 
-def build_network(config: TrainConfig) -> SwinIR:
+def build_network(config: TrainConfig) -> Restorer:
     """The network with the initial weights that the configuration's seed gives; the global generator stays as it is."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(config.seed)
-        return SwinIR(config.network_config())
+        network = config.network_config()
+        if config.network_name == "rcan":
+            options = {name: value for name, value in config.network.items() if name != "name"}
+            return RCAN(network.in_chans, network.upscale, **options)
+        return SwinIR(network)
 
 
-def start_from(network: SwinIR, init: InitConfig) -> dict[str, Any]:
+def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
     """Copy the weights of a checkpoint into a network, layer by layer.
 
     Returns:
@@ -35,6 +41,9 @@ def start_from(network: SwinIR, init: InitConfig) -> dict[str, Any]:
     if init.weights is None:
         return {}
     path = find_checkpoint(init.weights)
+    if isinstance(network, RCAN):
+        network.load_released_state(read_state(path))
+        return {"weights": path.name, "sha256": sha256(path), "fresh": []}
     checkpoint = read_checkpoint(path)
     parameters = dict(network.named_parameters())
     fitting = {n: t for n, t in checkpoint.state.items() if n in parameters and t.shape == parameters[n].shape}
@@ -70,7 +79,7 @@ def _by(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
 
 
-def with_weights(network: SwinIR, weights: Mapping[str, Tensor]) -> SwinIR:
+def with_weights(network: Restorer, weights: Mapping[str, Tensor]) -> Restorer:
     """A copy of a network with other weights, in eval mode and float32."""
     other = copy.deepcopy(network)
     with torch.no_grad():
@@ -79,10 +88,12 @@ def with_weights(network: SwinIR, weights: Mapping[str, Tensor]) -> SwinIR:
     return other.requires_grad_(False).float().eval()
 
 
-def write_weights(path: Path, network: nn.Module, config: TrainConfig, step: int) -> None:
+def write_weights(path: Path, network: Restorer, config: TrainConfig, step: int) -> None:
     """Write a trained network's weights in the released layout."""
-    assert isinstance(network, SwinIR)
     key = config.task_row.weights_key
+    if isinstance(network, RCAN):
+        write_state(path, network.released_state(), network.config.to_dict(), key=key, task=config.task, step=step)
+        return
     write_checkpoint(path, network.state_dict(), network.config, key=key, task=config.task, step=step)
 
 

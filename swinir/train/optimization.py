@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.network import StochasticDepth, SwinIR
+from swinir.network import StochasticDepth
+from swinir.restoration import Restorer
 from swinir.train.config import ScheduleConfig, TrainConfig
 from swinir.train.data import Part, to_unit
 from swinir.train.ema import Ema
@@ -66,11 +67,11 @@ class Optimization:
         processes: what this process is one of.
     """
 
-    def __init__(self, network: SwinIR, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, network: Restorer, config: TrainConfig, processes: Processes) -> None:
         self.config, self.processes = config, processes
         self.device = processes.device
         self.dtype = torch.float64 if config.precision == "fp64" else torch.float32
-        self.network: SwinIR = network.to(self.device, self.dtype)
+        self.network: Restorer = network.to(self.device, self.dtype)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.forward: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network

@@ -17,8 +17,7 @@ from torch import Tensor
 
 from swinir.atomic import atomic_path
 from swinir.evaluate import means, to_tensor, to_uint8
-from swinir.network import SwinIR
-from swinir.restoration import restore
+from swinir.restoration import Restorer, restore
 from swinir.train.config import TrainConfig
 from swinir.train.data import TrainingSamples, batches, build_degrader
 from swinir.train.images import Wrap, find_sources, index_hash, load_images, split_holdout
@@ -107,7 +106,7 @@ class Trainer:
         }
 
     @property
-    def network(self) -> SwinIR:
+    def network(self) -> Restorer:
         """The network in training."""
         return self.optimization.network
 
@@ -205,7 +204,7 @@ class Trainer:
             "waiting_for_data": round(waited / seconds, 4),
         }
 
-    def averaged(self) -> SwinIR:
+    def averaged(self) -> Restorer:
         """A network with the averaged weights, in eval mode."""
         return with_weights(self.network, self.optimization.ema.averages)
 

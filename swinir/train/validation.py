@@ -9,7 +9,7 @@ import numpy as np
 from swinir.degrade.resize import imresize
 from swinir.evaluate import Protocol, Row, Sample, evaluate, find_samples, load_sample
 from swinir.image import list_images, read, to_gray, to_rgb
-from swinir.network import SwinIR
+from swinir.restoration import Restorer
 from swinir.train.config import TrainConfig
 from swinir.train.data import chain_degrader
 from swinir.train.images import Source
@@ -35,7 +35,7 @@ class Validation:
             return find_samples(self.protocol, lq, gt)
         return [Sample(path.stem, lq=None, gt=path) for path in list_images(gt)]
 
-    def run(self, network: SwinIR, processes: Processes) -> list[Row]:
+    def run(self, network: Restorer, processes: Processes) -> list[Row]:
         """One row per image, the same in all processes."""
         share = self.samples[processes.rank :: processes.count]
         return processes.gather(list(evaluate(network, share, self.protocol, load=self.load)))

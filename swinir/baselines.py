@@ -1,0 +1,71 @@
+"""Networks that the paper compares with, from the spandrel package (extra `baselines`), made to be trained here."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class BaselineConfig:
+    """What a baseline restores, in the terms that `restore` asks of every network."""
+
+    name: str
+    in_chans: int
+    upscale: int
+    options: dict[str, Any] = field(default_factory=dict)
+    window: int = 1  # any size of image will do
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as checkpoints hold them."""
+        return {"name": self.name, "in_chans": self.in_chans, "upscale": self.upscale, **self.options}
+
+
+class RCAN(nn.Module):
+    """RCAN (Zhang et al., ECCV 2018): (B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale).
+
+    Args:
+        in_chans: 1 or 3.
+        upscale: 2, 3, 4 or 8; 1 for tasks that keep the size.
+        options: of spandrel's RCAN, such as n_resgroups, n_resblocks, n_feats; the published sizes by default.
+
+    Raises:
+        ImportError: without spandrel, saying how to install it.
+        ValueError: for an option that RCAN does not have.
+    """
+
+    def __init__(self, in_chans: int = 3, upscale: int = 2, **options: Any) -> None:
+        super().__init__()
+        try:
+            import spandrel.architectures.RCAN
+        except ImportError as error:
+            raise ImportError(
+                "RCAN comes with the spandrel package; install it with: pip install 'swinir-toolkit[baselines]'"
+            ) from error
+        theirs = spandrel.architectures.RCAN.RCAN
+        known = sorted(inspect.signature(theirs).parameters.keys() - {"scale", "n_colors", "conv", "norm"})
+        for name in options:
+            if name not in known:
+                raise ValueError(f"unknown RCAN option {name!r}; known options: {', '.join(known)}")
+        self.config = BaselineConfig("rcan", in_chans, upscale, options)
+        # The mean that RCAN subtracts is that of colours.
+        self.network = theirs(scale=upscale, n_colors=in_chans, norm=in_chans == 3, **options)
+        for part in (self.network.sub_mean, self.network.add_mean):
+            part.requires_grad_(False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        restored: Tensor = self.network(x.clone())  # it scales its input in place
+        return restored
+
+    def released_state(self) -> dict[str, Tensor]:
+        """Weights under the names that spandrel and RCAN's own program know."""
+        return {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
+
+    def load_released_state(self, state: Mapping[str, Tensor]) -> None:
+        """Copy weights with those names; a ValueError where they do not fit."""
+        try:
+            self.network.load_state_dict(dict(state))
+        except RuntimeError as error:
+            raise ValueError(f"not the weights of this RCAN: {' '.join(str(error).split())}") from error
