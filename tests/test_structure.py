@@ -35,7 +35,7 @@ LAYERS = (
         "swinir.evaluate",
     ),
     ("swinir.train", "swinir.report"),
-    ("swinir.cli",),
+    ("swinir.cli", "swinir.__main__"),
 )
 
 
