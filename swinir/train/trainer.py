@@ -6,8 +6,10 @@ config -> images -> samples -> batches -> Optimization.step -> journal, validati
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,8 @@ class Trainer:
         self.step = 0
         self.drawn = 0  # samples
         self.best: float | None = None
+        self._results: list[StepResult] = []  # since the last row
+        self._saved_at: int | None = None  # the newest state's step, where that is of this run's line
 
     def _load_data(self, progress: Wrap) -> None:
         config, data = self.config, self.config.data
@@ -122,15 +126,16 @@ class Trainer:
             NotFiniteError: when a loss or gradient is not finite; the batch is kept in the folder.
             OSError: when the folder cannot be written to.
         """
+        device = self.processes.device
         journal = Journal(self.run, log=self._log, tensorboard=self.config.tensorboard) if self.first else None
         try:
             if journal:
                 journal.forget_after(self.step)
                 self.states.discard_after(self.step)
                 write_facts(self.run / "config.json", self.config.model_dump(mode="json"))
-                facts = run_facts(self.processes.device, self.processes.count, self.data_facts, self.init)
+                facts = run_facts(device, self.processes.count, self.data_facts, self.init)
                 write_facts(self.run / "run.json", facts)
-            with torch.random.fork_rng():
+            with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 finished = self._loop(journal, stop)
             if finished and self.first:
                 write_weights(self.weights_path, self.averaged(), self.config, self.step)
@@ -143,32 +148,32 @@ class Trainer:
     def _loop(self, journal: Journal | None, stop: Callable[[], bool]) -> bool:
         config = self.config
         self.network.train()
-        results: list[StepResult] = []
+        if self.step and self._saved_at is None:
+            self._save()  # a state that was chosen: from here on it is the one to go on from
         waited, since = 0.0, time.monotonic()
         stream = self._batches()
         parts = self.optimization.parts()
-        saved_at = self.step if self.states.paths() else None
         while self.step < config.schedule.iterations:
             if max(self.processes.mean([stop()])) > 0:
-                self._save(saved_at)
+                if self._saved_at != self.step:
+                    self._save()
                 return False
             asked = time.monotonic()
             batch = [next(stream) for _ in parts]
             waited += time.monotonic() - asked
-            results.append(self._step(batch))
+            self._results.append(self._step(batch))
             if self.step % config.log_every == 0:
                 seconds = time.monotonic() - since
                 if journal:
-                    journal.write(self._row(results, seconds, waited))
-                results, waited, since = [], 0.0, time.monotonic()
+                    journal.write(self._row(self._results, seconds, waited))
+                self._results, waited, since = [], 0.0, time.monotonic()
             better = False
             if self.step % config.validate_every == 0 and self.validation.samples:
                 pause = time.monotonic()
                 better = self._validate(journal)
                 since += time.monotonic() - pause
             if better or self.step % config.save_every == 0 or self.step == config.schedule.iterations:
-                self._save(saved_at, best=better)
-                saved_at = self.step
+                self._save(best=better)
         return True
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
@@ -195,10 +200,11 @@ class Trainer:
     def _row(self, results: list[StepResult], seconds: float, waited: float) -> dict[str, Any]:
         means = {"loss": np.mean([r.loss for r in results])}
         means |= {name: np.mean([r.parts[name] for r in results]) for name in results[-1].parts}
-        means["grad_norm"] = np.mean([r.grad_norm for r in results])
+        norms = [r.grad_norm for r in results if math.isfinite(r.grad_norm)]  # fp16 skips steps that overflow
         return {
             "step": self.step,
             **{name: float(value) for name, value in means.items()},
+            "grad_norm": float(np.mean(norms)) if norms else None,
             "lr": results[-1].lr,
             "images_per_second": round(len(results) * self.config.data.batch / seconds, 2),
             "waiting_for_data": round(waited / seconds, 4),
@@ -239,9 +245,10 @@ class Trainer:
                 lq, _ = self.validation.load(sample, self.validation.protocol)
                 journal.show(sample.name, to_uint8(restore(network, to_tensor(lq))), self.step)
 
-    def _save(self, saved_at: int | None, *, best: bool = False) -> None:
-        if self.first and (best or saved_at != self.step):
+    def _save(self, *, best: bool = False) -> None:
+        if self.first:
             self.states.save(self.state(), self.step, best=best)
+        self._saved_at = self.step
 
     def state(self) -> dict[str, Any]:
         """Everything that the run goes on from; all random draws follow from the seed, the step and `drawn`."""
@@ -251,6 +258,7 @@ class Trainer:
             "seed": self.config.seed,
             "drawn": self.drawn,
             "best": self.best,
+            "results": [asdict(result) for result in self._results],
             "optimization": self.optimization.state(),
         }
 
@@ -261,6 +269,7 @@ class Trainer:
             ValueError: when the state is damaged, of another network or another seed.
             OSError: when it cannot be read.
         """
+        chosen = path is not None
         if path is None:
             latest = self.states.load_latest(map_location=self.processes.device)
             if latest is None:
@@ -269,6 +278,7 @@ class Trainer:
         else:
             content = self.states.load(path, map_location=self.processes.device)
         self._take(content, path)
+        self._saved_at = None if chosen else self.step
         return path
 
     def _take(self, content: dict[str, Any], path: Path) -> None:
@@ -279,6 +289,7 @@ class Trainer:
                 raise ValueError("the state belongs to another network")
             if seed != self.config.seed:
                 raise ValueError(f"the state has seed {seed}, the configuration {self.config.seed}")
+            results = [StepResult(**result) for result in content["results"]]
             self.optimization.load_state(content["optimization"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{path}: not a training state of this version; start again with --fresh") from error
@@ -286,3 +297,4 @@ class Trainer:
             reason = " ".join(str(error).split())
             raise ValueError(f"{path}: {reason}; choose another --run folder, or --fresh") from error
         self.step, self.drawn, self.best = step, drawn, best
+        self._results = results
