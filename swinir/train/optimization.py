@@ -81,7 +81,9 @@ class Optimization:
         self.optimizer = torch.optim.Adam(
             self.parameters, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay
         )
-        self.objective = Objective(config.loss, config.network_config().in_chans, self.device)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(config.seed)
+            self.objective = Objective(config.loss, config.network_config().in_chans, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self._depths = [m for m in network.modules() if isinstance(m, StochasticDepth)]
 
@@ -193,8 +195,10 @@ class Optimization:
             for name, parameter in parameters.items():
                 parameter.copy_(state["network"][name])
         self.ema.load(state["averages"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scaler.load_state_dict(state["scaler"])
+        groups = self.optimizer.state_dict()["param_groups"]  # the options are the configuration's
+        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
+        if state["scaler"]:  # none if the precision was another
+            self.scaler.load_state_dict(state["scaler"])
         if self.objective.adversary:
             self.objective.adversary.load_state(state["adversary"])
 
