@@ -42,9 +42,10 @@ def train(
     from swinir.train.processes import start_processes
     from swinir.train.trainer import Trainer
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     with start_processes(device) as processes:
         first = processes.rank == 0
+        level = logging.WARNING if first else logging.ERROR
+        logging.basicConfig(format="%(message)s", level=level, stream=sys.stderr)
         trainer = Trainer(
             loaded,
             folder,

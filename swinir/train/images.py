@@ -48,10 +48,14 @@ def find_images(folder: Path) -> list[Path]:
     """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"training folder not found: {folder}; pass --set data.train=FOLDER")
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not _hidden(p, folder))
     if not found:
         raise ValueError(f"no images in {folder}; looked for {', '.join(EXTENSIONS)}")
     return found
+
+
+def _hidden(path: Path, folder: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
 
 def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale: int = 1) -> list[Source]:
