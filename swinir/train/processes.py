@@ -55,6 +55,15 @@ class Processes:
         longest = max(len(hand) for hand in hands)
         return [hand[i] for i in range(longest) for hand in hands if i < len(hand)]
 
+    def share(self, item: T) -> T:
+        """The first process's item, in all of them."""
+        if self.count == 1:
+            return item
+        hand: list[Any] = [item]
+        dist.broadcast_object_list(hand, src=0)
+        shared: T = hand[0]
+        return shared
+
     def wait(self) -> None:
         """Go on when all processes have come here."""
         if self.count > 1:

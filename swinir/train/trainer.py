@@ -131,7 +131,7 @@ class Trainer:
         try:
             if journal:
                 journal.forget_after(self.step)
-                self.states.discard_after(self.step)
+                self._settle()
                 write_facts(self.run / "config.json", self.config.model_dump(mode="json"))
                 facts = run_facts(device, self.processes.count, self.data_facts, self.init)
                 write_facts(self.run / "run.json", facts)
@@ -269,17 +269,21 @@ class Trainer:
             ValueError: when the state is damaged, of another network or another seed.
             OSError: when it cannot be read.
         """
-        chosen = path is not None
         if path is None:
-            latest = self.states.load_latest(map_location=self.processes.device)
-            if latest is None:
+            # One process chooses: the others might meet a folder, or a fault, that it did not.
+            latest = self.states.load_latest() if self.first else None
+            path = self.processes.share(latest[2] if latest else None)
+            if path is None:
                 return None
-            content, _, path = latest
-        else:
-            content = self.states.load(path, map_location=self.processes.device)
-        self._take(content, path)
-        self._saved_at = None if chosen else self.step
+        self._take(self.states.load(path, map_location=self.processes.device), path)
+        self._saved_at = self.step if path in self.states.paths() else None
         return path
+
+    def _settle(self) -> None:
+        """Leave what lies beyond the step that the run goes on from."""
+        self.states.discard_after(self.step)
+        if self.states.best() is None:
+            self.best = None  # its place was taken by one that has just been abandoned
 
     def _take(self, content: dict[str, Any], path: Path) -> None:
         try:
