@@ -41,3 +41,11 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def images(tmp_path):
+    """A folder of five small training images."""
+    from training import write_pictures
+
+    return write_pictures(tmp_path / "images")

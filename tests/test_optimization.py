@@ -1,0 +1,457 @@
+"""Steps: the released training's, split or whole, in every precision; and what stops one before a weight moves."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from golden_state import state
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from training import CPU, SMALL, configuration, difference, same
+
+from swinir.network import NetworkConfig, SwinIR
+from swinir.train.config import ScheduleConfig
+from swinir.train.ema import Ema
+from swinir.train.networks import build_network
+from swinir.train.optimization import NotFiniteError, Optimization, learning_rate, step_seed
+from swinir.train.processes import Processes
+
+GOLDEN = json.loads((DATA / "train_steps.json").read_text())
+LOSSES = {"l1": {"name": "l1"}, "charbonnier_eps1e-9": {"name": "charbonnier", "epsilon": 1e-9}}
+
+
+def optimization(**options):
+    """A small network's, on the CPU."""
+    config = configuration("images", **options)
+    return Optimization(build_network(config).train(), config, Processes(CPU))
+
+
+def batch(seed=0, size=2, dtype=torch.float32):
+    """(size, 3, 16, 16) and (size, 3, 32, 32) of random values in [0, 1]."""
+    stream = np.random.default_rng(seed)
+    return tuple(torch.from_numpy(stream.random((size, 3, side, side))).to(dtype) for side in (16, 32))
+
+
+def split(pair, parts):
+    """A batch in equal parts, as `Optimization.step` takes them."""
+    return list(zip(*(tensor.chunk(parts) for tensor in pair), strict=True))
+
+
+def trained(steps=3, parts=1, batch_size=2, **options):
+    """An optimization after some steps on random batches."""
+    ours = optimization(accumulate=parts, data={"batch": batch_size}, **options)
+    for step in range(steps):
+        ours.step(split(batch(step, batch_size), parts), step)
+    return ours
+
+
+def weights(ours):
+    return [p.detach().clone() for p in ours.parameters]
+
+
+# The released training.
+
+
+@pytest.mark.parametrize("case", LOSSES)
+@pytest.mark.parametrize("decay", [0.999, 0.0])
+def test_eight_steps_are_those_of_the_released_training(case, decay):
+    options = {key: value for key, value in GOLDEN["config"].items() if key not in ("upscale", "in_chans", "img_size")}
+    config = configuration(
+        "images",
+        network={key: float(value) if key == "mlp_ratio" else value for key, value in options.items()},
+        optimizer={"lr": 2e-4},
+        schedule={"iterations": 8, "milestones": (4, 6)},
+        loss=LOSSES[case],
+        ema=decay,
+        precision="fp64",
+    )
+    assert config.network_config() == NetworkConfig.from_dict(GOLDEN["config"])
+    network = SwinIR(config.network_config())
+    shapes = {name: tensor.shape for name, tensor in network.state_dict().items()}
+    values = {name: torch.from_numpy(array) for name, array in state(shapes, GOLDEN["seed"]).items()}
+    network.load_state_dict(values, strict=False)
+    ours = Optimization(network.train(), config, Processes(CPU))
+    expected = GOLDEN["cases"][case]
+    stream = np.random.default_rng(11)
+    for step, golden in enumerate(expected["steps"]):
+        lq, gt = (torch.from_numpy(stream.random((2, 3, side, side))) for side in (16, 32))
+        result = ours.step([(lq, gt)], step)
+        assert result.loss == pytest.approx(golden["loss"], rel=1e-9)
+        assert result.grad_norm == pytest.approx(golden["grad_norm"], rel=1e-9)
+        assert result.lr == pytest.approx(expected["lr"][step], rel=1e-12)
+        assert result.parts == {}
+
+    x = torch.from_numpy(stream.random((1, 3, 16, 16)))
+    network.eval()
+    with torch.no_grad():
+        output = network(x)
+        for name, parameter in network.named_parameters():
+            parameter.copy_(ours.ema.averages[name])
+        averaged = network(x)
+    assert output.mean().item() == pytest.approx(expected["final_output_mean"], abs=1e-9)
+    assert output.std().item() == pytest.approx(expected["final_output_std"], abs=1e-9)
+    corner = output[0, :, :2, :2].flatten().tolist()
+    assert corner == pytest.approx(expected["final_output_corner"], abs=1e-9)
+    if decay:
+        assert averaged[0, :, :2, :2].flatten().tolist() == pytest.approx(expected["ema_output_corner"], abs=1e-9)
+    else:
+        assert torch.equal(averaged, output)
+
+
+# Averages.
+
+
+@given(st.floats(0, 0.999), st.integers(1, 10))
+@settings(max_examples=20, deadline=None)
+def test_averages_follow_their_closed_form(decay, steps):
+    layer = torch.nn.Linear(1, 1, bias=False).double()
+    with torch.no_grad():
+        layer.weight.fill_(1)
+    ema = Ema(layer, decay)
+    with torch.no_grad():
+        layer.weight.fill_(3)
+    for _ in range(steps):
+        ema.update(layer)
+    assert ema.averages["weight"].item() == pytest.approx(3 - 2 * decay**steps, rel=1e-12)
+    assert layer.weight.item() == 3
+
+
+def test_averages_of_another_network_are_refused():
+    ema = Ema(torch.nn.Linear(2, 2), 0.9)
+    with pytest.raises(ValueError, match="another network"):
+        ema.load({"weight": torch.zeros(2, 2)})
+
+
+def test_without_averaging_the_averages_are_the_weights():
+    ours = trained(ema=0.0)
+    assert all(torch.equal(ours.ema.averages[name], p) for name, p in ours.network.named_parameters())
+
+
+# Parts.
+
+
+@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_a_batch_run_in_parts_gives_the_weights_of_the_whole(parts, rate):
+    options = {"network": SMALL | {"drop_path_rate": rate}, "precision": "fp64", "batch_size": 4}
+    whole, split_up = trained(**options), trained(parts=parts, **options)
+    assert difference(whole.network, split_up.network) < 1e-11
+    assert difference(whole.network, trained(0, **options).network) > 1e-3
+
+
+def test_losses_and_norms_of_parts_are_those_of_the_whole():
+    results = []
+    for parts in (1, 2):
+        ours = optimization(accumulate=parts, data={"batch": 4}, precision="fp64")
+        results.append(ours.step(split(batch(0, 4), parts), 0))
+    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-12)
+    assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=1e-12)
+
+
+def test_every_process_has_parts_of_its_own_and_none_is_left_out():
+    config = configuration("images", accumulate=3, data={"batch": 6})
+    parts = []
+    for rank in range(2):
+        ours = Optimization(build_network(config), config, Processes(CPU, rank, 2))
+        parts.append([(part.index, part.count) for part in ours.parts()])
+    assert parts == [[(0, 6), (2, 6), (4, 6)], [(1, 6), (3, 6), (5, 6)]]
+
+
+def test_the_draws_of_a_step_depend_on_seed_and_step_alone():
+    seeds = [step_seed(seed, step) for seed in range(10) for step in range(100)]
+    assert len(set(seeds)) == 1000
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    torch.manual_seed(1)
+    one = trained(network=SMALL | {"drop_path_rate": 0.5})
+    torch.manual_seed(2)
+    assert difference(one.network, trained(network=SMALL | {"drop_path_rate": 0.5}).network) == 0
+
+
+# What is not finite.
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_stops_before_any_weight_moves(precision, which, bad):
+    ours = optimization(precision=precision)
+    ours.step([batch(0)], 0)
+    before, moments = weights(ours), json.dumps(ours.state()["optimizer"], default=torch.Tensor.tolist)
+    averages = {name: value.clone() for name, value in ours.ema.averages.items()}
+    pair = batch(1)
+    pair[which][0, 0, 3, 3] = bad
+    with pytest.raises(NotFiniteError, match=r"^not finite: loss (nan|inf); lower optimizer\.lr or set") as caught:
+        ours.step([pair], 1)
+    assert same(before, weights(ours))
+    assert same(averages, ours.ema.averages)
+    assert json.dumps(ours.state()["optimizer"], default=torch.Tensor.tolist) == moments
+    ((lq, gt),) = caught.value.batches
+    assert torch.equal(lq.nan_to_num(7), pair[0].nan_to_num(7))
+    assert torch.equal(gt.nan_to_num(7), pair[1].nan_to_num(7))
+
+
+def test_a_gradient_that_is_not_finite_stops_before_any_weight_moves():
+    ours = optimization()
+    before = weights(ours)
+    ours.parameters[0].register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(NotFiniteError, match=r"^not finite: gradient (nan|inf); lower optimizer\.lr"):
+        ours.step([batch()], 0)
+    assert same(before, weights(ours))
+
+
+def test_one_bad_part_of_many_stops_the_step():
+    ours = optimization(accumulate=2)
+    before, pair = weights(ours), batch()
+    pair[1][1] = math.nan
+    with pytest.raises(NotFiniteError) as caught:
+        ours.step(split(pair, 2), 0)
+    assert len(caught.value.batches) == 2
+    assert same(before, weights(ours))
+
+
+# Half precision.
+
+
+def test_an_overflowing_gradient_of_half_precision_skips_the_step_and_lowers_the_scale():
+    ours = optimization(precision="fp16", ema=0.5)
+    ours.step([batch(0)], 0)
+    before, averages, scale = weights(ours), [a.clone() for a in ours.ema.averages.values()], ours.scaler.get_scale()
+    handle = ours.parameters[0].register_hook(lambda grad: grad * math.inf)
+    result = ours.step([batch(1)], 1)
+    assert not math.isfinite(result.grad_norm)
+    assert math.isfinite(result.loss)
+    assert same(before, weights(ours))
+    assert same(averages, list(ours.ema.averages.values()))
+    assert ours.scaler.get_scale() == scale / 2
+    handle.remove()
+    assert math.isfinite(ours.step([batch(1)], 2).grad_norm)
+    assert not same(before, weights(ours))
+
+
+def test_gradients_that_overflow_however_small_the_scale_are_the_networks_own():
+    ours = optimization(precision="fp16")
+    ours.parameters[0].register_hook(lambda grad: grad * math.inf)
+    with pytest.raises(NotFiniteError, match="not finite: gradient"):
+        for step in range(60):
+            ours.step([batch()], step)
+    assert 10 < step < 60
+
+
+@pytest.mark.parametrize(("precision", "within"), [("bf16", 0.02), ("fp16", 0.002)])
+def test_half_precision_has_nearly_the_gradient_of_float32(precision, within):
+    results = [optimization(precision=p).step([batch()], 0) for p in ("fp32", precision)]
+    assert results[0].loss == pytest.approx(results[1].loss, rel=within)
+    assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=5 * within)
+    assert results[0].grad_norm != results[1].grad_norm
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "fp64"])
+def test_parameters_stay_in_their_precision(precision):
+    ours = trained(1, precision=precision)
+    assert {p.dtype for p in ours.parameters} == {torch.float64 if precision == "fp64" else torch.float32}
+    assert {p.dtype for p in ours.ema.averages.values()} == {p.dtype for p in ours.parameters}
+
+
+# Options.
+
+
+def test_clipping_limits_the_norm_of_the_gradient_and_reports_the_one_before():
+    free, clipped = optimization(), optimization(optimizer={"clip_norm": 1e-3})
+    norms = [ours.step([batch()], 0).grad_norm for ours in (free, clipped)]
+    assert norms[0] == norms[1] > 1e-3
+    assert math.sqrt(sum(p.grad.square().sum().item() for p in clipped.parameters)) == pytest.approx(1e-3, rel=2e-3)
+    grads = [torch.cat([p.grad.flatten() for p in ours.parameters]) for ours in (free, clipped)]
+    assert torch.nn.functional.cosine_similarity(*grads, dim=0).item() == pytest.approx(1, abs=1e-6)
+
+
+def test_a_gradient_within_the_limit_is_left_as_it_is():
+    assert difference(trained().network, trained(optimizer={"lr": 2e-3, "clip_norm": 1e6}).network) == 0
+
+
+def test_weight_decay_and_betas_are_adams():
+    options = {"lr": 1e-3, "weight_decay": 0.1, "betas": (0.5, 0.9)}
+    ours = optimization(optimizer=options, precision="fp64")
+    theirs = build_network(ours.config).double().train()
+    adam = torch.optim.Adam(theirs.parameters(), **options)
+    for step in range(3):
+        lq, gt = batch(step, dtype=torch.float64)
+        ours.step([(lq, gt)], step)
+        adam.zero_grad()
+        (theirs(lq) - gt).abs().mean().backward()
+        adam.step()
+    assert difference(ours.network, theirs) < 1e-12
+
+
+def test_bytes_are_divided_by_255():
+    lq, gt = ((255 * tensor).byte() for tensor in batch())
+    results = [
+        optimization(precision="fp64").step([pair], 0) for pair in ((lq, gt), (lq.double() / 255, gt.double() / 255))
+    ]
+    assert results[0] == results[1]
+
+
+def test_channels_last_gives_the_same_weights():
+    options = {"precision": "fp64"}
+    assert difference(trained(**options).network, trained(channels_last=True, **options).network) < 1e-9
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3])
+def test_recomputing_activations_gives_the_same_weights(rate):
+    network = SMALL | {"drop_path_rate": rate}
+    kept, recomputed = (trained(network=network | {"use_checkpoint": flag}) for flag in (False, True))
+    assert difference(kept.network, recomputed.network) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)  # the compiler takes minutes
+def test_a_compiled_network_trains_as_the_plain_one_does():
+    options = {"network": SMALL | {"depths": [1]}, "precision": "fp64"}
+    plain, compiled = trained(2, **options), trained(2, compile=True, **options)
+    assert difference(plain.network, compiled.network) < 1e-9
+
+
+# Two losses more.
+
+
+ADVERSARIAL = {"adversarial": {"num_feat": 4, "weight": 0.1, "lr": 1e-3}}
+
+
+def test_the_seed_decides_the_discriminator_and_the_global_generator_stays():
+    found = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        found.append(optimization(loss=ADVERSARIAL).objective.adversary.discriminator.state_dict())
+        assert torch.equal(before, torch.get_rng_state())
+    assert same(*found)
+
+
+def test_the_discriminator_learns_and_its_losses_are_reported():
+    ours = optimization(loss=ADVERSARIAL)
+    before = [p.detach().clone() for p in ours.objective.adversary.discriminator.parameters()]
+    result = ours.step([batch()], 0)
+    assert set(result.parts) == {"pixel", "adversarial", "discriminator"}
+    assert result.loss == pytest.approx(result.parts["pixel"] + 0.1 * result.parts["adversarial"], rel=1e-6)
+    after = list(ours.objective.adversary.discriminator.parameters())
+    assert not any(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_discriminators_loss_does_not_move_the_network():
+    fooled = optimization(loss={"adversarial": {"num_feat": 4, "weight": 0.0}})
+    alone = optimization()
+    for ours in (fooled, alone):
+        ours.step([batch()], 0)
+    assert difference(fooled.network, alone.network) < 1e-9
+
+
+# States.
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"precision": "fp16"},
+        {"precision": "fp64", "optimizer": {"weight_decay": 0.1}},
+        {"loss": ADVERSARIAL},
+        {"channels_last": True},
+    ],
+    ids=["fp32", "fp16", "fp64", "adversarial", "channels_last"],
+)
+def test_a_state_goes_on_as_if_nothing_had_happened(options):
+    network = SMALL | {"drop_path_rate": 0.2}
+    whole, first = (optimization(network=network, **options) for _ in range(2))
+    for step in range(4):
+        whole.step([batch(step)], step)
+    for step in range(2):
+        first.step([batch(step)], step)
+    second = optimization(network=network, **options)
+    second.load_state(first.state())
+    for step in range(2, 4):
+        second.step([batch(step)], step)
+    ours, theirs = whole.state(), second.state()
+    for name in ours:
+        assert same(ours[name], theirs[name]), name
+
+
+def test_a_state_does_not_bring_back_the_optimizers_former_options():
+    former = trained(optimizer={"lr": 1e-3, "weight_decay": 0.0})
+    ours = optimization(optimizer={"lr": 2e-3, "weight_decay": 0.1, "betas": (0.8, 0.9)})
+    ours.load_state(former.state())
+    (group,) = ours.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (2e-3, 0.1, (0.8, 0.9))
+    moments = [o.optimizer.state_dict()["state"] for o in (former, ours)]
+    assert same(*moments)
+
+
+@pytest.mark.parametrize("before", ["fp32", "fp16", "fp64"])
+@pytest.mark.parametrize("after", ["fp32", "fp16", "fp64"])
+def test_a_run_may_go_on_in_another_precision(before, after):
+    former, ours = trained(precision=before), optimization(precision=after)
+    ours.load_state(former.state())
+    assert difference(former.network, ours.network) < 1e-6
+    assert math.isfinite(ours.step([batch(3)], 3).loss)
+
+
+def test_the_scale_of_half_precision_goes_with_the_state():
+    former = optimization(precision="fp16")
+    former.parameters[0].register_hook(lambda grad: grad * math.inf)
+    former.step([batch()], 0)
+    ours = optimization(precision="fp16")
+    assert ours.scaler.get_scale() != former.scaler.get_scale()
+    ours.load_state(former.state())
+    assert ours.scaler.get_scale() == former.scaler.get_scale()
+
+
+def test_the_state_of_another_network_or_without_a_discriminator_is_refused():
+    with pytest.raises(ValueError, match="belongs to another network"):
+        optimization().load_state(optimization(network=SMALL | {"embed_dim": 8}).state())
+    with pytest.raises(ValueError, match=r"differ in loss\.adversarial"):
+        optimization(loss=ADVERSARIAL).load_state(optimization().state())
+
+
+# Schedules.
+
+
+def test_milestones_halve_the_learning_rate_as_pytorchs_scheduler_does():
+    schedule = ScheduleConfig(iterations=12, milestones=(3, 7, 8), gamma=0.5)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2e-4)
+    theirs = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3, 7, 8], 0.5)
+    for step in range(12):
+        assert learning_rate(schedule, 2e-4, step) == pytest.approx(theirs.get_last_lr()[0], rel=1e-12)
+        optimizer.step()
+        theirs.step()
+
+
+def test_a_cosine_goes_from_the_first_rate_to_the_last():
+    schedule = ScheduleConfig(iterations=100, kind="cosine", final=0.1)
+    rates = [learning_rate(schedule, 1.0, step) for step in (0, 25, 50, 75, 100)]
+    half = math.sqrt(0.5)
+    assert rates == pytest.approx([1.0, 0.55 + 0.45 * half, 0.55, 0.55 - 0.45 * half, 0.1])
+
+
+def test_warm_up_is_linear_and_the_cosine_begins_after_it():
+    schedule = ScheduleConfig(iterations=110, warmup=10, kind="cosine")
+    assert [learning_rate(schedule, 1.0, step) for step in range(11)] == pytest.approx(
+        [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.0]
+    )
+    assert learning_rate(schedule, 1.0, 60) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("kind", ["multistep", "cosine"])
+@pytest.mark.parametrize(("iterations", "warmup"), [(1, 0), (5, 5), (5, 10)])
+def test_every_step_of_a_short_schedule_has_a_rate(kind, iterations, warmup):
+    schedule = ScheduleConfig(iterations=iterations, warmup=warmup, kind=kind)
+    assert all(0 < learning_rate(schedule, 1.0, step) <= 1 for step in range(iterations))
+
+
+def test_a_step_moves_the_discriminator_at_a_rate_of_the_same_shape():
+    schedule = {"iterations": 10, "warmup": 4}
+    ours = optimization(loss=ADVERSARIAL, schedule=schedule)
+    for step in range(3):
+        result = ours.step([batch()], step)
+    assert result.lr == pytest.approx(2e-3 * 3 / 4)
+    assert ours.objective.adversary.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 3 / 4)

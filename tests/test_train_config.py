@@ -1,0 +1,201 @@
+"""Training configurations: what is given is checked, what is not follows from the task, and errors name the key."""
+
+from pathlib import Path
+
+import pytest
+from training import configuration
+
+from swinir.network import SwinIR
+from swinir.train.config import TrainConfig, load_config
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+TOML = """
+name = "small"
+task = "lightweight_sr"
+scale = 2
+[data]
+train = "images"
+patch = 16
+[schedule]
+iterations = 12
+[network]
+embed_dim = 12
+depths = [2]
+num_heads = [2]
+"""
+
+
+@pytest.fixture
+def toml(tmp_path):
+    """A function that writes the small configuration, with text replaced, and gives its path."""
+
+    def make(old="", new=""):
+        assert old in TOML
+        (tmp_path / "x.toml").write_text(TOML.replace(old, new) if old else TOML + new)
+        return tmp_path / "x.toml"
+
+    return make
+
+
+def refusal(path, *overrides):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the callers look at the message
+        load_config(path, overrides)
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
+def test_every_configuration_of_the_project_loads(path):
+    config = load_config(path)
+    if config.network_name == "swinir":
+        SwinIR(config.network_config())
+
+
+def test_there_are_configurations():
+    assert CONFIGS
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("patch", "pach", "unknown key data.pach; did you mean patch?"),
+        ("[schedule]", "[shedule]", "unknown key shedule; did you mean schedule?"),
+        ("", "zzzzzz = 1", "unknown network option 'zzzzzz'"),
+        ("iterations = 12", "", "missing key schedule.iterations"),
+        ('name = "small"', "", "missing key name"),
+        ("iterations = 12", "iterations = 0", "schedule.iterations: Input should be greater than or equal to 1, got 0"),
+        ("iterations = 12", 'iterations = "many"', "got 'many'"),
+        ('"small"', '"a/b"', "name: String should match pattern"),
+        ('"lightweight_sr"', '"lightweight"', "unknown task 'lightweight'"),
+        ('"lightweight_sr"', '"color_dn"', "color_dn takes scale 1, got 2"),
+        ("scale = 2", "scale = 8", "lightweight_sr takes scale 2, 3, 4, got 8"),
+        ("embed_dim = 12", "embed_dim = 13", "embed_dim must be divisible by num_heads"),
+        ("patch = 16", "patch = 17", "img_size must be a multiple of window_size 8"),
+        ("embed_dim = 12", 'embed_dim = "wide"', "network.embed_dim must be of the type of 60, got 'wide'"),
+        ("embed_dim = 12", "embed_dim = 12.5", "network.embed_dim must be of the type of 60, got 12.5"),
+        ("depths = [2]", "depths = 2", "network.depths must be of the type of [6, 6, 6, 6], got 2"),
+        ("depths = [2]", 'depths = ["2"]', "network.depths must be of the type of [6, 6, 6, 6], got ['2']"),
+        ("[network]", '[network]\nname = "edsr"', "network.name must be swinir or rcan, got 'edsr'"),
+        ("[network]", "[loss.perceptual]\nlayer = [2]\n[network]", "unknown key loss.perceptual.layer"),
+    ],
+)
+def test_a_wrong_configuration_is_one_line_that_names_the_key(toml, old, new, message):
+    assert message in refusal(toml(old, new))
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ('data.train_lq=["a", "b"]', "data.train_lq needs one folder for each of data.train, got 2 for 1"),
+        ("data.batch=3", "data.batch must be a multiple of accumulate, got 3 and 2"),
+        ("degradation.noise=[25, 15]", "degradation.noise must go from low to high, got 25.0 to 15.0"),
+        ("degradation.quality=[90, 30]", "degradation.quality must go from low to high, got 90 to 30"),
+        ("degradation.quality=101", "degradation.quality"),
+        ("degradation.kind=blur", "degradation.kind"),
+        ("degradation.kind=noise", "degradation 'noise' does not go with scale 2"),
+        ("loss.perceptual.layers=[2, 7]", "loss.perceptual needs one weight for each layer, got 2 layers and 5"),
+        ("loss.name=huber", "loss.name"),
+        ("ema=1", "ema: Input should be less than 1, got 1"),
+        ("precision=fp8", "precision"),
+        ("keep=0", "keep: Input should be greater than or equal to 1, got 0"),
+        ("optimizer.clip_norm=0", "optimizer.clip_norm: Input should be greater than 0, got 0"),
+    ],
+)
+def test_values_that_do_not_go_together_are_refused(toml, override, message):
+    assert message in refusal(toml(), "accumulate=2", override)
+
+
+def test_two_ways_to_validate_and_unequal_numbers_of_folders_are_refused():
+    with pytest.raises(ValueError, match="two ways to validate; set one"):
+        configuration("images", data={"validate_gt": "other"})
+    with pytest.raises(ValueError, match=r"one folder for each of data\.train, got 1 for 2"):
+        configuration("images", data={"train": ("a", "b"), "train_lq": "c"})
+
+
+def test_a_perceptual_loss_on_grey_images_is_refused():
+    with pytest.raises(ValueError, match=r"loss\.perceptual needs colour images, the task is grey"):
+        configuration("images", task="gray_dn", scale=1, loss={"perceptual": {}})
+
+
+@pytest.mark.parametrize(
+    ("task", "scale", "kind"),
+    [
+        ("classical_sr", 3, "bicubic"),
+        ("lightweight_sr", 4, "bicubic"),
+        ("real_sr", 4, "bsrgan"),
+        ("gray_dn", 1, "noise"),
+        ("color_dn", 1, "noise"),
+        ("jpeg_car", 1, "jpeg"),
+        ("color_jpeg_car", 1, "jpeg"),
+    ],
+)
+def test_the_task_decides_the_degradation_and_the_network(task, scale, kind):
+    config = TrainConfig.model_validate(
+        {
+            "name": "x",
+            "task": task,
+            "scale": scale,
+            "data": {"train": "images", "patch": 56},
+            "schedule": {"iterations": 1},
+        }
+    )
+    assert config.degradation_kind == kind
+    assert config.network_config() == config.task_row.network_for(scale, img_size=56)
+
+
+def test_pairs_of_files_need_no_degradation_and_go_with_any_scale():
+    assert configuration("images", data={"train_lq": "lq"}, degradation={"kind": "noise"}).scale == 2
+
+
+def test_one_folder_may_stand_for_a_list_of_one():
+    assert configuration("images").data.train == (Path("images"),)
+    assert configuration(["a", "b"]).data.train == (Path("a"), Path("b"))
+
+
+def test_a_complete_configuration_reads_back_as_itself():
+    config = configuration("images", degradation={"noise": (5, 50)}, loss={"perceptual": {}, "adversarial": {}})
+    assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    assert TrainConfig.model_validate(config.model_dump(mode="json")) == config
+
+
+def test_bad_toml_and_a_missing_file_are_refused(toml, tmp_path):
+    assert refusal(toml("[data]", "[data")).startswith("not valid TOML: ")
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    assert refusal(tmp_path / "binary.toml").startswith("not valid TOML: ")
+    with pytest.raises(FileNotFoundError, match=r"no configuration at nowhere\.toml"):
+        load_config("nowhere.toml")
+
+
+def test_values_may_be_overridden_from_outside(toml):
+    overrides = ["data.train=other/images", "optimizer.lr=1e-3", "network.depths=[1, 1]", "network.num_heads=[2, 2]"]
+    config = load_config(toml(), [*overrides, "loss.name=charbonnier", "compile=true", "name=a.b"])
+    assert config.data.train == (Path("other/images"),)
+    assert config.optimizer.lr == 1e-3
+    assert config.network_config().depths == (1, 1)
+    assert config.loss.name == "charbonnier"
+    assert config.compile is True
+    assert config.name == "a.b"
+
+
+@pytest.mark.parametrize("override", ["data.patch", "=3", ""])
+def test_an_override_that_is_none_is_refused(toml, override):
+    with pytest.raises(ValueError, match=r"--set takes section\.key=value, got"):
+        load_config(toml(), [override])
+
+
+def test_an_override_below_a_value_is_refused(toml):
+    with pytest.raises(ValueError, match="scale is a value, not a section"):
+        load_config(toml(), ["scale.x=3"])
+
+
+def test_an_override_is_checked_like_the_file(toml):
+    assert refusal(toml(), "data.pach=3") == "unknown key data.pach; did you mean patch?"
+    assert "got -1" in refusal(toml(), "schedule.iterations=-1")
+
+
+def test_a_configuration_cannot_be_changed(toml):
+    config = load_config(toml())
+    with pytest.raises(ValueError, match="frozen"):
+        config.scale = 3
