@@ -21,6 +21,8 @@ from swinir.image import list_images, read, to_rgb, write
 GAP = 4
 WHITE = 255
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
 
 class Kind(StrEnum):
     """What to do to the patches."""
@@ -64,6 +66,7 @@ def make_row(image: np.ndarray, degrade: Degrade, rng: np.random.Generator, *, p
     return np.concatenate([part for cell in cells for part in (cell, gap)][:-1], axis=1)
 
 
+@app.command()
 def main(
     folder: Annotated[Path, typer.Argument(help="Folder of ground-truth images.")],
     output: Annotated[Path, typer.Argument(help="PNG to write.")],
@@ -103,6 +106,4 @@ def main(
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
-    app.command()(main)
     app()

@@ -13,7 +13,8 @@ from swinir.cli.main import app
 from swinir.cli.test import expand_bare_tile
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "model_zoo/README.md", "testsets/README.md")]
+NAMES = ("README.md", "CONTRIBUTING.md", "docs/training.md", "model_zoo/README.md", "testsets/README.md")
+PAGES = [ROOT / name for name in NAMES]
 
 
 def blocks(language):
@@ -44,7 +45,9 @@ def test_command_parses(command):
         return
     if words[:2] == ["python", "main_test_swinir.py"]:
         words = ["swinir", "test", *words[2:]]
-    if words[:2] == ["python", "scripts/prepare_dataset.py"]:
+    if words[0] == "torchrun":
+        words = ["swinir", *words[words.index("swinir") + 1 :]]
+    if words[0] == "python" and words[1].startswith("scripts/"):
         specification = importlib.util.spec_from_file_location("script", ROOT / words[1])
         script = importlib.util.module_from_spec(specification)
         specification.loader.exec_module(script)
