@@ -184,6 +184,7 @@ def test_steps_occur_as_often_as_published():
     assert close(sum(subsamples(s) for s in drawn), 0.25)
     assert close(sum(halves_as_matlab(s) for s in drawn), 0.125)
     assert close(sum(halves_by_opencv(s) for s in drawn), 0.125)
+    assert close(sum(halves_as_matlab(s) or halves_by_opencv(s) for s in drawn), 0.25)
     blurs = [step.kernel for s in drawn for step in of(s, Blur)]
     assert len(blurs) == 2 * DRAWS
     assert close(sum(not kernel.separable for kernel in blurs), 0.5, 2 * DRAWS)
@@ -267,7 +268,7 @@ def test_the_extended_chain_enlarges_reduces_and_keeps_as_often_as_published():
     factors = np.array([of(s, Resize)[0].size[0] / 640 for s in drawn])
     assert close((factors > 1).sum(), 0.2)
     assert close((factors < 1).sum(), 0.7)
-    assert factors.min() >= 0.124
+    assert 0.124 <= factors.min() < 0.13
     assert factors.max() <= 2
 
 

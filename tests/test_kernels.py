@@ -130,6 +130,15 @@ def test_blur_is_a_convolution_with_mirrored_borders(kernel, shape):
     assert np.allclose(blurred, expected, rtol=0, atol=2e-3)  # a thousandth of the weight is cut off
 
 
+@pytest.mark.parametrize("sigma", [(2.8, 2.7), (2.8, 0.4), (1.2, 0.8), (0.5, 0.3)])
+def test_blur_cuts_off_a_thousandth_of_the_weight_at_most(sigma):
+    kernel = EllipticKernel(25, sigma, 0.6)
+    impulse = np.zeros((25, 25, 1), np.float32)
+    impulse[12, 12] = 1
+    response = blur(impulse, kernel).reshape(25, 25)
+    assert kernel.weights()[response == 0].sum() <= 1e-3
+
+
 @pytest.mark.parametrize("kernel", [EllipticKernel(7, (1e-9, 1e-9)), EllipticKernel(25, (0.0, 0.0), 1.0)])
 def test_a_kernel_without_width_changes_nothing(kernel):
     image = np.random.default_rng(0).random((9, 8, 3), dtype=np.float32)

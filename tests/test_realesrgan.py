@@ -89,6 +89,8 @@ def test_large_sinc_filters_may_cut_lower_within_the_rounds(drawn):
     assert min(small) >= math.pi / 3
     assert min(last) >= math.pi / 3
     assert math.pi / 5 <= min(large) < math.pi / 3
+    sincs = [s.kernel for steps in drawn for s in of(steps, Blur) if isinstance(s.kernel, SincKernel)]
+    assert min(k.cutoff for k in sincs if k.size == 13) < math.pi / 3
     assert max(*small, *large, *last) <= math.pi
 
 
@@ -124,6 +126,14 @@ def test_noise_is_half_gaussian_half_poisson_and_partly_grey(drawn, number, leve
 
 def test_jpeg_qualities_fill_the_published_range(drawn):
     assert {step.quality for steps in drawn for step in of(steps, Jpeg)} == set(range(30, 96))
+
+
+def test_each_round_compresses_by_its_own_range():
+    options = RealESRGANOptions(first=RoundOptions(jpeg_range=(40, 40)), second=RoundOptions(jpeg_range=(80, 80)))
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        steps = plan((64, 64), rng, scale=2, options=options)
+        assert [step.quality for step in of(steps, Jpeg)] == [40, 80]
 
 
 def test_options_check_themselves():

@@ -73,6 +73,7 @@ def test_colour_noise_has_its_level_in_each_channel_and_none_between(level):
     noise = noise_of(GaussianNoise("color", level), 0.5) * 255
     assert np.allclose(np.cov(noise.reshape(-1, 3).T), level**2 * np.eye(3), rtol=0, atol=0.02 * level**2)
     assert abs(noise.mean()) < 0.02 * level
+    assert noise.std() == pytest.approx(level, rel=0.003)
 
 
 def test_grey_noise_is_equal_in_all_channels():
