@@ -139,7 +139,7 @@ def _turn(image: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # a copy: images stay as they are
 
 
 @dataclass(frozen=True)
