@@ -105,10 +105,10 @@ def commands() -> Iterator[Callable[[Command], list[int]]]:
 
 
 if __name__ == "__main__":
-    import swinir.cli.main  # before torch
-    import torch
-
+    import swinir.cli.main  # noqa: F401 - before torch
     import swinir.train.trainer  # noqa: F401 - loaded once, here
+
+    import torch  # isort: skip
 
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)

@@ -1,0 +1,330 @@
+"""Samples: number n is the same however it comes about, shows one place, and is degraded as the task says."""
+
+import math
+import random
+import warnings
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from training import configuration
+
+from swinir.degrade.jpeg import jpeg
+from swinir.degrade.resize import imresize
+from swinir.image import to_gray, write
+from swinir.train.data import (
+    Degrader,
+    Part,
+    TrainingSamples,
+    batches,
+    build_degrader,
+    chain_degrader,
+    jpeg_degrader,
+    noise_degrader,
+    to_unit,
+)
+from swinir.train.images import TrainingImage, find_sources, load_images
+
+UNCHANGED = Degrader(lambda gt, rng: (gt, gt))
+
+
+def image(gt, lq=None):
+    """A decoded image of (H, W, C) uint8."""
+    return TrainingImage("x", 0, gt.shape[0], gt.shape[1], lambda: gt, None if lq is None else lambda: lq)
+
+
+def coordinates(height, width, scale=1, mark=0):
+    """Pixels hold their coordinates; of a block of ground truth, the low-quality pixel holds the least."""
+    rows, cols = np.mgrid[: height * scale, : width * scale].astype(np.uint8)
+    gt = np.stack([rows, cols, np.full_like(rows, mark)], axis=2)
+    return image(gt, gt[::scale, ::scale])
+
+
+def noisy_picture(height, width, channels=3, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def patches(samples, count):
+    """The first samples as (lq, gt), each (H, W, C)."""
+    return [tuple(tensor.permute(1, 2, 0).numpy() for tensor in samples[n]) for n in range(count)]
+
+
+# Places.
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_patches_show_the_same_place_in_both_images(scale):
+    for lq, gt in patches(TrainingSamples([coordinates(20, 24, scale)], patch=8, scale=scale, seed=0), 80):
+        assert lq.shape == (8, 8, 3)
+        assert gt.shape == (8 * scale, 8 * scale, 3)
+        assert lq.dtype == gt.dtype == np.uint8
+        assert np.array_equal(gt.reshape(8, scale, 8, scale, 3).min(axis=(1, 3)), lq)
+
+
+@pytest.mark.parametrize("degrader", [None, UNCHANGED], ids=["files", "degraded"])
+def test_patches_are_turned_in_all_eight_ways_and_reach_every_place(degrader):
+    samples = TrainingSamples([coordinates(11, 10, 1)], patch=8, scale=1, seed=0, degrader=degrader)
+    ways, places = Counter(), Counter()
+    for lq, _ in patches(samples, 1200):
+        down, right = (lq[1, 0] - lq[0, 0].astype(int)).tolist(), (lq[0, 1] - lq[0, 0].astype(int)).tolist()
+        ways[*down, *right] += 1
+        places[tuple(lq[..., :2].min(axis=(0, 1)).tolist())] += 1
+    assert len(ways) == 8
+    assert set(places) == {(y, x) for y in range(4) for x in range(3)}
+    assert all(abs(count - 150) < 5 * math.sqrt(150) for count in ways.values())
+    assert all(abs(count - 100) < 5 * math.sqrt(100) for count in places.values())
+
+
+def test_images_are_drawn_in_proportion_to_their_pixels():
+    images = [coordinates(10, 10, mark=1), coordinates(20, 20, mark=2)]
+    counts = Counter(int(lq[0, 0, 2]) for lq, _ in patches(TrainingSamples(images, patch=4, scale=1, seed=0), 2000))
+    assert counts[2] / 2000 == pytest.approx(0.8, abs=0.04)
+
+
+def test_a_patch_as_large_as_the_image_is_the_image():
+    samples = TrainingSamples([coordinates(8, 8, 2)], patch=8, scale=2, seed=0)
+    assert {tuple(lq[..., :2].min(axis=(0, 1))) for lq, _ in patches(samples, 10)} == {(0, 0)}
+
+
+def test_bytes_become_units_of_one_and_floats_are_kept():
+    cpu = torch.device("cpu")
+    found = to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8), cpu)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, torch.tensor([0, 51, 255]) / torch.tensor(255.0))
+    values = torch.tensor([-0.5, 1.5])
+    assert torch.equal(to_unit(values, cpu), values)
+    assert to_unit(values, cpu, torch.float64).dtype == torch.float64
+
+
+# Numbers.
+
+
+def stream(samples, count, **options):
+    """The first samples of a stream of batches, one by one."""
+    found = []
+    for lq, gt in batches(samples, **options):
+        found += zip(lq, gt, strict=True)
+        if len(found) >= count:
+            return found[:count]
+    raise AssertionError("it ended")
+
+
+def equal(one, other):
+    return all(
+        torch.equal(a, b) for pair, twin in zip(one, other, strict=True) for a, b in zip(pair, twin, strict=True)
+    )
+
+
+@pytest.fixture
+def samples():
+    images = [coordinates(30 + i, 40, mark=i) for i in range(3)]
+    return TrainingSamples(images, patch=8, scale=1, seed=5, degrader=noise_degrader((0, 50)))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+@pytest.mark.parametrize("batch", [2, 6])
+def test_a_sample_depends_neither_on_workers_nor_on_the_size_of_a_batch(samples, workers, batch):
+    expected = [samples[n] for n in range(12)]
+    assert equal(stream(samples, 12, first=0, batch=batch, workers=workers), expected)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_stream_goes_on_from_any_number(samples, workers):
+    assert equal(stream(samples, 6, first=7, batch=3, workers=workers), [samples[n] for n in range(7, 13)])
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_parts_of_all_processes_are_the_batch(samples, accumulate):
+    count = 2 * accumulate
+    hands = []
+    for rank in range(2):
+        parts = [Part(i * 2 + rank, count) for i in range(accumulate)]
+        hands.append(list(islice(batches(samples, first=0, batch=8, parts=parts), 2 * accumulate)))
+    dealt = [hands[index % 2][index // 2] for index in range(2 * count)]
+    assert all(len(lq) == 8 // count for lq, _ in dealt)
+    assert equal([pair for lq, gt in dealt for pair in zip(lq, gt, strict=True)], [samples[n] for n in range(16)])
+
+
+def test_another_seed_draws_other_samples():
+    def drawn(seed):
+        return TrainingSamples([coordinates(20, 24, 2)], patch=8, scale=2, seed=seed)[0]
+
+    assert equal([drawn(1)], [drawn(1)])
+    assert not equal([drawn(1)], [drawn(2)])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_drawing_leaves_every_global_generator_where_it_was(samples, workers):
+    def states():
+        return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
+
+    before = states()
+    stream(samples, 8, first=0, batch=4, workers=workers)
+    assert states() == before
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_samples_are_copies(images, tmp_path, gray):
+    write(images / "a.png", noisy_picture(16, 16))
+    for cache in (None, tmp_path / "cache"):
+        loaded = load_images(find_sources([images]), gray=gray, cache=cache)
+        before = loaded[0].gt().copy()
+        whole = TrainingSamples(loaded[:1], patch=16, scale=1, seed=0, degrader=UNCHANGED)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for number in range(60):
+                lq, _ = whole[number]
+                lq += 1
+        assert np.array_equal(loaded[0].gt(), before)
+
+
+# Degradations.
+
+
+def test_super_resolution_learns_from_matlabs_bicubic_of_the_whole_image(images):
+    loaded = load_images(find_sources([images]), scale=2, bicubic=True)
+    wholes = [imresize(i.gt(), 0.5) for i in loaded]
+    for lq, _ in patches(TrainingSamples(loaded, patch=8, scale=2, seed=0), 10):
+        turned = [np.rot90(lq, k)[:, ::step] for k in range(4) for step in (1, -1)]
+        windows = [np.lib.stride_tricks.sliding_window_view(w, (8, 8), axis=(0, 1)) for w in wholes]
+        found = [(w == t.transpose(2, 0, 1)).all(axis=(2, 3, 4)).any() for w in windows for t in turned]
+        assert sum(found) >= 1
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_noise_has_the_stated_deviation_and_is_not_clipped(channels):
+    gt = np.full((64, 64, channels), 255, np.uint8)
+    samples = TrainingSamples([image(gt)], patch=64, scale=1, seed=0, degrader=noise_degrader(25))
+    found = patches(samples, 20)
+    assert all(lq.dtype == np.float32 and clean.dtype == np.uint8 for lq, clean in found)
+    noise = np.stack([lq - 1 for lq, _ in found]) * 255
+    values = noise.size
+    assert noise.mean() == pytest.approx(0, abs=5 * 25 / math.sqrt(values))
+    assert noise.std() == pytest.approx(25, abs=5 * 25 / math.sqrt(2 * values))
+    assert (noise > 0).mean() == pytest.approx(0.5, abs=0.02)
+    if channels == 3:
+        correlation = np.corrcoef(noise.reshape(-1, 3), rowvar=False)
+        assert np.abs(correlation - np.eye(3)).max() < 0.02
+
+
+def test_noise_of_a_range_has_every_deviation_of_it_as_often():
+    gt = np.full((32, 32, 3), 128, np.uint8)
+    samples = TrainingSamples([image(gt)], patch=32, scale=1, seed=0, degrader=noise_degrader((10, 50)))
+    sigmas = np.array([(lq - np.float32(128) / 255).std() * 255 for lq, _ in patches(samples, 400)])
+    assert 9 < sigmas.min() < 12
+    assert 48 < sigmas.max() < 53
+    counts, _ = np.histogram(sigmas, [10, 20, 30, 40, 50])
+    assert all(abs(count - 100) < 5 * math.sqrt(100) for count in counts)
+
+
+def test_no_noise_is_the_image():
+    gt = noisy_picture(16, 16)
+    lq, clean = patches(TrainingSamples([image(gt)], patch=16, scale=1, seed=0, degrader=noise_degrader(0)), 1)[0]
+    assert np.array_equal(lq, clean.astype(np.float32) / 255)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_compressed_patches_are_cut_from_a_larger_one_at_its_corner_or_anywhere(channels):
+    crops = []
+    plain = jpeg_degrader(40, 14, 8, 0.5)
+    degrader = Degrader(lambda gt, rng: (crops.append(gt.copy()), plain.degrade(gt, rng))[1], plain.margin)
+    samples = TrainingSamples([image(noisy_picture(60, 60, channels))], patch=14, scale=1, seed=0, degrader=degrader)
+    places = Counter()
+    for (lq, gt), crop in zip(patches(samples, 600), crops, strict=True):
+        assert crop.shape == (22, 22, channels)
+        assert lq.dtype == gt.dtype == np.uint8
+        compressed = jpeg(crop, 40)
+        (place,) = [
+            (y, x)
+            for y in range(9)
+            for x in range(9)
+            if np.array_equal(compressed[y : y + 14, x : x + 14], lq)
+            and np.array_equal(crop[y : y + 14, x : x + 14], gt)
+        ]
+        places[place] += 1
+    aligned = 0.5 + 0.5 / 81
+    assert places[0, 0] / 600 == pytest.approx(aligned, abs=4 * math.sqrt(aligned * (1 - aligned) / 600))
+    assert len(places) > 70
+
+
+@pytest.mark.parametrize(("unaligned", "corner"), [(0.0, 40), (1.0, 0)])
+def test_the_share_of_patches_off_the_grid_is_a_choice(unaligned, corner):
+    gt = noisy_picture(24, 24)
+    degrader = jpeg_degrader(30, 8, 16, unaligned)
+    compressed = jpeg(gt, 30)[:8, :8]
+    found = [degrader.degrade(gt, np.random.default_rng(n))[0] for n in range(40)]
+    assert sum(np.array_equal(lq, compressed) for lq in found) == pytest.approx(corner, abs=2)
+
+
+def test_qualities_of_a_range_are_all_met_both_ends_included():
+    gt = noisy_picture(16, 16)
+    degrader = jpeg_degrader((30, 33), 16, 0, 0.5)
+    known = {jpeg(gt, quality).tobytes(): quality for quality in range(29, 35)}
+    counts = Counter(known[degrader.degrade(gt, np.random.default_rng(n))[0].tobytes()] for n in range(200))
+    assert set(counts) == {30, 31, 32, 33}
+    assert min(counts.values()) > 25
+
+
+@pytest.mark.parametrize("name", ["bsrgan", "bsrgan_plus", "realesrgan"])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_chains_for_photographs_give_patches_of_the_right_size_and_range(name, scale):
+    samples = TrainingSamples(
+        [image(noisy_picture(100, 100))], patch=16, scale=scale, seed=0, degrader=chain_degrader(name, scale, {})
+    )
+    for number in range(2):
+        lq, gt = samples[number]
+        assert lq.shape == (3, 16, 16)
+        assert gt.shape == (3, 16 * scale, 16 * scale)
+        assert (lq.dtype, gt.dtype) == (torch.float32, torch.uint8)
+        assert lq.min() >= 0
+        assert lq.max() <= 1
+        assert torch.equal(lq, samples[number][0])
+
+
+def test_an_option_that_a_chain_does_not_have_is_refused():
+    with pytest.raises(ValueError, match=r"^degradation\.options: .*'blurr'"):
+        chain_degrader("bsrgan", 4, {"blurr": 1})
+
+
+# From configurations.
+
+
+def drawn(config, gt):
+    degrader = build_degrader(config)
+    return degrader.degrade(gt, np.random.default_rng(0))[0]
+
+
+def test_the_level_of_the_expert_is_that_of_its_patches():
+    gt = np.full((64, 64, 3), 128, np.uint8)
+    noise = configuration("images", task="color_dn", scale=1, noise=50)
+    assert drawn(noise, gt).std() * 255 == pytest.approx(50, rel=0.05)
+    chosen = configuration("images", task="color_dn", scale=1, noise=50, degradation={"noise": 5})
+    assert drawn(chosen, gt).std() * 255 == pytest.approx(5, rel=0.05)
+
+
+@pytest.mark.parametrize(("options", "quality"), [({}, 10), ({"quality": 90}, 90)])
+def test_the_quality_of_the_expert_is_that_of_its_patches(options, quality):
+    gt = to_gray(noisy_picture(14, 14))
+    config = configuration(
+        "images",
+        task="jpeg_car",
+        scale=1,
+        jpeg=10,
+        data={"patch": 14},
+        degradation={"margin": 0} | options,
+    )
+    assert np.array_equal(drawn(config, gt), jpeg(gt, quality))
+    assert build_degrader(config).margin == 0
+
+
+def test_files_and_bicubic_need_no_degrader():
+    assert build_degrader(configuration("images")) is None
+    assert build_degrader(configuration("images", task="color_dn", scale=1, data={"train_lq": "lq"})) is None
+    assert build_degrader(configuration("images", task="real_sr", degradation={"kind": "bicubic"}, network={})) is None
+
+
+def test_chains_take_their_options_from_the_configuration():
+    with pytest.raises(ValueError, match=r"degradation\.options"):
+        build_degrader(configuration("images", task="real_sr", degradation={"options": {"nonsense": 1}}, network={}))
