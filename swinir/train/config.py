@@ -36,7 +36,8 @@ class DataConfig(_Section):
     """Training and validation images, and how patches are cut from them.
 
     Attributes:
-        train: one folder of ground-truth images, or several, each searched with its subfolders.
+        train: one folder of ground-truth images, or several, each searched with its subfolders; "@scikit-image"
+            stands for the photographs that scikit-image brings along.
         train_lq: as many folders of low-quality partners, of the same relative names or with x{scale} appended;
             without them low-quality images are made as `[degradation]` says.
         patch: side of the low-quality patch, pixels.

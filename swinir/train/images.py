@@ -1,6 +1,7 @@
 """Training images: found, checked and decoded once, before the first step, in memory or in a cache folder."""
 
 import hashlib
+import importlib.resources
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,8 @@ from swinir.degrade.resize import imresize
 from swinir.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
 
 MAX_NAMED = 3  # problems spelled out in one message
+SCIKIT_IMAGE = Path("@scikit-image")  # stands for the photographs that scikit-image brings along without a download
+PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 Wrap = Callable[[Sequence[Any]], Any]
 
 
@@ -45,7 +48,13 @@ class TrainingImage:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none."""
+    """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none.
+
+    The folder `@scikit-image` holds the five color photographs (0.2 to 0.4 megapixels each) that every
+    installation of scikit-image has.
+    """
+    if folder == SCIKIT_IMAGE:
+        return [_root(folder) / name for name in PHOTOGRAPHS]
     if not folder.is_dir():
         raise FileNotFoundError(f"training folder not found: {folder}; pass --set data.train=FOLDER")
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not _hidden(p, folder))
@@ -56,6 +65,11 @@ def find_images(folder: Path) -> list[Path]:
 
 def _hidden(path: Path, folder: Path) -> bool:
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
+def _root(folder: Path) -> Path:
+    """Where a training folder's images lie."""
+    return Path(str(importlib.resources.files("skimage") / "data")) if folder == SCIKIT_IMAGE else folder
 
 
 def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale: int = 1) -> list[Source]:
@@ -73,7 +87,7 @@ def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale
             root = folders_lq[number]
             partners = {p.relative_to(root).with_suffix("").as_posix(): p for p in reversed(find_images(root))}
         for path in find_images(folder):
-            relative = path.relative_to(folder)
+            relative = path.relative_to(_root(folder))
             stem = relative.with_suffix("").as_posix()
             lq = None
             if partners is not None:

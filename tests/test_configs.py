@@ -1,0 +1,391 @@
+"""The recipes in configs/: what names and headers promise, what one starts from, and three small steps of each."""
+
+import functools
+import itertools
+import json
+import math
+import re
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import DATA
+from training import CPU, rows, smooth_picture
+
+from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
+from swinir.degrade.resize import imresize
+from swinir.image import read, write
+from swinir.network import NetworkConfig, SwinIR
+from swinir.train.config import TrainConfig, load_config
+from swinir.train.images import PHOTOGRAPHS, SCIKIT_IMAGE, find_sources
+from swinir.train.networks import build_network
+from swinir.train.optimization import Optimization, learning_rate
+from swinir.train.perceptual import PREFIX, vgg19_features
+from swinir.train.processes import Processes
+from swinir.train.trainer import Trainer
+from swinir.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
+
+FOLDER = Path(__file__).parents[1] / "configs"
+CONFIGS = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.toml"))}
+NAMED = [key for key in CONFIGS if not key.startswith(("debug/", "baselines/"))]  # as the zoo names weights
+RECIPES = [key for key in NAMED if "/tiny" not in key]  # of the released files
+OFFICIAL = json.loads((DATA / "official_configs.json").read_text())
+
+
+@functools.cache
+def loaded(key: str) -> TrainConfig:
+    return load_config(CONFIGS[key])
+
+
+def parts(config: TrainConfig) -> WeightsName:
+    return parse_name(config.name)
+
+
+@functools.cache
+def aliases() -> dict[str, str]:
+    """Names of the zoo to keys: of recipes by the released files' table, of tiny experts by what their aliases are."""
+    tiny = {
+        f"{config.task}_{parts(config).level_text}_{SIZE_WORDS['T']}": key
+        for key, config in ((key, loaded(key)) for key in NAMED if key not in RECIPES)
+    }
+    return tiny | {find(loaded(key).name).alias: key for key in RECIPES}
+
+
+def sibling(key: str) -> str:
+    """The key of the recipe whose weights another one starts from."""
+    weights = loaded(key).init.weights
+    if weights in aliases():
+        return aliases()[weights]
+    return next(other for other in NAMED if loaded(other).name == Path(weights).stem)
+
+
+SIBLINGS = [key for key in CONFIGS if "[init]" in CONFIGS[key].read_text()]
+FINE_TUNED = [key for key in RECIPES if key in SIBLINGS and not key.endswith("_gan")]
+GANS = [key for key in RECIPES if key.endswith("_gan")]
+
+
+def header(key: str) -> dict[str, str]:
+    """The opening comment by label, each on one line; the title under ""."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), CONFIGS[key].read_text().splitlines())
+    fields, label = {"": ""}, ""
+    for line in comment:
+        match = re.match(r"# ([A-Z0-9][A-Za-z0-9 ]{0,9}):\s+(.*)", line)
+        if match:
+            label = match[1]
+            fields[label] = match[2]
+        else:
+            fields[label] = f"{fields[label]} {line[1:].strip()}".strip()
+    return fields
+
+
+# Names.
+
+
+@pytest.mark.parametrize("key", NAMED)
+def test_name_agrees_with_the_settings_and_the_place_of_the_file(key):
+    config, name = loaded(key), parts(loaded(key))
+    folder, stem = key.split("/")
+    level = {"x": config.scale, "noise": config.noise, "jpeg": config.jpeg}[name.kind]
+    assert config.task == name.task == folder
+    assert name.id == next(entry.parts.id for entry in RELEASED if entry.parts.task == config.task)
+    assert (name.level, name.patch, name.window) == (level, config.data.patch, config.network_config().window_size)
+    assert (name.objective == "GAN") == (config.loss.adversarial is not None)
+    first = name.data.lower() if config.task == "classical_sr" else SIZE_WORDS[name.size]
+    assert stem == "_".join(filter(None, (first, name.level_text, name.objective.lower())))
+
+
+def test_every_released_file_has_one_recipe():
+    assert sorted(loaded(key).name for key in RECIPES) == sorted(entry.name for entry in RELEASED)
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_network_is_the_released_one_with_the_stochastic_depth_of_its_constructor(key):
+    config = loaded(key)
+    official = OFFICIAL[config.name.replace("_PSNR", "_GAN")]
+    assert config.network_config() == replace(NetworkConfig.from_dict(official["config"]), drop_path_rate=0.1)
+    assert config.task_row.weights_key == official["params_key"]
+
+
+# Headers.
+
+
+@pytest.mark.parametrize("key", [*RECIPES, "debug/tiny"])
+def test_header_says_what_to_expect_and_how_to_run_this_very_file(key):
+    fields = header(key)
+    assert fields[""]
+    for label in ("Reproduces", "Expect", "Hardware", "Data", "Status"):
+        assert fields[label], label
+    assert fields["Command"] == f"swinir train --config configs/{key}.toml"
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_header_of_a_recipe_gives_numbers_and_their_sources(key):
+    config, fields = loaded(key), header(key)
+    entry = find(config.name)
+    assert entry.file in fields["Reproduces"]
+    assert entry.published in fields["Expect"]
+    assert entry.published or re.search("no (PSNR|number) is published", fields["Expect"], re.I)
+    assert "options/swinir/train_swinir_" in fields["Source"]
+    assert f"{config.schedule.iterations:,} iterations of {config.data.batch} patches" in fields["Schedule"]
+    assert f"{config.data.patch}x{config.data.patch}" in fields["Schedule"]
+    assert "published: " in fields["Hardware"] or "(estimated from " in fields["Hardware"]
+    assert fields["Status"] == "Nobody has run this file to the end yet."
+    accumulate = int(re.search(r"--set accumulate=(\d+)", fields["One GPU"])[1])
+    assert load_config(CONFIGS[key], [f"accumulate={accumulate}"]).accumulate > 1
+    for folder in config.data.train:
+        assert folder.as_posix() in fields["Data"] or "that [data] names" in fields["Data"]
+
+
+@pytest.mark.parametrize("key", [*RECIPES, "debug/tiny"])
+def test_lines_are_short(key):
+    lines = CONFIGS[key].read_text().splitlines()
+    assert max(len(line) for line in lines if not line.startswith("weights = ")) <= 110
+
+
+# Settings.
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_what_decides_the_result_is_written_out(key):
+    values = tomllib.loads(CONFIGS[key].read_text())
+    written = {name: set(values[name]) for name in ("data", "network", "loss", "optimizer", "schedule")}
+    assert "ema" in values
+    assert {"patch", "batch"} <= written["data"]
+    assert {"lr", "betas"} <= written["optimizer"]
+    assert {"iterations", "milestones"} <= written["schedule"]
+    assert "drop_path_rate" in written["network"]
+    assert "name" in written["loss"]
+    if values["loss"]["name"] == "charbonnier":
+        assert "epsilon" in written["loss"]
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_loss_is_the_papers(key):
+    config = loaded(key)
+    assert config.loss.name == ("l1" if config.task.endswith("_sr") else "charbonnier")
+    assert (config.loss.perceptual is None) == (config.loss.adversarial is None)
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_the_last_milestone_is_the_last_iteration(key):
+    schedule = loaded(key).schedule
+    assert list(schedule.milestones) == sorted(set(schedule.milestones))
+    assert schedule.milestones[-1] == schedule.iterations
+    assert learning_rate(schedule, 1.0, schedule.iterations - 1) == 0.5**4
+
+
+@pytest.mark.parametrize("key", RECIPES)
+def test_validation_lies_where_the_test_sets_are_described(key):
+    data = loaded(key).data
+    described = (FOLDER.parent / "testsets" / "README.md").read_text()
+    assert bool(data.holdout) != bool(data.validate_gt)
+    if data.validate_gt:
+        assert f"| {data.validate_gt.parts[1]} |" in described
+    if data.validate_lq:
+        assert data.validate_lq.as_posix() == f"testsets/Set5/LR_bicubic/X{loaded(key).scale}"
+
+
+# Siblings.
+
+
+@pytest.mark.parametrize("key", FINE_TUNED)
+def test_a_fine_tuned_expert_has_half_the_rate_and_half_the_schedule(key):
+    config, first = loaded(key), loaded(sibling(key))
+    assert first.init.weights is None
+    assert config.optimizer.lr == first.optimizer.lr / 2
+    assert config.schedule.milestones == tuple(m // 2 for m in first.schedule.milestones)
+    same = {"data": ("train", "patch", "batch"), "optimizer": ("betas",), "loss": ("name", "epsilon")}
+    for section, names in same.items():
+        for name in names:
+            assert getattr(getattr(config, section), name) == getattr(getattr(first, section), name)
+    assert config.task == first.task
+
+
+@pytest.mark.parametrize("key", GANS)
+def test_a_gan_starts_from_the_network_of_least_error(key):
+    config, first = loaded(key), loaded(sibling(key))
+    assert first.name == config.name.replace("_GAN", "_PSNR")
+    assert config.network_config() == first.network_config()
+    assert (config.data, config.degradation) == (first.data, first.degradation)
+
+
+@pytest.mark.parametrize("key", [*FINE_TUNED, *GANS])
+def test_weights_are_those_of_the_siblings_run_or_its_released_file(key):
+    first = loaded(sibling(key))
+    assert loaded(key).init.weights == f"runs/{first.name}/{first.name}.pth"
+    (alias,) = re.findall(r'^# or the released file: weights = "(.+)"$', CONFIGS[key].read_text(), re.M)
+    assert find(alias).name == first.name
+    assert f"configs/{sibling(key)}.toml" in header(key)["Start"]
+
+
+def test_the_first_of_each_kind_starts_from_nothing():
+    assert {key for key in RECIPES if key not in SIBLINGS} == {
+        "classical_sr/df2k_x2",
+        "classical_sr/div2k_x2",
+        "lightweight_sr/small_x2",
+        "real_sr/medium_x2_psnr",
+        "real_sr/medium_x4_psnr",
+        "real_sr/large_x4_psnr",
+        "gray_dn/medium_noise15",
+        "color_dn/medium_noise15",
+        "jpeg_car/medium_jpeg40",
+        "color_jpeg_car/medium_jpeg40",
+    }
+
+
+def shapes(config: TrainConfig) -> dict[str, torch.Size]:
+    with torch.device("meta"):
+        return {name: p.shape for name, p in SwinIR(config.network_config()).named_parameters()}
+
+
+def differing_and_allowed(key: str) -> tuple[set[str], set[str]]:
+    """Names of layers that do not fit those of the sibling, and of those that are allowed not to."""
+    ours, theirs = shapes(loaded(key)), shapes(loaded(sibling(key)))
+    names = ours.keys() | theirs.keys()
+    allowed = loaded(key).init.allow_mismatch
+    return {n for n in names if ours.get(n) != theirs.get(n)}, {n for n in names if n.startswith(allowed)}
+
+
+@pytest.mark.parametrize("key", [*FINE_TUNED, *GANS])
+def test_the_layers_allowed_to_differ_are_exactly_those_that_do(key):
+    differing, allowed = differing_and_allowed(key)
+    assert differing == allowed
+    assert all(any(name.startswith(beginning) for name in differing) for beginning in loaded(key).init.allow_mismatch)
+
+
+@pytest.mark.parametrize("key", [key for key in SIBLINGS if key not in RECIPES])
+def test_the_layers_that_differ_from_a_tiny_sibling_are_allowed_to_and_no_others_named(key):
+    differing, allowed = differing_and_allowed(key)
+    assert differing <= allowed
+    assert all(any(name.startswith(beginning) for name in differing) for beginning in loaded(key).init.allow_mismatch)
+
+
+# Steps.
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Small images to train on, pairs to validate on at every scale, and VGG19's shapes with random numbers."""
+    root = tmp_path_factory.mktemp("configs")
+    for name in ("train", "gt", "X2", "X3", "X4", "X8"):
+        (root / name).mkdir()
+    for i in range(3):
+        write(root / "train" / f"{i}.png", smooth_picture(136 + 4 * i, 144, i))
+    gt = smooth_picture(48, 48, 9)
+    write(root / "gt" / "a.png", gt)
+    for scale in (2, 3, 4, 8):
+        write(root / f"X{scale}" / f"ax{scale}.png", imresize(gt, 1 / scale))
+    vgg = {
+        PREFIX + name: torch.randn(t.shape) / t[0].numel() ** 0.5 for name, t in vgg19_features().state_dict().items()
+    }
+    torch.save(vgg, root / "vgg19.pth")
+    return root
+
+
+SMALL = {
+    "swinir": {"embed_dim": 8, "depths": [2], "num_heads": [2], "num_feat": 8},
+    "rcan": {"n_resgroups": 1, "n_resblocks": 1, "n_feats": 8, "reduction": 4},
+}
+
+
+def small(key: str, folders: Path, **more: object) -> TrainConfig:
+    """A recipe with a small network and short training; window, reconstruction, degradation and losses stay."""
+    config = loaded(key)
+    values = {f"network.{name}": value for name, value in SMALL[config.network_name].items()} | {
+        "data.patch": 2 * config.network_config().window_size,
+        "data.batch": 1,
+        "data.train": folders / "train",
+        "data.cache": folders / "cache",
+        "schedule.iterations": 3,
+        "compile": False,
+        "save_every": 3,
+        "log_every": 1,
+        "validate_every": 3,
+    }
+    if config.data.validate_gt:
+        values["data.validate_gt"] = folders / "gt"
+    else:
+        values["data.holdout"] = 1
+    if config.data.validate_lq:
+        values["data.validate_lq"] = folders / f"X{config.scale}"
+    if config.loss.perceptual:
+        values["loss.perceptual.weights"] = folders / "vgg19.pth"
+    if config.loss.adversarial:
+        values["loss.adversarial.num_feat"] = 4
+    return load_config(CONFIGS[key], [f"{name}={_toml(value)}" for name, value in (values | more).items()])
+
+
+def _toml(value: object) -> str:
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+@pytest.mark.parametrize("key", CONFIGS)
+def test_three_small_steps(key, folders, tmp_path):
+    if loaded(key).network_name == "rcan":
+        pytest.importorskip("spandrel", reason="RCAN is in the extra `baselines`")
+    start = {}
+    if key in SIBLINGS:
+        first = small(sibling(key), folders)
+        start = {"init.weights": tmp_path / "first.pth"}
+        network = build_network(first)
+        entry = first.task_row.weights_key
+        write_checkpoint(tmp_path / "first.pth", network.state_dict(), network.config, key=entry, task=first.task)
+    config = small(key, folders, **start)
+    trainer = Trainer(config, tmp_path / "run", processes=Processes(CPU))
+    fresh = trainer.init.get("fresh", [])
+    assert all(name.startswith(config.init.allow_mismatch) for name in fresh)
+    assert trainer.fit()
+    assert trainer.step == 3
+    losses = [row["loss"] for row in rows(tmp_path / "run") if "loss" in row]
+    assert len(losses) == 3
+    assert all(map(math.isfinite, losses))
+    assert any("psnr" in row and math.isfinite(row["psnr"]) for row in rows(tmp_path / "run"))
+    if config.network_name == "swinir":
+        assert load_model(trainer.weights_path, device="cpu").config == config.network_config()
+        checkpoint = read_checkpoint(trainer.weights_path)
+        assert (checkpoint.task, checkpoint.step, checkpoint.key) == (config.task, 3, config.task_row.weights_key)
+    assert trainer.weights_path.is_file()
+    assert trainer.states.paths()
+
+
+def architectures() -> list[str]:
+    """A recipe for each distinct network, one without a discriminator."""
+    found: dict[NetworkConfig, str] = {}
+    for key in (key for key in RECIPES if key not in GANS):
+        found.setdefault(replace(loaded(key).network_config(), img_size=1), key)
+    return list(found.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", architectures())
+def test_one_step_of_every_network_at_its_full_size(key):
+    side = 2 * loaded(key).network_config().window_size
+    config = load_config(CONFIGS[key], [f"data.patch={side}", "data.batch=1"])
+    optimization = Optimization(build_network(config), config, Processes(CPU))
+    generator = torch.Generator().manual_seed(0)
+    channels = config.network_config().in_chans
+    lq, gt = (torch.rand(1, channels, n, n, generator=generator) for n in (side, side * config.scale))
+    result = optimization.step([(lq, gt)], 0)
+    assert math.isfinite(result.loss)
+    assert result.grad_norm > 0
+
+
+# Images that every installation has.
+
+
+def test_photographs_of_scikit_image_stand_for_a_folder():
+    sources = find_sources([SCIKIT_IMAGE])
+    assert [source.name for source in sources] == list(PHOTOGRAPHS) == sorted(PHOTOGRAPHS)
+    for source in sources:
+        image = read(source.gt)
+        assert image.shape[2] == 3
+        assert min(image.shape[:2]) >= 300
+        assert np.ptp(image.astype(int), axis=2).max() > 0
+
+
+def test_photographs_of_scikit_image_go_with_other_folders(folders):
+    sources = find_sources([folders / "train", SCIKIT_IMAGE])
+    assert [source.name for source in sources][2:5] == ["0/2.png", "1/astronaut.png", "1/chelsea.png"]
