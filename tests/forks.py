@@ -105,7 +105,7 @@ def commands() -> Iterator[Callable[[Command], list[int]]]:
 
 
 if __name__ == "__main__":
-    import swinir.cli.main  # noqa: F401 - before torch
+    import swinir.cli.main
     import swinir.train.trainer  # noqa: F401 - loaded once, here
 
     import torch  # isort: skip

@@ -9,6 +9,7 @@ import torch
 
 from swinir.image import write
 from swinir.train.config import TrainConfig
+from swinir.train.processes import Processes
 from swinir.train.trainer import Trainer
 
 CPU = torch.device("cpu")
@@ -53,9 +54,14 @@ def configuration(images: Path | str, **options) -> TrainConfig:
     return TrainConfig.model_validate(values | {"data": data, "schedule": schedule} | options)
 
 
+def cpu_trainer(config: TrainConfig, run: Path, **options) -> Trainer:
+    """A trainer in one process on the CPU, where two runs are equal to the last bit."""
+    return Trainer(config, run, processes=Processes(CPU), **options)
+
+
 def train(config: TrainConfig, run: Path) -> Trainer:
-    """A run to the end, on the CPU."""
-    trainer = Trainer(config, run)
+    """A run to the end."""
+    trainer = cpu_trainer(config, run)
     assert trainer.fit()
     return trainer
 

@@ -1,0 +1,424 @@
+"""Runs: what they leave, and that one which was interrupted ends as one that was not."""
+
+import logging
+import math
+import random
+import re
+
+import numpy as np
+import pytest
+import torch
+from training import (
+    CPU,
+    SMALL,
+    assert_same_ending,
+    configuration,
+    cpu_trainer,
+    difference,
+    last_state,
+    rows,
+    same,
+    timeless,
+    train,
+)
+
+from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
+from swinir.train.config import TrainConfig
+from swinir.train.optimization import NotFiniteError
+from swinir.train.processes import Processes
+from swinir.train.trainer import Trainer
+
+DROPPING = {"network": SMALL | {"drop_path_rate": 0.2}}
+
+
+def stopped(config, run, at):
+    """A run that was asked to stop at a step."""
+    trainer = cpu_trainer(config, run)
+    assert not trainer.fit(stop=lambda: trainer.step == at)
+    return trainer
+
+
+def gone_on(config, run, path=None):
+    """A run that goes on, from its newest state or a given one, to its end."""
+    trainer = cpu_trainer(config, run)
+    assert trainer.resume(path)
+    assert trainer.fit()
+    return trainer
+
+
+def state_of(run, step):
+    (path,) = (run / "states").glob(f"step-{step:08d}-*.pt")
+    return path
+
+
+def steps_of(folder):
+    return sorted(int(path.name.split("-")[1]) for path in folder.glob("step-*.pt"))
+
+
+# What a run leaves.
+
+
+def test_the_loss_falls(images, tmp_path):
+    train(configuration(images, schedule={"iterations": 60}, log_every=10, validate_every=60), tmp_path / "run")
+    losses = [row["loss"] for row in rows(tmp_path / "run") if "loss" in row]
+    assert len(losses) == 6
+    assert losses[-1] < 0.7 * losses[0]
+
+
+def test_the_weights_written_are_the_averaged_ones(images, tmp_path):
+    trainer = train(configuration(images), tmp_path / "run")
+    model, averaged = load_model(tmp_path / "run" / "small.pth", device="cpu"), trainer.averaged()
+    assert model.config == averaged.config
+    assert not averaged.training
+    assert trainer.network.training
+    ours, theirs = (dict(network.named_parameters()) for network in (model, averaged))
+    assert ours.keys() == theirs.keys()
+    for name, parameter in trainer.network.named_parameters():
+        assert torch.equal(ours[name], theirs[name])
+        assert torch.equal(ours[name], trainer.optimization.ema.averages[name])
+        assert not torch.equal(ours[name], parameter)
+    checkpoint = read_checkpoint(tmp_path / "run" / "small.pth")
+    assert (checkpoint.task, checkpoint.step, checkpoint.key) == ("lightweight_sr", 12, "params")
+
+
+def test_rows_say_step_loss_rate_and_speed_and_now_and_then_validation(images, tmp_path):
+    told = []
+    trainer = cpu_trainer(configuration(images, schedule={"milestones": [8]}), tmp_path / "run", log=told.append)
+    trainer.fit()
+    assert rows(tmp_path / "run") == told
+    assert [(row["step"], "loss" in row) for row in told] == [(4, True), (6, False), (8, True), (12, True), (12, False)]
+    assert [row["lr"] for row in told if "lr" in row] == [2e-3, 2e-3, 1e-3]
+    assert all(row["images_per_second"] > 0 for row in told if "loss" in row)
+    assert all(0 <= row["waiting_for_data"] <= 1 for row in told if "loss" in row)
+    assert told[-1] == {"step": 12} | trainer.validate()
+
+
+def test_the_best_weights_are_kept_beside_the_last(images, tmp_path, monkeypatch):
+    scores = iter([{"psnr_y": 30.0}, {"psnr_y": 32.0}, {"psnr_y": 31.0}, {"psnr_y": 32.0}])
+    monkeypatch.setattr(Trainer, "validate", lambda trainer: next(scores))
+    trainer = train(configuration(images, validate_every=3, keep=1), tmp_path / "run")
+    assert trainer.best == 32
+    assert read_checkpoint(tmp_path / "run" / "small_best.pth").step == 6
+    assert [path.name.split("-")[:2] for path in (trainer.states.best(),)] == [["best", "00000006"]]
+    assert steps_of(tmp_path / "run" / "states") == [12]
+
+
+def test_states_are_saved_as_often_as_wanted_and_the_last_few_kept(images, tmp_path):
+    train(configuration(images, save_every=2, keep=4, data={"holdout": 0}), tmp_path / "run")
+    assert steps_of(tmp_path / "run" / "states") == [6, 8, 10, 12]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"task": "color_dn", "scale": 1, "noise": 25},
+        {"task": "gray_dn", "scale": 1, "noise": 50},
+        {"task": "color_jpeg_car", "scale": 1, "jpeg": 10, "data": {"patch": 14}},
+        {"task": "jpeg_car", "scale": 1, "jpeg": 40, "data": {"patch": 14}},
+        {"task": "classical_sr", "scale": 3},
+        {"task": "real_sr", "network": SMALL | {"num_feat": 8}, "loss": {"adversarial": {"num_feat": 4}}},
+    ],
+    ids=lambda options: options["task"],
+)
+def test_every_task_trains_goes_on_and_loads(images, tmp_path, options):
+    options = {"network": SMALL | {"num_feat": 8}} | options
+    config = configuration(images, schedule={"iterations": 4}, validate_every=2, log_every=1, **options)
+    train(config, tmp_path / "whole")
+    stopped(config, tmp_path / "parts", 1)
+    gone_on(config, tmp_path / "parts")
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+    found = rows(tmp_path / "whole")
+    assert all(math.isfinite(row["loss"]) for row in found if "loss" in row)
+    assert [row["step"] for row in found if "psnr" in row] == [2, 4]
+    checkpoint = read_checkpoint(tmp_path / "whole" / "small.pth")
+    assert (checkpoint.task, checkpoint.key) == (options["task"], config.task_row.weights_key)
+    load_model(tmp_path / "whole" / "small.pth", device="cpu")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"precision": "bf16"}, {"precision": "fp16"}, {"precision": "fp64"}, {"channels_last": True}, {"accumulate": 2}],
+    ids=lambda options: str(*options.values()),
+)
+def test_every_way_of_computing_learns_and_its_weights_load(images, tmp_path, options):
+    config = configuration(images, schedule={"iterations": 30}, log_every=10, data={"holdout": 0}, **options)
+    train(config, tmp_path / "run")
+    losses = [row["loss"] for row in rows(tmp_path / "run")]
+    assert losses[-1] < losses[0]
+    model = load_model(tmp_path / "run" / "small.pth", device="cpu")
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+def test_workers_draw_the_same_batches(images, tmp_path):
+    for workers in (0, 2):
+        train(configuration(images, data={"workers": workers}), tmp_path / str(workers))
+    assert timeless(tmp_path / "0") == timeless(tmp_path / "2")
+    assert same(last_state(tmp_path / "0")["optimization"], last_state(tmp_path / "2")["optimization"])
+
+
+def test_the_seed_decides_the_run(images, tmp_path):
+    losses = []
+    for i, seed in enumerate((3, 3, 4)):
+        torch.manual_seed(i)
+        train(configuration(images, seed=seed, **DROPPING), tmp_path / str(i))
+        losses.append([row["loss"] for row in rows(tmp_path / str(i)) if "loss" in row])
+    assert losses[0] == losses[1] != losses[2]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_leaves_every_global_generator_where_it_was(images, tmp_path, workers):
+    def states():
+        return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
+
+    before = states()
+    adversarial = {"adversarial": {"num_feat": 4}}
+    trainer = train(configuration(images, data={"workers": workers}, loss=adversarial, **DROPPING), tmp_path / "run")
+    trainer.resume()
+    assert states() == before
+
+
+def test_a_batch_that_processes_and_parts_do_not_divide_is_refused(images, tmp_path):
+    config = configuration(images, data={"batch": 6}, accumulate=2)
+    with pytest.raises(ValueError, match="must be a multiple of accumulate times processes, got 6 for 2 times 2"):
+        Trainer(config, tmp_path / "run", processes=Processes(CPU, 0, 2))
+    assert not (tmp_path / "run").exists()
+
+
+def test_images_that_cannot_be_trained_on_are_refused_before_anything_is_written(images, tmp_path):
+    (images / "a.png").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"a\.png: the file is empty"):
+        cpu_trainer(configuration(images), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# Going on.
+
+
+@pytest.mark.parametrize("at", [0, 1, 5, 6, 11])
+def test_a_run_that_was_stopped_ends_with_the_same_weights(images, tmp_path, at):
+    config = configuration(images, schedule={"warmup": 3, "kind": "cosine"}, **DROPPING)
+    train(config, tmp_path / "whole")
+    first = stopped(config, tmp_path / "parts", at)
+    assert not first.weights_path.exists()
+    second = cpu_trainer(config, tmp_path / "parts")
+    second.resume()
+    assert second.step == at
+    assert second.fit()
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_run_that_is_stopped_at_every_step_ends_with_the_same_weights(images, tmp_path):
+    config = configuration(images, precision="fp16", accumulate=2, **DROPPING)
+    train(config, tmp_path / "whole")
+    finished = False
+    for step in range(1, 14):
+        trainer = cpu_trainer(config, tmp_path / "parts")
+        assert bool(trainer.resume()) == (step > 1)
+        finished = trainer.fit(stop=lambda trainer=trainer, step=step: trainer.step == step)
+    assert finished
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_finished_run_may_be_made_longer(images, tmp_path):
+    train(configuration(images, schedule={"iterations": 16}), tmp_path / "whole")
+    train(configuration(images), tmp_path / "parts")
+    gone_on(configuration(images, schedule={"iterations": 16}), tmp_path / "parts")
+    assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
+    states = [last_state(tmp_path / name)["optimization"] for name in ("parts", "whole")]
+    assert same(*states)
+
+
+def test_another_size_of_batch_goes_on_with_samples_that_were_not_drawn_yet(images, tmp_path):
+    stopped(configuration(images), tmp_path / "run", 5)
+    trainer = cpu_trainer(configuration(images, data={"batch": 4}), tmp_path / "run")
+    trainer.resume()
+    assert trainer.drawn == 10
+    trainer.fit()
+    assert trainer.drawn == 10 + 7 * 4
+
+
+def test_without_a_state_there_is_nothing_to_go_on_from(images, tmp_path):
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    assert trainer.resume() is None
+    assert trainer.step == 0
+
+
+def test_starting_again_forgets_rows_of_steps_that_are_done_again(images, tmp_path):
+    train(configuration(images), tmp_path / "run")
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 99, "lo')
+    train(configuration(images), tmp_path / "run")
+    assert [row["step"] for row in rows(tmp_path / "run")] == [4, 6, 8, 12, 12]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
+def test_a_damaged_newest_state_is_passed_over_aloud_and_nothing_is_lost_but_time(images, tmp_path, damage, caplog):
+    config = configuration(images, save_every=3, **DROPPING)
+    train(config, tmp_path / "whole")
+    stopped(config, tmp_path / "parts", 10)
+    path = state_of(tmp_path / "parts", 10)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes({"cut": data[:-1000], "flipped": data, "empty": b""}[damage])
+    trainer = cpu_trainer(config, tmp_path / "parts")
+    with caplog.at_level(logging.WARNING):
+        assert trainer.resume() == state_of(tmp_path / "parts", 9)
+    (message,) = caplog.messages
+    assert re.search(r"step-00000010-.*going on from step-00000009", message)
+    trainer.fit()
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_an_older_state_is_gone_back_to_and_the_later_ones_are_abandoned(images, tmp_path):
+    config = configuration(images, save_every=3, **DROPPING)
+    train(config, tmp_path / "whole")
+    train(config, tmp_path / "parts")
+    trainer = cpu_trainer(config, tmp_path / "parts")
+    trainer.resume(state_of(tmp_path / "parts", 6))
+    assert not trainer.fit(stop=lambda: True)
+    assert steps_of(tmp_path / "parts" / "states") == [6]
+    assert steps_of(tmp_path / "parts" / "states" / "abandoned") == [9, 12]
+    gone_on(config, tmp_path / "parts")
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_state_of_another_folder_is_this_runs_newest_from_the_start(images, tmp_path):
+    config = configuration(images, save_every=3)
+    train(config, tmp_path / "whole")
+    stopped(config, tmp_path / "parts", 4)
+    trainer = cpu_trainer(config, tmp_path / "parts")
+    trainer.resume(state_of(tmp_path / "whole", 9))
+    assert not trainer.fit(stop=lambda: True)
+    assert steps_of(tmp_path / "parts" / "states") == [3, 4, 9]
+    gone_on(config, tmp_path / "parts")
+    ours, theirs = (last_state(tmp_path / name)["optimization"] for name in ("parts", "whole"))
+    assert same(ours, theirs)
+
+
+def test_options_of_the_optimizer_may_change_between_two_halves(images, tmp_path):
+    stopped(configuration(images), tmp_path / "run", 5)
+    trainer = gone_on(configuration(images, optimizer={"lr": 1e-3, "weight_decay": 0.1}), tmp_path / "run")
+    (group,) = trainer.optimization.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"]) == (1e-3, 0.1)
+
+
+# States that are none.
+
+
+def refusal(trainer, path=None):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011, the callers look at the message
+        trainer.resume(path)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."], ids=repr)
+def test_a_state_that_is_none_is_refused(images, tmp_path, content):
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    for name in ("state.pt", f"step-00000004-{'0' * 16}.pt"):
+        (tmp_path / name).write_bytes(content)
+        assert refusal(trainer, tmp_path / name).startswith(str(tmp_path / name))
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        trainer.resume(tmp_path / f"nowhere/step-00000004-{'0' * 16}.pt")
+
+
+def test_a_file_of_weights_is_no_training_state(images, tmp_path):
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    write_checkpoint(tmp_path / "x.pth", trainer.network.state_dict(), trainer.network.config)
+    assert "is not named as a state" in refusal(trainer, tmp_path / "x.pth")
+
+
+def test_a_state_that_lacks_something_is_refused(images, tmp_path):
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    for number, name in enumerate(trainer.state()):
+        content = {key: value for key, value in trainer.state().items() if key != name}
+        path = trainer.states.save(content, number)
+        assert "not a training state of this version; start again with --fresh" in refusal(trainer, path)
+
+
+def test_nothing_but_damaged_states_is_refused(images, tmp_path):
+    stopped(configuration(images), tmp_path / "run", 5)
+    state_of(tmp_path / "run", 5).write_bytes(b"")
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    assert "none of its states can be read" in refusal(trainer)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"network": SMALL | {"embed_dim": 8}}, "belongs to another network"),
+        ({"scale": 3}, "belongs to another network"),
+        ({"seed": 4}, "the state has seed 3, the configuration 4"),
+        ({"loss": {"adversarial": {"num_feat": 4}}}, "differ in loss.adversarial"),
+    ],
+)
+def test_the_state_of_another_run_is_refused_and_changes_nothing(images, tmp_path, options, message):
+    stopped(configuration(images), tmp_path / "run", 5)
+    other = cpu_trainer(configuration(images, **options), tmp_path / "run")
+    fresh = cpu_trainer(configuration(images, **options), tmp_path / "fresh")
+    found = refusal(other)
+    assert f"{message}; choose another --run folder, or --fresh" in found
+    assert str(state_of(tmp_path / "run", 5)) in found
+    assert (other.step, other.drawn, other.best) == (0, 0, None)
+    assert difference(other.network, fresh.network) == 0
+
+
+# What is not finite.
+
+
+class Spoiled:
+    """Samples of which one has a bad pixel."""
+
+    def __init__(self, samples, number, value):
+        self.samples, self.number, self.value = samples, number, value
+
+    def __getitem__(self, number):
+        lq, gt = (tensor.float() / 255 for tensor in self.samples[number])
+        if number == self.number:
+            lq[0, 3, 4] = self.value
+        return lq, gt
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_batch_that_is_not_finite_is_kept_and_the_run_can_go_on_before_it(images, tmp_path, value):
+    config = configuration(images, save_every=5, log_every=5)
+    trainer = cpu_trainer(config, tmp_path / "run")
+    trainer.samples = Spoiled(trainer.samples, 15, value)  # the second of step 7
+    with pytest.raises(NotFiniteError, match=r"^step 7: not finite: loss nan; .*; the batch is in ") as caught:
+        trainer.fit()
+    path = tmp_path / "run" / "not_finite_step00000007_process0.pt"
+    assert str(caught.value).endswith(str(path))
+    content = torch.load(path, weights_only=True)
+    assert (content["step"], content["drawn"]) == (7, 14)
+    (part,) = content["parts"]
+    assert part["lq"].shape == (2, 3, 16, 16)
+    assert part["gt"].shape == (2, 3, 32, 32)
+    assert not torch.isfinite(part["lq"][1, 0, 3, 4])
+    assert torch.isfinite(part["lq"][0]).all()
+    assert steps_of(tmp_path / "run" / "states") == [5, 6]
+    assert trainer.step == 7
+    gone_on(config, tmp_path / "run")
+    train(config, tmp_path / "whole")
+    assert_same_ending(tmp_path / "run", tmp_path / "whole")
+
+
+def test_rows_stay_json_when_a_step_of_half_precision_overflows(images, tmp_path):
+    trainer = cpu_trainer(configuration(images, precision="fp16", log_every=1), tmp_path / "run")
+    hook = trainer.optimization.parameters[0].register_hook(lambda grad: grad * math.inf)
+    trainer.fit(stop=lambda: trainer.step == 1)
+    hook.remove()
+    trainer.fit(stop=lambda: trainer.step == 2)
+    assert "Infinity" not in (tmp_path / "run" / "metrics.jsonl").read_text()
+    norms = [row["grad_norm"] for row in rows(tmp_path / "run")]
+    assert norms[0] is None
+    assert norms[1] > 0
+
+
+# What a run says of itself.
+
+
+def test_the_configuration_in_the_folder_is_the_whole_one(images, tmp_path):
+    config = configuration(images)
+    train(config, tmp_path / "run")
+    assert TrainConfig.model_validate_json((tmp_path / "run" / "config.json").read_text()) == config
