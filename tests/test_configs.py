@@ -133,6 +133,7 @@ def test_header_of_a_recipe_gives_numbers_and_their_sources(key):
     assert f"{config.data.patch}x{config.data.patch}" in fields["Schedule"]
     assert "published: " in fields["Hardware"] or "(estimated from " in fields["Hardware"]
     assert fields["Status"] == "Nobody has run this file to the end yet."
+    assert fields["8 GPUs"] == "the same after torchrun --nproc-per-node 8 -m --"
     accumulate = int(re.search(r"--set accumulate=(\d+)", fields["One GPU"])[1])
     assert load_config(CONFIGS[key], [f"accumulate={accumulate}"]).accumulate > 1
     for folder in config.data.train:
