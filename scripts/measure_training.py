@@ -190,7 +190,7 @@ def measure(
     typer.echo(f"{found['cpu']}, {found['device']}, {found['threads']} threads, torch {found['torch']}")
     for name, value in found.items():
         if isinstance(value, dict) and "median" in value:
-            typer.echo(f"{name:30} {value['median']:10.2f}   ({value['low']:.2f} to {value['high']:.2f})")
+            typer.echo(f"{name:30} {value['median']:10.3f}   ({value['low']:.3f} to {value['high']:.3f})")
         elif name.endswith("_mb"):
             typer.echo(f"{name:30} {value or 'unknown':>10}")
 
