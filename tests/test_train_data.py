@@ -83,6 +83,13 @@ def test_images_are_drawn_in_proportion_to_their_pixels():
     assert counts[2] / 2000 == pytest.approx(0.8, abs=0.04)
 
 
+def test_images_may_be_drawn_equally_often_whatever_their_size():
+    samples = TrainingSamples([coordinates(10, 10, 1), coordinates(20, 20, 1)], patch=4, scale=1, seed=0, draw="images")
+    sizes = Counter(lq[..., :2].max() >= 10 for lq, _ in patches(samples, 2000))
+    # Of the large image, 17 * 17 places less the 7 * 7 that lie within its first 10 rows and columns are told apart.
+    assert sizes[True] / 2000 == pytest.approx(0.5 * (1 - 49 / 289), abs=0.04)
+
+
 def test_a_patch_as_large_as_the_image_is_the_image():
     samples = TrainingSamples([coordinates(8, 8, 2)], patch=8, scale=2, seed=0)
     assert {tuple(lq[..., :2].min(axis=(0, 1))) for lq, _ in patches(samples, 10)} == {(0, 0)}

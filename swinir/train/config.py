@@ -40,6 +40,8 @@ class DataConfig(_Section):
             stands for the photographs that scikit-image brings along.
         train_lq: as many folders of low-quality partners, of the same relative names or with x{scale} appended;
             without them low-quality images are made as `[degradation]` says.
+        draw: whether large images are met more often ("pixels": every place is as likely as any other) or all
+            equally often ("images").
         patch: side of the low-quality patch, pixels.
         batch: patches of one optimizer step, over all processes and accumulated parts.
         holdout: training images kept for validation instead, evenly spaced in the sorted list.
@@ -51,6 +53,7 @@ class DataConfig(_Section):
 
     train: Folders
     train_lq: Folders = ()
+    draw: Literal["pixels", "images"] = "pixels"
     patch: Positive = 64
     batch: Positive = 32
     holdout: NotNegative = 0

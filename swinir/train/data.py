@@ -6,7 +6,7 @@ samples were drawn; any number of processes and workers draw the same samples; a
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -99,16 +99,26 @@ def build_degrader(config: TrainConfig) -> Degrader | None:
 class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
     """Low-quality (C, patch, patch) and ground-truth (C, patch*scale, patch*scale) patches by sample number.
 
-    Patches are drawn uniformly over all places of all images, so large images are met more often, and turned
-    in one of eight ways. Values are uint8, or float32 in units of 1.
+    Patches are drawn from all places of an image alike and turned in one of eight ways. Values are uint8, or
+    float32 in units of 1.
+
+    Args:
+        draw: "pixels" meets large images more often, in proportion to their pixels, "images" all equally often.
     """
 
     def __init__(
-        self, images: Sequence[TrainingImage], *, patch: int, scale: int, seed: int, degrader: Degrader | None = None
+        self,
+        images: Sequence[TrainingImage],
+        *,
+        patch: int,
+        scale: int,
+        seed: int,
+        degrader: Degrader | None = None,
+        draw: Literal["pixels", "images"] = "pixels",
     ) -> None:
         self.images, self.patch, self.scale, self.seed, self.degrader = images, patch, scale, seed, degrader
-        areas = np.array([image.height * image.width for image in images], dtype=np.float64)
-        self._cumulative = np.cumsum(areas) / areas.sum()
+        shares = [image.height * image.width if draw == "pixels" else 1 for image in images]
+        self._cumulative = np.cumsum(shares, dtype=np.float64) / sum(shares)
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng((self.seed, number))

@@ -100,7 +100,7 @@ class Trainer:
                 )
             self.processes.wait()
         self.samples = TrainingSamples(
-            images, patch=data.patch, scale=config.scale, seed=config.seed, degrader=degrader
+            images, patch=data.patch, scale=config.scale, seed=config.seed, degrader=degrader, draw=data.draw
         )
         self.data_facts = {
             "images": len(images),
