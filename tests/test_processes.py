@@ -1,0 +1,224 @@
+"""Several processes act as one; a run that is killed at any moment ends as one that was not.
+
+Most of these processes are forks with the environment that torchrun gives (see `forks.py`); torchrun itself is slow.
+"""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from forks import Command, commands
+from training import CPU, SMALL, assert_same_ending, configuration, last_state, same, timeless
+
+from swinir.train.processes import Processes, start_processes
+
+ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+
+
+@pytest.fixture(scope="module")
+def run_command():
+    with commands() as run:
+        yield run
+
+
+@pytest.fixture
+def toml(images, tmp_path):
+    """A function that writes a configuration, and gives the words of the command that trains it in a folder."""
+
+    def words(run, **options):
+        config = configuration(images, **options).model_dump(mode="json", exclude_none=True)
+        path = tmp_path / f"{run}.toml"
+        path.write_text(_toml(config))
+        return ["train", "--config", str(path), "--run", str(tmp_path / run), "--device", "cpu"]
+
+    return words
+
+
+def _toml(values):
+    """Nested plain values as dotted TOML keys."""
+
+    def lines(values, prefix=""):
+        for key, value in values.items():
+            if isinstance(value, dict):
+                yield from lines(value, f"{prefix}{key}.")
+            else:
+                yield f"{prefix}{key} = {json.dumps(value)}"
+
+    return "\n".join(lines(values)) + "\n"
+
+
+def weights(run):
+    return last_state(run)["optimization"]["network"]
+
+
+def largest_difference(run, other):
+    """Between the weights of two runs."""
+    ours, theirs = weights(run), weights(other)
+    return max((ours[name].double() - theirs[name].double()).abs().max().item() for name in ours)
+
+
+# Alone.
+
+
+def test_one_process_is_itself_and_its_own_mean():
+    with start_processes("cpu") as alone:
+        assert (alone.rank, alone.count, alone.device) == (0, 1, CPU)
+        assert alone.mean([1.0, 2.0]) == [1.0, 2.0]
+        assert alone.gather(["a", "b"]) == ["a", "b"]
+        assert alone.share("a") == "a"
+        alone.wait()
+
+
+def test_one_process_keeps_its_gradients():
+    parameter = torch.nn.Parameter(torch.ones(2))
+    parameter.grad = torch.tensor([1.0, 2.0])
+    Processes(CPU).average_gradients([parameter])
+    assert parameter.grad.tolist() == [1.0, 2.0]
+
+
+# Two as one.
+
+STEPS = {"schedule": {"iterations": 20}, "data": {"batch": 4}, "network": SMALL | {"drop_path_rate": 0.1}}
+
+
+@pytest.mark.parametrize(("precision", "within"), [("fp64", 1e-12), ("fp32", 1e-6)])
+def test_two_processes_end_with_the_weights_of_one(run_command, toml, tmp_path, precision, within):
+    for name, processes in (("two", 2), ("one", 1)):
+        words = toml(name, precision=precision, optimizer={"lr": 2e-4}, **STEPS)
+        assert set(run_command(Command(words, str(tmp_path / f"{name}.txt"), processes=processes))) == {0}
+    two, one = tmp_path / "two", tmp_path / "one"
+    assert largest_difference(two, one) < within
+    for ours, theirs in zip(timeless(two), timeless(one), strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert json.loads((two / "run.json").read_text())["processes"] == 2
+    printed = (tmp_path / "two.txt").read_text()
+    assert printed.count("step 20/20") == 1  # one process alone prints
+    assert printed.count("SHA-256") == 1
+
+
+def test_two_processes_are_to_the_last_bit_one_that_runs_its_batch_in_two_parts(run_command, toml, tmp_path):
+    for name, processes, accumulate in (("two", 2, 1), ("one", 1, 2)):
+        words = toml(name, accumulate=accumulate, precision="bf16", **STEPS)
+        assert set(run_command(Command(words, str(tmp_path / f"{name}.txt"), processes=processes))) == {0}
+    ours, theirs = (last_state(tmp_path / name)["optimization"] for name in ("two", "one"))
+    assert same(ours, theirs)
+    losses = [[row["loss"] for row in timeless(tmp_path / name) if "loss" in row] for name in ("two", "one")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+def test_two_processes_stop_together_and_go_on_together(run_command, toml, tmp_path):
+    options = STEPS | {"schedule": {"iterations": 40}, "log_every": 1}
+    assert run_command(Command(toml("whole", **options), str(tmp_path / "whole.txt"), processes=2)) == [0, 0]
+    words, output = toml("parts", **options), str(tmp_path / "parts.txt")
+    metrics = str(tmp_path / "parts" / "metrics.jsonl")
+    stop = Command(words, output, processes=2, kill=signal.SIGTERM, rows=3, metrics=metrics)
+    assert run_command(stop) == [143, 143]
+    assert run_command(Command(words, output, processes=2)) == [0, 0]
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+    assert Path(output).read_text().count("going on at step") == 1
+
+
+def test_what_is_wrong_with_the_data_ends_all_processes(run_command, toml, images, tmp_path):
+    words = toml("run", **STEPS)
+    (images / "a.png").write_bytes(b"")
+    assert run_command(Command(words, str(tmp_path / "run.txt"), processes=2)) == [2, 2]
+
+
+# Ended from outside.
+
+LONG = {"schedule": {"iterations": 32}, "log_every": 2, "save_every": 4, "network": SMALL | {"drop_path_rate": 0.2}}
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_asked_to_leave_saves_its_state_and_goes_on_by_the_same_command(
+    run_command, toml, tmp_path, kind, code
+):
+    assert run_command(Command(toml("whole", **LONG), str(tmp_path / "whole.txt"))) == [0]
+    words, output, metrics = toml("parts", **LONG), tmp_path / "parts.txt", str(tmp_path / "parts" / "metrics.jsonl")
+    for line in (2, 6):
+        stop = Command(words, str(output), kill=kind, rows=line, seconds=0.02, metrics=metrics)
+        assert run_command(stop) == [code]
+        (step,) = re.findall(r"stopped at step (\d+); the same command goes on", output.read_text())[-1:]
+        assert max((tmp_path / "parts" / "states").glob("step-*")).name.startswith(f"step-{int(step):08d}")
+    assert run_command(Command(words, str(output))) == [0]
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+    assert "Traceback" not in output.read_text()
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_at_any_moments_ends_as_if_it_had_not_been(run_command, toml, tmp_path):
+    assert run_command(Command(toml("whole", **LONG), str(tmp_path / "whole.txt"))) == [0]
+    words, output, metrics = toml("parts", **LONG), str(tmp_path / "parts.txt"), tmp_path / "parts" / "metrics.jsonl"
+    chance, kills = random.Random(0), 0
+    while kills < 60:
+        done = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
+        early = chance.random() < 0.25  # before it has got further, perhaps before it has begun
+        rows, seconds = (0, chance.uniform(0, 0.5)) if early else (done + 1, chance.uniform(0, 0.1))
+        (code,) = run_command(
+            Command(words, output, kill=signal.SIGKILL, rows=rows, seconds=seconds, metrics=str(metrics))
+        )
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+        kills += 1
+    assert kills >= 8
+    assert run_command(Command(words, output)) == [0]
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
+# Under torchrun.
+
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+KILLED_ONCE = """
+import os, signal, sys
+from pathlib import Path
+from swinir.cli.main import main
+from swinir.train.optimization import Optimization
+
+plain, marker = Optimization.step, Path(sys.argv[1])
+
+def step(self, batches, number):
+    if number == 7 and self.processes.rank == 1 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(self, batches, number)
+
+Optimization.step = step
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def torchrun(*words):
+    """Runs it as a user would; gives the finished process."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    return subprocess.run([*TORCHRUN, *words], env=environment, capture_output=True, text=True, timeout=280)
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_command(run_command, toml, tmp_path):
+    done = torchrun("-m", "swinir", *toml("two", precision="fp64", **STEPS))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("step 20/20") == 1
+    assert run_command(Command(toml("one", precision="fp64", **STEPS), str(tmp_path / "one.txt"))) == [0]
+    assert largest_difference(tmp_path / "two", tmp_path / "one") < 1e-9
+
+
+@pytest.mark.slow
+def test_torchrun_starts_a_killed_worker_again_and_the_run_ends_as_if_nothing_had_happened(run_command, toml, tmp_path):
+    options = STEPS | {"save_every": 3}
+    assert run_command(Command(toml("whole", **options), str(tmp_path / "whole.txt"), processes=2)) == [0, 0]
+    driver, marker = tmp_path / "driver.py", tmp_path / "killed"
+    driver.write_text(KILLED_ONCE)
+    done = torchrun("--max-restarts", "1", str(driver), str(marker), *toml("parts", **options))
+    assert done.returncode == 0, done.stderr
+    assert marker.exists()
+    assert "going on at step 6" in done.stdout
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")

@@ -1,0 +1,135 @@
+"""Networks to train: the seed's weights, or another checkpoint's, layer by layer."""
+
+import pytest
+import torch
+from training import SMALL, configuration, difference
+
+from swinir import zoo
+from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
+from swinir.integrity import sha256
+from swinir.network import NetworkConfig
+from swinir.train.config import InitConfig
+from swinir.train.networks import build_network, describe_weights, start_from, with_weights, write_weights
+
+EXPERT = "lightweight_sr_x2_tiny"
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    """Weights of the small network from another seed."""
+    network = build_network(configuration("images", seed=9))
+    write_checkpoint(tmp_path / "other.pth", network.state_dict(), network.config)
+    return tmp_path / "other.pth"
+
+
+def refusal(config, init):
+    network = build_network(config)
+    before = build_network(config)
+    with pytest.raises(ValueError, match="does not fit the network") as caught:
+        start_from(network, init)
+    assert difference(network, before) == 0
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_the_seed_decides_the_first_weights_and_the_global_generator_stays():
+    before = torch.get_rng_state()
+    one, same, other = (build_network(configuration("images", seed=seed)) for seed in (1, 1, 2))
+    assert difference(one, same) == 0
+    assert difference(one, other) > 0
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_without_a_checkpoint_the_weights_are_the_seeds():
+    network = build_network(configuration("images"))
+    assert start_from(network, InitConfig()) == {}
+    assert difference(network, build_network(configuration("images"))) == 0
+
+
+def test_all_weights_of_a_checkpoint_are_copied_and_it_is_named(checkpoint):
+    network = build_network(configuration("images"))
+    facts = start_from(network, InitConfig(weights=str(checkpoint)))
+    assert difference(network, build_network(configuration("images", seed=9))) == 0
+    assert facts == {"weights": "other.pth", "sha256": sha256(checkpoint), "fresh": []}
+    assert all(parameter.requires_grad for parameter in network.parameters())
+
+
+def test_layers_that_do_not_fit_are_named_with_the_way_out(checkpoint):
+    message = refusal(configuration("images", scale=3), InitConfig(weights=str(checkpoint)))
+    assert "upsample.0.weight (12x12x3x3 for 27x12x3x3)" in message
+    assert message.endswith("""; to leave such layers fresh: --set 'init.allow_mismatch=["upsample"]'""")
+
+
+def test_layers_that_are_missing_or_left_over_are_named(checkpoint):
+    deeper, shallower = (SMALL | {"depths": [depth]} for depth in (3, 1))
+    message = refusal(configuration("images", network=deeper), InitConfig(weights=str(checkpoint)))
+    assert "layers.0.residual_group.blocks.2.norm1.weight (missing)" in message
+    assert " and 5 more; " in message
+    message = refusal(configuration("images", network=shallower), InitConfig(weights=str(checkpoint)))
+    assert "layers.0.residual_group.blocks.1.norm1.weight (not in the network)" in message
+
+
+def test_what_is_allowed_for_one_layer_is_not_for_another(checkpoint):
+    config = configuration("images", scale=3, network=SMALL | {"depths": [3]})
+    message = refusal(config, InitConfig(weights=str(checkpoint), allow_mismatch=("layers.0",)))
+    assert "upsample.0.weight" in message
+    assert "blocks.2" not in message
+
+
+def test_layers_that_may_differ_are_left_fresh_and_the_rest_is_copied(checkpoint):
+    config = configuration("images", scale=3)
+    network, fresh = build_network(config), dict(build_network(config).named_parameters())
+    facts = start_from(network, InitConfig(weights=str(checkpoint), allow_mismatch="upsample"))
+    assert facts["fresh"] == ["upsample.0.bias", "upsample.0.weight"]
+    known = read_checkpoint(checkpoint).state
+    for name, parameter in network.named_parameters():
+        assert torch.equal(parameter, fresh[name] if name.startswith("upsample") else known[name])
+
+
+def test_an_expert_of_the_zoo_is_known_by_its_name():
+    expert = load_model(EXPERT, device="cpu")
+    values = {key: expert.config.to_dict()[key] for key in ("embed_dim", "depths", "num_heads", "mlp_ratio")}
+    network = build_network(configuration("images", network=values))
+    facts = start_from(network, InitConfig(weights=EXPERT))
+    assert facts["sha256"] == sha256(zoo.locate(EXPERT))
+    assert facts["fresh"] == []
+    assert difference(network, expert) == 0
+
+
+def test_a_name_that_nobody_knows_is_refused():
+    with pytest.raises(ValueError, match="nonsense"):
+        start_from(build_network(configuration("images")), InitConfig(weights="nonsense"))
+
+
+def test_a_copy_with_other_weights_leaves_the_network_alone():
+    network = build_network(configuration("images")).double().train()
+    other = build_network(configuration("images", seed=9))
+    copy = with_weights(network, dict(other.named_parameters()))
+    assert difference(copy, other) == 0
+    assert difference(network, build_network(configuration("images"))) == 0
+    assert (copy.training, network.training) == (False, True)
+    assert {p.dtype for p in copy.parameters()} == {torch.float32}
+    assert not any(p.requires_grad for p in copy.parameters())
+    assert all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(("task", "key"), [("lightweight_sr", "params"), ("real_sr", "params_ema")])
+def test_weights_are_written_in_the_released_layout(tmp_path, task, key):
+    config = configuration("images", task=task, network=SMALL | {"num_feat": 8})
+    network = build_network(config)
+    write_weights(tmp_path / "x.pth", network, config, 7)
+    checkpoint = read_checkpoint(tmp_path / "x.pth")
+    assert (checkpoint.task, checkpoint.step, checkpoint.key) == (task, 7, key)
+    assert checkpoint.network == config.network_config()
+    assert isinstance(checkpoint.network, NetworkConfig)
+    assert difference(network, load_model(tmp_path / "x.pth", device="cpu")) == 0
+    path = tmp_path / "x.pth"
+    assert describe_weights(path) == {"file": "x.pth", "bytes": path.stat().st_size, "sha256": sha256(path)}
+
+
+def test_weights_in_another_memory_format_are_written_as_ever(tmp_path):
+    config = configuration("images")
+    for name, form in (("a", torch.contiguous_format), ("b", torch.channels_last)):
+        network = build_network(config).to(memory_format=form)
+        write_weights(tmp_path / f"{name}.pth", network, config, 0)
+    assert difference(*(load_model(tmp_path / f"{name}.pth", device="cpu") for name in "ab")) == 0

@@ -1,0 +1,171 @@
+"""Validation: the tester's own numbers, on images of one's own or held out, however many processes share them."""
+
+import numpy as np
+import pytest
+import torch
+from training import CPU, SMALL, configuration, cpu_trainer, smooth_picture
+
+from swinir.color import luma
+from swinir.degrade.jpeg import jpeg
+from swinir.degrade.noise import benchmark_noise
+from swinir.degrade.resize import imresize
+from swinir.evaluate import evaluate, find_samples, means
+from swinir.image import read, to_gray, write
+from swinir.metrics import psnr, ssim
+from swinir.restoration import restore
+from swinir.train.images import Source, find_sources, split_holdout
+from swinir.train.networks import build_network
+from swinir.train.processes import Processes
+from swinir.train.validation import Validation
+
+NUMBERS = ("psnr", "ssim", "psnr_y", "ssim_y", "psnrb", "psnrb_y")
+
+
+def network_of(config):
+    return build_network(config).eval()
+
+
+def held_out(images, count=2):
+    return split_holdout(find_sources([images]), count)[1]
+
+
+def numbers(rows):
+    return [(row.image, row.status, *(getattr(row, name) for name in NUMBERS)) for row in rows]
+
+
+def restored(network, lq):
+    """What the network makes of an (H, W, C) float32 image, as uint8."""
+    out = restore(network, torch.from_numpy(lq.transpose(2, 0, 1).copy())[None])
+    return (out[0] * 255).round().byte().permute(1, 2, 0).numpy()
+
+
+@pytest.fixture
+def benchmark(tmp_path):
+    """Folders with three ground-truth images and their low-quality partners at scale 2."""
+    gt, lq = tmp_path / "gt", tmp_path / "lq"
+    gt.mkdir()
+    lq.mkdir()
+    for i in range(3):
+        picture = smooth_picture(40 + 2 * i, 48, i)
+        write(gt / f"{i}.png", picture)
+        write(lq / f"{i}x2.png", imresize(picture, 0.5))
+    return gt, lq
+
+
+def test_files_give_the_testers_numbers(benchmark):
+    gt, lq = benchmark
+    config = configuration("images", data={"holdout": 0, "validate_gt": gt, "validate_lq": lq})
+    validation, network = Validation(config, []), network_of(config)
+    expected = list(evaluate(network, find_samples(config.protocol, lq, gt), config.protocol))
+    assert numbers(validation.run(network, Processes(CPU))) == numbers(expected)
+    assert all(row.status == "ok" for row in expected)
+
+
+def test_ground_truth_alone_is_made_small_by_matlabs_bicubic(benchmark):
+    gt, lq = benchmark
+    rows = []
+    for folder in (lq, None):
+        config = configuration("images", data={"holdout": 0, "validate_gt": gt, "validate_lq": folder})
+        rows.append(Validation(config, []).run(network_of(config), Processes(CPU)))
+    assert numbers(rows[0]) == numbers(rows[1])
+
+
+def test_held_out_images_are_measured_as_the_benchmarks_are(images):
+    config = configuration(images)
+    network, sources = network_of(config), held_out(images)
+    rows = Validation(config, sources).run(network, Processes(CPU))
+    assert [row.image for row in rows] == [source.name for source in sources]
+    for row, source in zip(rows, sources, strict=True):
+        gt = read(source.gt)
+        gt = gt[: gt.shape[0] // 2 * 2, : gt.shape[1] // 2 * 2]
+        ours = restored(network, imresize(gt, 0.5).astype(np.float32) / 255)
+        assert row.psnr_y == psnr(luma(ours)[2:-2, 2:-2], luma(gt)[2:-2, 2:-2])
+        assert row.ssim == ssim(ours, gt, crop_border=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "degraded"),
+    [
+        ({"task": "color_dn", "noise": 25}, lambda gt: benchmark_noise(gt, 25)),
+        (
+            {"task": "color_jpeg_car", "jpeg": 10, "data": {"patch": 14}},
+            lambda gt: jpeg(gt, 10).astype(np.float32) / 255,
+        ),
+    ],
+    ids=["noise", "jpeg"],
+)
+def test_noise_and_compression_are_the_testers(images, options, degraded):
+    config = configuration(images, scale=1, **options)
+    network, sources = network_of(config), held_out(images)
+    for row, source in zip(Validation(config, sources).run(network, Processes(CPU)), sources, strict=True):
+        gt = read(source.gt)
+        assert row.psnr == psnr(restored(network, degraded(gt)), gt)
+
+
+def test_grey_tasks_are_measured_in_grey(images):
+    config = configuration(images, task="gray_dn", scale=1, noise=50)
+    network, sources = network_of(config), held_out(images, 1)
+    (row,) = Validation(config, sources).run(network, Processes(CPU))
+    gt = to_gray(read(sources[0].gt))
+    assert row.psnr == psnr(restored(network, benchmark_noise(gt, 50)), gt)
+    assert row.psnr_y is None
+
+
+@pytest.mark.parametrize("kind", ["bsrgan", "bsrgan_plus", "realesrgan"])
+def test_photographs_are_degraded_in_the_same_way_every_time(images, kind):
+    config = configuration(images, task="real_sr", degradation={"kind": kind}, network=SMALL | {"num_feat": 8})
+    network = network_of(config)
+    first, second = (Validation(config, held_out(images)).run(network, Processes(CPU)) for _ in range(2))
+    assert numbers(first) == numbers(second)
+    assert all(row.status == "ok" for row in first)
+    assert all(row.psnr is not None for row in first)
+    (alone,) = Validation(config, held_out(images)[1:]).run(network, Processes(CPU))
+    assert numbers([alone]) == numbers(first[1:])
+
+
+def test_pairs_are_validated_on_their_files(images, tmp_path):
+    write(tmp_path / "lq.png", smooth_picture(25, 32, 7))
+    config = configuration(images)
+    sources = [Source("a", images / "a.png", tmp_path / "lq.png")]
+    network = network_of(config)
+    (row,) = Validation(config, sources).run(network, Processes(CPU))
+    ours = restored(network, read(tmp_path / "lq.png").astype(np.float32) / 255)
+    assert row.psnr == psnr(ours, read(images / "a.png"), crop_border=2)
+
+
+class Hand(Processes):
+    """One of several processes, whose `gather` meets what the others had put there before."""
+
+    def __init__(self, rank, count, table):
+        super().__init__(CPU, rank, count)
+        self.table = table
+
+    def gather(self, items):
+        self.table[self.rank] = list(items)
+        return self.table
+
+
+@pytest.mark.parametrize("count", [2, 3, 7])
+def test_processes_share_out_the_images(images, count):
+    config = configuration(images)
+    network, sources, table = network_of(config), held_out(images, 4), {}
+    for rank in range(count):
+        Validation(config, sources).run(network, Hand(rank, count, table))
+    alone = Validation(config, sources).run(network, Processes(CPU))
+    assert {rank: numbers(rows) for rank, rows in table.items()} == {
+        rank: numbers(alone[rank::count]) for rank in range(count)
+    }
+
+
+def test_an_image_that_cannot_be_read_is_warned_of_and_the_rest_counts(images, tmp_path, caplog):
+    config = configuration(images, data={"holdout": 2})
+    trainer = cpu_trainer(config, tmp_path / "run")
+    names = [sample.gt for sample in trainer.validation.samples]
+    names[0].write_bytes(b"")
+    found = trainer.validate()
+    rows = trainer.validation.run(trainer.averaged(), Processes(CPU))
+    assert [row.status for row in rows] == ["failed", "ok"]
+    assert found == means(rows[1:])
+    assert (
+        f"validation of {trainer.validation.samples[0].name} failed: {names[0]}: the file is empty" in caplog.messages
+    )
