@@ -3,7 +3,8 @@
 import json
 import logging
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,11 @@ class Journal:
 
     def __init__(self, folder: Path, *, log: Log = lambda row: None, tensorboard: bool = False) -> None:
         self.folder, self._log = folder, log
-        folder.mkdir(parents=True, exist_ok=True)
-        self._handler = logging.FileHandler(folder / "train.log", encoding="utf-8")
-        self._handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logging.getLogger("swinir").addHandler(self._handler)
         self._board = _board(folder) if tensorboard else None
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "train.log").touch()
+        self._files = ExitStack()
+        self._files.enter_context(train_log(folder))
 
     def write(self, row: Row) -> None:
         """Append a row and show it."""
@@ -70,10 +71,22 @@ class Journal:
 
     def close(self) -> None:
         """Finish the files."""
-        logging.getLogger("swinir").removeHandler(self._handler)
-        self._handler.close()
+        self._files.close()
         if self._board:
             self._board.close()
+
+
+@contextmanager
+def train_log(folder: Path) -> Iterator[None]:
+    """Append what the package logs within the block to the folder's `train.log`."""
+    handler = logging.FileHandler(folder / "train.log", encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logging.getLogger("swinir").addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger("swinir").removeHandler(handler)
+        handler.close()
 
 
 def _board(folder: Path) -> Any:

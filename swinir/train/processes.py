@@ -76,12 +76,19 @@ def start_processes(device: str | torch.device | None = None) -> Iterator[Proces
 
     Args:
         device: None is a GPU of this process's own where there are any, else the CPU.
+
+    Raises:
+        ValueError: for a device that cannot be used.
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    chosen = torch.device(device)
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
+        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
     if count == 1:
         yield Processes(chosen)
         return

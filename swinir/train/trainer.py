@@ -23,7 +23,7 @@ from swinir.restoration import Restorer, restore
 from swinir.train.config import TrainConfig
 from swinir.train.data import TrainingSamples, batches, build_degrader
 from swinir.train.images import Wrap, find_sources, index_hash, load_images, split_holdout
-from swinir.train.journal import Journal, Log, run_facts, write_facts
+from swinir.train.journal import Journal, Log, run_facts, train_log, write_facts
 from swinir.train.networks import build_network, start_from, with_weights, write_weights
 from swinir.train.optimization import NotFiniteError, Optimization, StepResult
 from swinir.train.processes import Processes
@@ -271,7 +271,8 @@ class Trainer:
         """
         if path is None:
             # One process chooses: the others might meet a folder, or a fault, that it did not.
-            latest = self.states.load_latest() if self.first else None
+            with train_log(self.run):
+                latest = self.states.load_latest() if self.first else None
             path = self.processes.share(latest[2] if latest else None)
             if path is None:
                 return None
