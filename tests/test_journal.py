@@ -1,0 +1,211 @@
+"""What a run leaves to read."""
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import types
+
+import numpy as np
+import pytest
+import torch
+from training import CPU, configuration, cpu_trainer, rows, smooth_picture, train
+
+from swinir import __version__
+from swinir.checkpoint import write_checkpoint
+from swinir.image import write
+from swinir.integrity import sha256
+from swinir.train import journal as module
+from swinir.train.config import TrainConfig
+from swinir.train.journal import Journal, run_facts, write_facts
+from swinir.train.networks import build_network
+
+logger = logging.getLogger("swinir.train.nonsense")
+
+
+@pytest.fixture
+def journal(tmp_path):
+    journal = Journal(tmp_path / "deep" / "run")
+    yield journal
+    journal.close()
+
+
+def text_of(journal):
+    return (journal.folder / "metrics.jsonl").read_text()
+
+
+# Rows.
+
+
+def test_rows_are_appended_one_a_line_and_shown(tmp_path):
+    shown = []
+    for number in range(2):
+        journal = Journal(tmp_path, log=shown.append)
+        journal.write({"step": number, "loss": 0.1 + 0.2})
+        journal.close()
+    assert rows(tmp_path) == shown == [{"step": 0, "loss": 0.1 + 0.2}, {"step": 1, "loss": 0.1 + 0.2}]
+
+
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (4, [4]), (7, [4, 6]), (99, [4, 6, 8])])
+def test_rows_of_later_steps_are_forgotten(journal, step, kept):
+    for number in (4, 6, 8):
+        journal.write({"step": number})
+    journal.forget_after(step)
+    assert [row["step"] for row in rows(journal.folder)] == kept
+    journal.write({"step": 10})
+    assert [row["step"] for row in rows(journal.folder)] == [*kept, 10]
+
+
+@pytest.mark.parametrize(
+    "rest", ['{"step": 6, "lo', '{"step": 6', "{", '{"step": 6, "loss": 1}\n{"st', "\0\0\0"], ids=repr
+)
+def test_a_last_line_that_was_cut_short_is_dropped(journal, rest):
+    journal.write({"step": 4})
+    whole = text_of(journal)
+    (journal.folder / "metrics.jsonl").write_text(whole + rest)
+    journal.forget_after(5)
+    assert text_of(journal) == whole
+
+
+def test_without_rows_there_is_nothing_to_forget(journal):
+    journal.forget_after(0)
+    assert not (journal.folder / "metrics.jsonl").exists()
+
+
+# The log.
+
+
+def test_the_log_gets_warnings_until_the_run_ends_and_no_longer(journal):
+    logger.warning("something %s", "odd")
+    journal.close()
+    logger.warning("too late")
+    (line,) = (journal.folder / "train.log").read_text().splitlines()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d+ WARNING something odd", line)
+
+
+def test_a_failed_validation_stands_in_the_log(images, tmp_path):
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    trainer.validation.samples[0].gt.write_bytes(b"")
+    trainer.fit()
+    lines = (tmp_path / "run" / "train.log").read_text().splitlines()
+    assert len(lines) == 2
+    assert all("the file is empty" in line for line in lines)
+
+
+def test_a_run_that_fails_lets_go_of_the_log(images, tmp_path, monkeypatch):
+    handlers = list(logging.getLogger("swinir").handlers)
+    trainer = cpu_trainer(configuration(images), tmp_path / "run")
+    monkeypatch.setattr(trainer, "_step", lambda batch: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        trainer.fit()
+    assert logging.getLogger("swinir").handlers == handlers
+
+
+# Facts.
+
+
+def test_the_folder_tells_what_the_run_was_made_with(images, tmp_path):
+    other = build_network(configuration(images, seed=9))
+    write_checkpoint(tmp_path / "other.pth", other.state_dict(), other.config)
+    config = configuration(images, init={"weights": str(tmp_path / "other.pth")})
+    train(config, tmp_path / "run")
+    assert TrainConfig.model_validate_json((tmp_path / "run" / "config.json").read_text()) == config
+    facts = json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (facts["swinir"], facts["torch"], facts["numpy"]) == (__version__, torch.__version__, np.__version__)
+    assert (facts["device"], facts["processes"]) == ("cpu", 1)
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", facts["started"])
+    assert facts["init"] == {"weights": "other.pth", "sha256": sha256(tmp_path / "other.pth"), "fresh": []}
+    data = facts["data"]
+    assert (data["images"], data["held_out"]) == (4, ["c.png"])
+    assert data["megapixels"] == pytest.approx(0.014, abs=0.001)
+    assert re.fullmatch("[0-9a-f]{64}", data["index_sha256"])
+
+
+def test_other_images_have_another_hash(images, tmp_path):
+    hashes = [cpu_trainer(configuration(images), tmp_path / "run").data_facts["index_sha256"] for _ in range(2)]
+    write(images / "a.png", smooth_picture(52, 64, 0))
+    hashes.append(cpu_trainer(configuration(images), tmp_path / "run").data_facts["index_sha256"])
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_the_commit_is_that_of_the_source_tree():
+    root = module.Path(module.__file__).parents[2]
+    found = run_facts(CPU, 1, {}, {})["commit"]
+    try:
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        assert found is None
+        return
+    assert found is not None
+    assert head.stdout.startswith(found.removesuffix("-dirty"))
+
+
+def test_without_git_there_is_no_commit(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(subprocess, "run", missing)
+    assert run_facts(CPU, 1, {}, {})["commit"] is None
+
+
+def test_facts_replace_those_of_before(tmp_path):
+    for value in (1, 2):
+        write_facts(tmp_path / "run.json", {"value": value})
+    assert json.loads((tmp_path / "run.json").read_text()) == {"value": 2}
+
+
+# TensorBoard.
+
+
+def test_without_tensorboard_the_wish_for_it_is_refused_in_one_line(images, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    before = list(logging.getLogger("swinir").handlers)
+    trainer = cpu_trainer(configuration(images, tensorboard=True), tmp_path / "run")
+    with pytest.raises(ValueError, match=r"needs TensorBoard; install it with: pip install 'swinir.*\[tensorboard\]'$"):
+        trainer.fit()
+    assert logging.getLogger("swinir").handlers == before
+
+
+class Board:
+    """Stands in for TensorBoard's writer."""
+
+    def __init__(self, folder):
+        self.folder, self.scalars, self.images, self.closed = folder, [], [], False
+
+    def add_scalar(self, name, value, step):
+        self.scalars.append((name, value, step))
+
+    def add_image(self, name, image, step, dataformats):
+        assert dataformats == "HWC"
+        self.images.append((name, image.shape, image.dtype, step))
+
+    def close(self):
+        self.closed = True
+
+
+def test_a_board_gets_every_number_and_the_validation_images(images, tmp_path, monkeypatch):
+    boards = []
+    stand_in = types.ModuleType("torch.utils.tensorboard")
+    stand_in.SummaryWriter = lambda folder: boards.append(Board(folder)) or boards[-1]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", stand_in)
+    train(configuration(images, tensorboard=True), tmp_path / "run")
+    (board,) = boards
+    assert board.folder == str(tmp_path / "run" / "tensorboard")
+    assert board.closed
+    expected = [(n, v, row["step"]) for row in rows(tmp_path / "run") for n, v in row.items() if n != "step"]
+    assert board.scalars == expected
+    assert board.images == [("c.png", (56, 62, 3), np.uint8, step) for step in (6, 12)]
+
+
+def test_tensorboards_own_events_hold_the_rows(images, tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(configuration(images, tensorboard=True), tmp_path / "run")
+    events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
+    events.Reload()
+    found = [(event.step, event.value) for event in events.Scalars("loss")]
+    expected = [(row["step"], row["loss"]) for row in rows(tmp_path / "run") if "loss" in row]
+    assert found == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in expected]
+    assert events.Tags()["images"] == ["c.png"]

@@ -1,0 +1,192 @@
+"""The training command as a user meets it: words in; text, files and an exit code out."""
+
+import json
+import math
+import re
+
+import pytest
+import torch
+from training import NAMES, rows
+
+from swinir.checkpoint import read_checkpoint
+from swinir.cli.main import main
+from swinir.integrity import sha256
+from swinir.train.data import TrainingSamples
+
+TOML = """
+name = "small"
+task = "lightweight_sr"
+scale = 2
+log_every = 2
+save_every = 3
+validate_every = 4
+[data]
+train = "{images}"
+patch = 16
+batch = 1
+holdout = 1
+[schedule]
+iterations = 6
+[network]
+embed_dim = 12
+depths = [2]
+num_heads = [2]
+"""
+
+
+@pytest.fixture
+def command(images, tmp_path, capsys, monkeypatch):
+    """Runs the command; gives its exit code and the lines of both streams."""
+    path = tmp_path / "x.toml"
+    path.write_text(TOML.format(images=images))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SWINIR_DEBUG", raising=False)
+
+    def run(*words, config=path):
+        code = main(["train", "--config", str(config), "--device", "cpu", *words])
+        out, err = capsys.readouterr()
+        return code, out.splitlines(), err.splitlines()
+
+    return run
+
+
+def test_the_command_trains_and_says_how_far_it_is(command, tmp_path):
+    code, out, err = command()
+    assert (code, err) == (0, [])
+    pattern = r"step (\d)/6  loss 0\.\d{5}  lr 2\.00e-04  \d+\.\d images/s  0:00:\d\d left"
+    assert [match[1] for line in out if (match := re.fullmatch(pattern, line))] == ["2", "4", "6"]
+    (validation,) = (line for line in out if "validation" in line)
+    number = r"\d+\.\d{4}"
+    assert re.fullmatch(
+        rf"step 4/6  validation  PSNR {number}  PSNR_Y {number}  SSIM 0\.\d{{4}}  SSIM_Y 0\.\d{{4}}", validation
+    )
+    path = tmp_path / "runs" / "small" / "small.pth"
+    assert out[-1].endswith(f"small.pth: {path.stat().st_size:,} bytes, SHA-256 {sha256(path)}")
+    assert {p.name for p in path.parent.iterdir()} == {
+        "config.json",
+        "metrics.jsonl",
+        "run.json",
+        "small.pth",
+        "small_best.pth",
+        "states",
+        "train.log",
+    }
+
+
+def test_the_same_command_goes_on(command, tmp_path):
+    words = ["--run", str(tmp_path / "run")]
+    command(*words)
+    code, out, _ = command(*words, "--set", "schedule.iterations=8")
+    assert code == 0
+    assert out[0].startswith(f"going on at step 6 of {tmp_path / 'run' / 'states' / 'step-00000006-'}")
+    assert read_checkpoint(tmp_path / "run" / "small.pth").step == 8
+    assert [row["step"] for row in rows(tmp_path / "run") if "loss" in row] == [2, 4, 6, 8]
+
+
+def test_fresh_starts_again(command, tmp_path):
+    words = ["--run", str(tmp_path / "run")]
+    command(*words)
+    code, out, _ = command(*words, "--fresh", "--set", "schedule.iterations=2")
+    assert code == 0
+    assert not any("going on" in line for line in out)
+    assert read_checkpoint(tmp_path / "run" / "small.pth").step == 2
+    assert [row["step"] for row in rows(tmp_path / "run")] == [2]
+    (state,) = (tmp_path / "run" / "states").iterdir()
+    assert state.name.startswith("step-00000002")
+
+
+def test_a_chosen_state_is_gone_on_from(command, tmp_path):
+    words = ["--run", str(tmp_path / "run")]
+    command(*words)
+    (state,) = (tmp_path / "run" / "states").glob("step-00000003-*")
+    code, out, _ = command(*words, "--resume", str(state))
+    assert code == 0
+    assert out[0] == f"going on at step 3 of {state}"
+    assert len(list((tmp_path / "run" / "states" / "abandoned").iterdir())) >= 2
+
+
+def test_to_start_again_and_to_go_on_is_refused(command, tmp_path):
+    code, out, err = command("--fresh", "--resume", "x")
+    assert (code, out) == (2, [])
+    assert err == ["swinir: --fresh starts again, --resume x goes on; give one of them"]
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_prints_everything_and_writes_nothing(command, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    code, out, err = command("--dry-run", "--set", "data.cache=cache")
+    assert (code, err) == (0, [])
+    end = out.index("}")
+    config = json.loads("\n".join(out[: end + 1]))
+    assert config["schedule"]["iterations"] == 6
+    assert config["optimizer"]["betas"] == [0.9, 0.999]
+    assert config["data"]["cache"] == "cache"
+    assert re.fullmatch(r"parameters: \d+,\d{3}", out[end + 1])
+    assert out[end + 2] == f"images: {len(NAMES) - 1} to train on, 1 held out"
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--set", "data.pach=3"], "unknown key data.pach; did you mean patch?"),
+        (["--set", "data.train=nowhere"], "training folder not found: nowhere"),
+        (["--set", "data.holdout=5"], "data.holdout must leave images to train on, got 5 of 5"),
+        (["--set", "init.weights=nonsense"], "nonsense: no such file"),
+        (["--resume", "nowhere.pt"], "nowhere.pt"),
+        (["--set", "data.patch=32"], "is smaller than a patch of 64 pixels"),
+        (["--device", "nonsense"], "--device nonsense cannot be used: "),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_no_folder(command, tmp_path, words, message):
+    code, out, err = command(*words)
+    assert code == 2, (out, err)
+    (line,) = (line for line in err if "loading images" not in line)
+    assert line.startswith("swinir: ")
+    assert message in line
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("words", [["--set", "data.train=nowhere"], ["--set", "data.holdout=5"]])
+def test_a_dry_run_finds_the_same_mistakes(command, words):
+    assert command("--dry-run", *words)[0] == 2
+
+
+def test_a_missing_configuration_is_refused(command, tmp_path):
+    code, _, err = command(config=tmp_path / "nowhere.toml")
+    assert (code, len(err)) == (2, 1)
+    assert "no configuration at" in err[0]
+
+
+def test_a_damaged_state_is_warned_of_and_the_log_tells(command, tmp_path, caplog):
+    command()
+    (state,) = (tmp_path / "runs" / "small" / "states").glob("step-00000006-*")
+    state.write_bytes(b"")
+    code, out, _ = command()
+    assert code == 0
+    assert "going on at step 4 of" in out[0]
+    (message,) = caplog.messages
+    assert f"{state.name}: is empty; going on from step-00000004" in message.replace(str(tmp_path) + "/", "")
+    assert message in (tmp_path / "runs" / "small" / "train.log").read_text()
+
+
+def test_a_pixel_that_is_not_finite_ends_the_run_with_a_line_and_its_batch(command, tmp_path, monkeypatch):
+    plain = TrainingSamples.__getitem__
+
+    def spoiled(samples, number):
+        lq, gt = (tensor.float() / 255 for tensor in plain(samples, number))
+        return (lq * math.nan if number == 4 else lq), gt
+
+    monkeypatch.setattr(TrainingSamples, "__getitem__", spoiled)
+    code, _, err = command()
+    assert code == 1
+    (line,) = err
+    (path,) = (tmp_path / "runs" / "small").glob("not_finite_*.pt")
+    assert re.fullmatch(rf"Error: step 4: not finite: loss nan; .*; the batch is in .*{path.name}", line)
+    content = torch.load(path, weights_only=True)
+    assert content["step"] == 4
+    assert content["parts"][0]["lq"].isnan().all()
+
+
+def test_unknown_words_are_refused(command):
+    assert command("--nonsense")[0] == 2
