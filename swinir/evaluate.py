@@ -29,6 +29,7 @@ from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
 from swinir.restoration import Restorer, restore
 from swinir.tasks import TaskSpec
+from swinir.tiling import TileBlend
 
 MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
@@ -44,6 +45,7 @@ class Protocol:
     jpeg: int = 40
     tile: int | None = None
     tile_overlap: int = 32
+    tile_blend: TileBlend = "mean"  # the released program's
     precision: str = "fp32"
     self_ensemble: bool = False
 
@@ -261,6 +263,7 @@ def _evaluate_one(
             to_tensor(lq),
             tile=protocol.tile,
             tile_overlap=protocol.tile_overlap,
+            tile_blend=protocol.tile_blend,
             precision=protocol.precision,
             self_ensemble=protocol.self_ensemble,
             progress=progress,

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from swinir.baselines import RCAN
 from swinir.network import SwinIR
-from swinir.tiling import mirror_to, run_tiled
+from swinir.tiling import TileBlend, mirror_to, run_cut, run_tiled
 
 Restorer = SwinIR | RCAN  # what `restore` can run
 PRECISIONS = ("fp32", "bf16", "auto")
@@ -49,6 +50,7 @@ def restore(
     *,
     tile: int | None = None,
     tile_overlap: int = 32,
+    tile_blend: TileBlend = "cut",
     precision: str = "fp32",
     self_ensemble: bool = False,
     progress: Callable[[int, int], None] | None = None,
@@ -62,8 +64,11 @@ def restore(
         model: from `load_model`; its device does the work.
         lq: (B, C, H, W) in [0, 1], on any device; the result, and with tiles the canvas, stays there.
         tile: side of square tiles in low-quality pixels, rounded down to a multiple of the window; None runs
-            the image whole. Tiles are averaged where they overlap, as the released program does.
-        tile_overlap: by how much neighbouring tiles overlap, in low-quality pixels.
+            the image whole.
+        tile_overlap: by how much neighbouring tiles overlap at least, in low-quality pixels.
+        tile_blend: "cut" takes each pixel from one tile, with the overlap rounded up to a multiple of the window,
+            and comes the closer to the whole image the larger the overlap; "mean" averages the tiles where they
+            overlap, edges and all, as the released program does.
         precision: "fp32"; "bf16" for the matrix products and convolutions, with float32 residuals and output;
             "auto" picks bf16 on GPUs that have it.
         self_ensemble: average over the eight flips and rotations (the paper's "+").
@@ -73,16 +78,18 @@ def restore(
         (B, C, H*scale, W*scale) in [0, 1], in the model's dtype.
 
     Raises:
-        ValueError: for a wrong shape or number of channels, an unusable tile, overlap or precision.
+        ValueError: for a wrong shape or number of channels, an unusable tile, overlap, blend or precision.
     """
     if lq.ndim != 4 or lq.shape[1] != model.config.in_chans or lq.numel() == 0:
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
     if tile is not None:
         tile = align_tile(tile, model.config.window)
+    if tile_blend not in get_args(TileBlend):
+        raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
     weight = next(model.parameters())
     device = weight.device
     half = resolve_precision(precision, device) == "bf16"
-    run = partial(_restore_one, model, tile=tile, overlap=tile_overlap, half=half, progress=progress)
+    run = partial(_restore_one, model, tile=tile, overlap=tile_overlap, blend=tile_blend, half=half, progress=progress)
     lq = lq.to(weight.dtype)
     if not self_ensemble:
         return run(lq).clamp_(0, 1)
@@ -96,6 +103,7 @@ def _restore_one(
     *,
     tile: int | None,
     overlap: int,
+    blend: TileBlend,
     half: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
@@ -109,8 +117,10 @@ def _restore_one(
 
     if tile is None or tile >= max(padded.shape[-2:]):
         restored = forward(padded).to(lq.device)
-    else:
+    elif blend == "mean":
         restored = run_tiled(forward, padded, scale=scale, tile=tile, overlap=overlap, progress=progress)
+    else:
+        restored = run_cut(forward, padded, scale=scale, tile=tile, overlap=overlap, window=window, progress=progress)
     return restored[..., : height * scale, : width * scale]
 
 

@@ -1,9 +1,13 @@
-"""Geometry of running a callable over a large image: mirrored padding, tile positions, blending. No devices."""
+"""Geometry of running a callable over a large image: mirrored padding, tile positions, joining. No devices."""
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise, product
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+TileBlend = Literal["mean", "cut"]  # what becomes of pixels that several tiles cover
 
 
 def mirror_to(x: Tensor, height: int, width: int) -> Tensor:
@@ -71,6 +75,86 @@ def run_tiled(
             progress(done, len(boxes))
     assert total is not None
     return total.div_(counts)
+
+
+def align_overlap(overlap: int, tile: int, window: int) -> int:
+    """Smallest multiple of the window that is not below `overlap`, for tiles that are multiples of it too.
+
+    Raises:
+        ValueError: unless that leaves a stride of at least one window.
+    """
+    if not 0 <= overlap <= tile - window:
+        raise ValueError(
+            f"tile_overlap must be from 0 to {tile - window} for tile {tile} in windows of {window}, got {overlap}; "
+            f"try --tile_overlap {tile // 4 // window * window}"
+        )
+    return -(-overlap // window) * window
+
+
+def cut_spans(size: int, tile: int, overlap: int, window: int) -> list[tuple[slice, slice]]:
+    """What each tile along one axis sees, and the part of it that is kept.
+
+    As many tiles as an overlap of at least `overlap` takes, spread evenly; all begin on multiples of the window,
+    so that their windows are those of the whole image. The kept parts meet in the middle of each overlap: what is
+    kept lies `overlap // 2` or more from every side of its tile that is not the image's own.
+
+    Args:
+        size, tile: multiples of the window, in pixels.
+        overlap: in pixels; rounded up to a multiple of the window.
+
+    Raises:
+        ValueError: unless 0 <= overlap <= tile - window, for an axis that needs more than one tile.
+    """
+    assert size % window == tile % window == 0
+    if tile >= size:
+        return [(slice(0, size), slice(0, size))]
+    stride = tile - align_overlap(overlap, tile, window)
+    steps = -(-(size - tile) // stride)
+    starts = [i * ((size - tile) // window) // steps * window for i in range(steps + 1)]
+    seams = [(left + tile + right) // 2 for left, right in pairwise(starts)]
+    return [
+        (slice(start, start + tile), slice(first, last))
+        for start, first, last in zip(starts, [0, *seams], [*seams, size], strict=True)
+    ]
+
+
+def run_cut(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    *,
+    scale: int,
+    tile: int,
+    overlap: int,
+    window: int,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """Apply `function`, which enlarges by `scale`, tile by tile; each pixel comes from one tile, see `cut_spans`.
+
+    Args:
+        x: (B, C, H, W), sides multiples of the window; the result is made on its device, wherever `function` computes.
+        tile, overlap, window: in pixels of x.
+        progress: called with (tiles done, tiles in all).
+
+    Returns:
+        (B, C', H*scale, W*scale).
+    """
+    height, width = x.shape[-2:]
+    spans = list(product(cut_spans(height, tile, overlap, window), cut_spans(width, tile, overlap, window)))
+    canvas: Tensor | None = None
+    for done, ((rows, kept_rows), (cols, kept_cols)) in enumerate(spans, start=1):
+        part = function(x[..., rows, cols])
+        if canvas is None:
+            canvas = part.new_empty(*part.shape[:2], height * scale, width * scale, device=x.device)
+        kept = part[..., _enlarge(_within(kept_rows, rows), scale), _enlarge(_within(kept_cols, cols), scale)]
+        canvas[..., _enlarge(kept_rows, scale), _enlarge(kept_cols, scale)] = kept
+        if progress is not None:
+            progress(done, len(spans))
+    assert canvas is not None
+    return canvas
+
+
+def _within(part: slice, whole: slice) -> slice:
+    return slice(part.start - whole.start, part.stop - whole.start)
 
 
 def _enlarge(part: slice, scale: int) -> slice:

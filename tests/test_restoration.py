@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,15 +99,26 @@ def test_a_tile_smaller_than_the_window_is_refused(tile):
         restore(build(), image(40, 40), tile=tile)
 
 
-def test_an_overlap_of_a_tile_or_more_is_refused():
+@pytest.mark.parametrize(
+    ("blend", "message"),
+    [("mean", "must be from 0 to below tile, got {}"), ("cut", "must be from 0 to 16 for tile 24 in .*, got {}")],
+)
+def test_an_overlap_of_a_tile_or_more_is_refused(blend, message):
     for overlap in (24, 32, -1):
-        with pytest.raises(ValueError, match=f"tile_overlap must be from 0 to below tile, got {overlap}"):
-            restore(build(), image(40, 40), tile=24, tile_overlap=overlap)
+        with pytest.raises(ValueError, match="tile_overlap " + message.format(overlap)):
+            restore(build(), image(40, 40), tile=24, tile_overlap=overlap, tile_blend=blend)
+
+
+def test_an_unknown_blend_is_refused():
+    with pytest.raises(ValueError, match="tile_blend must be one of mean, cut, got 'ramp'"):
+        restore(build(), image(9, 9), tile_blend="ramp")
 
 
 def test_an_image_smaller_than_a_tile_runs_whole(sizes_seen):
-    restore(build(), image(20, 12), tile=64)
-    assert sizes_seen == [(24, 16)]
+    for blend in ("mean", "cut"):
+        restore(build(), image(20, 12), tile=64, tile_blend=blend)
+        assert sizes_seen.pop() == (24, 16)
+        assert not sizes_seen
 
 
 def test_a_tile_that_covers_the_padded_image_changes_nothing():
@@ -114,7 +126,7 @@ def test_a_tile_that_covers_the_padded_image_changes_nothing():
     assert torch.equal(restore(build(), lq, tile=24), restore(build(), lq))
 
 
-def test_tiles_are_those_of_the_padded_image_and_averaged_by_hand():
+def test_mean_tiles_are_those_of_the_padded_image_and_averaged_by_hand():
     network = build()
     lq = image(20, 10)
     padded = torch.from_numpy(np.pad(lq.numpy(), ((0, 0), (0, 0), (0, 4), (0, 6)), mode="symmetric"))
@@ -125,13 +137,47 @@ def test_tiles_are_those_of_the_padded_image_and_averaged_by_hand():
             total[..., 2 * top : 2 * top + 32, :] += part
             count[..., 2 * top : 2 * top + 32, :] += 1
     expected = (total / count)[..., :40, :20]
-    assert torch.allclose(restore(network, lq, tile=16, tile_overlap=12), expected, rtol=0, atol=1e-12)
+    ours = restore(network, lq, tile=16, tile_overlap=12, tile_blend="mean")
+    assert torch.allclose(ours, expected, rtol=0, atol=1e-12)
 
 
-def test_progress_is_told_every_tile():
+def test_cut_tiles_are_those_of_the_padded_image_and_joined_by_hand():
+    network = build()
+    lq = image(28, 10)
+    padded = torch.from_numpy(np.pad(lq.numpy(), ((0, 0), (0, 0), (0, 4), (0, 6)), mode="symmetric"))
+    with torch.no_grad():
+        upper, lower = network(padded[..., :24, :]), network(padded[..., 8:, :])
+    # 8 to 24 is seen by both: the seam is at 16.
+    expected = torch.cat([upper[..., :32, :20], lower[..., 16:40, :20]], dim=2)
+    assert torch.equal(restore(network, lq, tile=24, tile_overlap=9, tile_blend="cut"), expected)
+
+
+@pytest.mark.parametrize(("window", "depths"), [(8, (4,)), (7, (2, 2))])
+def test_cut_tiles_come_to_equal_the_whole_image_with_the_overlap(window, depths):
+    network = build(window_size=window, img_size=2 * window, depths=depths, num_heads=(3,) * len(depths))
+    shapes = {name: tuple(values.shape) for name, values in network.state_dict().items()}
+    lively = {name: torch.from_numpy(values) for name, values in state(shapes).items()}
+    assert not network.load_state_dict(lively, strict=False).unexpected_keys
+    tile = 10 * window
+    worst = {"cut": [], "mean": []}
+    for overlap in (window, 3 * window, 8 * window):
+        lq = image(window, 2 * tile - overlap - 1)  # two tiles that overlap by just that
+        whole = restore(network, lq)
+        for blend, differences in worst.items():
+            tiles = restore(network, lq, tile=tile, tile_overlap=overlap, tile_blend=blend)
+            differences.append((tiles - whole).abs().max().item())
+    assert worst["cut"][0] > 1e-2
+    assert worst["cut"][0] > worst["cut"][1] > worst["cut"][2]
+    assert worst["cut"][2] < 1e-4
+    assert min(worst["mean"]) > 1e-2
+
+
+@pytest.mark.parametrize(("blend", "overlap", "tiles"), [("mean", 12, 3), ("cut", 8, 2)])
+def test_progress_is_told_every_tile(blend, overlap, tiles):
     seen = []
-    restore(build(), image(20, 10), tile=16, tile_overlap=12, progress=lambda *step: seen.append(step))
-    assert seen == [(1, 3), (2, 3), (3, 3)]
+    options = {"tile": 16, "tile_overlap": overlap, "tile_blend": blend}
+    restore(build(), image(20, 10), progress=lambda *step: seen.append(step), **options)
+    assert seen == [(i, tiles) for i in range(1, tiles + 1)]
 
 
 EIGHT = [(flip_rows, flip_cols, swap) for flip_rows in (0, 1) for flip_cols in (0, 1) for swap in (0, 1)]
@@ -149,7 +195,11 @@ def turn_back(x, flip_rows, flip_cols, swap):
     return x.flip(2) if flip_rows else x
 
 
-@pytest.mark.parametrize("options", [{}, {"tile": 8, "tile_overlap": 2}], ids=["whole", "tiled"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"tile": 8, "tile_overlap": 2, "tile_blend": "mean"}, {"tile": 16, "tile_overlap": 2}],
+    ids=["whole", "mean", "cut"],
+)
 def test_self_ensemble_is_the_mean_of_eight_by_hand(options):
     network, lq = build(), image(20, 13)
     each = [turn_back(restore(network, turn(lq, *way), **options), *way) for way in EIGHT]
@@ -167,11 +217,13 @@ def test_self_ensemble_turns_with_the_image():
         assert torch.allclose(turned, turn(upright, *way), rtol=0, atol=1e-12)
 
 
-def test_images_of_a_batch_do_not_touch_one_another():
-    network, lq = build(), image(12, 12, batch=3)
-    together = restore(network, lq, tile=8, tile_overlap=4)
+@pytest.mark.parametrize("blend", ["mean", "cut"])
+def test_images_of_a_batch_do_not_touch_one_another(blend):
+    network, lq = build(), image(22, 12, batch=3)
+    options = {"tile": 16, "tile_overlap": 4, "tile_blend": blend}
+    together = restore(network, lq, **options)
     for i in range(3):
-        alone = restore(network, lq[i : i + 1], tile=8, tile_overlap=4)
+        alone = restore(network, lq[i : i + 1], **options)
         assert torch.allclose(together[i], alone[0], rtol=0, atol=1e-12)
 
 

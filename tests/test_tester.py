@@ -182,6 +182,28 @@ def test_an_overlap_that_would_save_nothing_but_nan_is_refused(run, here, tile, 
     assert not (here / "results").exists()
 
 
+def test_cut_tiles_take_an_overlap_of_whole_windows(run, here):
+    words = ["--task", "color_jpeg_car", "--folder_gt", "gt", "--tile", "28", "--tile_blend", "cut"]
+    code, _, err = run(*words, "--tile_overlap", "10", "--json", "x.json")
+    assert code == 0
+    assert err == "note: --tile_overlap 10 is no multiple of the window of 7; using 14\n"
+    content = json.loads((here / "x.json").read_text())
+    assert (content["tile"], content["tile_overlap"], content["tile_blend"]) == (28, 14, "cut")
+    message = "tile_overlap must be from 0 to 21 for tile 28 in windows of 7, got 22; try --tile_overlap 7"
+    assert refused(run(*words, "--tile_overlap", "22")) == message
+
+
+def test_tiles_are_averaged_unless_they_are_to_be_cut(run, here):
+    words = [*DENOISE, "--tile", "16", "--tile_overlap", "8", "--limit", "1"]
+    for name, more in (("plain", []), ("mean", ["--tile_blend", "mean"]), ("cut", ["--tile_blend", "cut"])):
+        assert run(*words, *more, "--save_dir", name, "--json", f"{name}.json")[0] == 0
+        blend = json.loads((here / f"{name}.json").read_text())["tile_blend"]
+        assert blend == ("cut" if name == "cut" else "mean")
+    plain, mean, cut = (read(here / name / "a_SwinIR.png") for name in ("plain", "mean", "cut"))
+    assert np.array_equal(plain, mean)
+    assert not np.array_equal(mean, cut)
+
+
 def test_a_tile_below_the_window_is_refused(run):
     assert "tile must be at least one window of 8 pixels, got 4" in refused(run(*DENOISE, "--tile", "4"))
 
@@ -275,6 +297,7 @@ def test_a_checkpoint_of_another_expert_is_refused(run, here, words, checkpoint,
         ([*DENOISE, "--noise", "-1"], "--noise must be from 0 to 255, got -1"),
         ([*DENOISE, "--jpeg", "0"], "--jpeg must be from 1 to 100, got 0"),
         ([*DENOISE, "--precision", "fp16"], "precision must be one of fp32, bf16, auto, got 'fp16'"),
+        ([*DENOISE, "--tile_blend", "ramp"], "--tile_blend must be one of mean, cut, got 'ramp'"),
         ([*DENOISE, "--device", "nonsense"], "--device nonsense cannot be used"),
         ([*DENOISE, "--json", "nowhere/x.json"], "folder not found: "),
         ([*DENOISE, "--large_model"], "color_dn has no large model; leave --large_model out"),

@@ -1,12 +1,15 @@
 """Positions, padding and blending of tiles, against the released rule, NumPy, and accumulators made by hand."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+import torch.nn.functional as F
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swinir.tiling import mirror_to, run_tiled, tile_boxes, tile_starts
+from swinir.tiling import align_overlap, cut_spans, mirror_to, run_cut, run_tiled, tile_boxes, tile_starts
 
 
 @st.composite
@@ -126,3 +129,117 @@ def test_mirroring_is_numpys_symmetric_padding(height, width, more_rows, more_co
 def test_an_image_that_is_large_enough_is_not_extended():
     x = torch.rand(1, 1, 9, 9)
     assert torch.equal(mirror_to(x, 9, 5), x)
+
+
+@st.composite
+def window_axes(draw):
+    """(size, tile, overlap, window) that fit together, sizes and tiles multiples of the window."""
+    window = draw(st.sampled_from([1, 2, 7, 8]))
+    tile = draw(st.integers(1, 20))
+    return window * draw(st.integers(1, 60)), window * tile, draw(st.integers(0, window * (tile - 1))), window
+
+
+@given(window_axes())
+@settings(max_examples=300)
+def test_kept_parts_follow_one_another_without_gap_or_overlap(axis):
+    spans = cut_spans(*axis)
+    assert [pixel for _, kept in spans for pixel in range(kept.start, kept.stop)] == list(range(axis[0]))
+    assert all(kept.start < kept.stop for _, kept in spans)
+
+
+@given(window_axes())
+@settings(max_examples=300)
+def test_cut_tiles_are_whole_windows_of_the_image(axis):
+    size, tile, _, window = axis
+    for seen, _ in cut_spans(*axis):
+        assert seen.start % window == 0
+        assert 0 <= seen.start < seen.stop <= size
+        assert seen.stop - seen.start == min(tile, size)
+
+
+@given(window_axes())
+@settings(max_examples=300)
+@example((21, 14, 7, 7))  # an odd overlap: 3 pixels on one side of the seam, 4 on the other
+def test_what_is_kept_lies_half_an_overlap_from_every_inner_side(axis):
+    size, _, overlap, window = axis
+    least = -(-overlap // window) * window // 2
+    spans = cut_spans(*axis)
+    for seen, kept in spans:
+        assert kept.start - seen.start >= (least if seen.start > 0 else 0)
+        assert seen.stop - kept.stop >= (least if seen.stop < size else 0)
+    for (left, _), (right, kept) in pairwise(spans):
+        before, after = left.stop - kept.start, kept.start - right.start
+        assert before - after in (0, 1)
+
+
+@given(window_axes())
+@settings(max_examples=300)
+def test_cutting_takes_no_more_tiles_than_the_stride_does_and_spreads_them_evenly(axis):
+    size, tile, overlap, window = axis
+    starts = [seen.start for seen, _ in cut_spans(*axis)]
+    assert len(starts) == len(tile_starts(size, tile, -(-overlap // window) * window))
+    steps = np.diff(starts)
+    assert len(steps) == 0 or steps.max() - steps.min() <= window
+
+
+@pytest.mark.parametrize(
+    ("overlap", "tile", "window", "expected"), [(0, 8, 8, 0), (1, 16, 8, 8), (32, 64, 8, 32), (32, 126, 7, 35)]
+)
+def test_an_overlap_is_rounded_up_to_the_window(overlap, tile, window, expected):
+    assert align_overlap(overlap, tile, window) == expected
+
+
+@pytest.mark.parametrize(
+    ("overlap", "tile", "window", "most", "advice"),
+    [(32, 32, 8, 24, 8), (25, 32, 8, 24, 8), (-1, 32, 8, 24, 8), (1, 8, 8, 0, 0), (32, 35, 7, 28, 7)],
+)
+def test_an_overlap_that_leaves_no_window_of_stride_is_refused(overlap, tile, window, most, advice):
+    message = f"from 0 to {most} for tile {tile} in windows of {window}, got {overlap}; try --tile_overlap {advice}$"
+    with pytest.raises(ValueError, match=message):
+        align_overlap(overlap, tile, window)
+    x = torch.zeros(1, 1, window, 2 * tile)
+    with pytest.raises(ValueError, match=message):
+        run_cut(lambda part: part, x, scale=1, tile=tile, overlap=overlap, window=window)
+
+
+def reaching(radius, window, scale):
+    """A network's stand-in: each pixel depends on its place in its window and on all pixels up to `radius` away."""
+    weight = torch.randint(-9, 10, (1, 1, 2 * radius + 1, 2 * radius + 1)).double()  # whole numbers add exactly
+    place = torch.arange(window**2).view(window, window).double()
+
+    def function(x):
+        places = place.tile(x.shape[-2] // window, x.shape[-1] // window)
+        return enlarge(F.conv2d(x + places, weight, padding=radius) * (1 + places), scale)
+
+    return function
+
+
+@given(window_axes(), st.integers(1, 9), st.sampled_from([1, 2, 3]), st.data())
+@settings(max_examples=60, deadline=None)
+def test_tiles_equal_the_whole_image_when_the_margin_covers_the_reach(axis, columns, scale, data):
+    size, tile, overlap, window = axis
+    radius = data.draw(st.integers(0, min(-(-overlap // window) * window // 2, 6)))
+    function = reaching(radius, window, scale)
+    x = torch.randint(0, 256, (2, 1, min(size, 16 * window), columns * window)).double()
+    result = run_cut(function, x, scale=scale, tile=tile, overlap=overlap, window=window)
+    assert torch.equal(result, function(x))
+
+
+def test_a_reach_beyond_the_margin_shows_at_the_seams_alone():
+    function = reaching(5, 8, 1)
+    x = torch.randint(0, 256, (1, 1, 8, 56)).double()  # two tiles of 32 that share columns 24 to 31: the seam is at 28
+    difference = run_cut(function, x, scale=1, tile=32, overlap=8, window=8) != function(x)
+    assert difference.any(dim=2).squeeze().nonzero().flatten().tolist() == [27, 28]
+
+
+def test_progress_counts_every_cut_tile():
+    seen = []
+    x = torch.zeros(1, 1, 24, 16)
+    run_cut(lambda part: part, x, scale=1, tile=8, overlap=0, window=8, progress=lambda *s: seen.append(s))
+    assert seen == [(i, 6) for i in range(1, 7)]
+
+
+def test_cut_tiles_may_change_the_number_of_channels():
+    x = torch.rand(2, 1, 24, 24)
+    result = run_cut(lambda part: part.expand(-1, 3, -1, -1), x, scale=1, tile=16, overlap=8, window=8)
+    assert torch.equal(result, x.expand(-1, 3, -1, -1))

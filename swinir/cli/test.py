@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
@@ -50,6 +50,9 @@ def benchmark(
         int | None, typer.Option("--tile", help="Tile side in low-quality pixels; bare: 400; whole images without.")
     ] = None,
     tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="Overlap of tiles.")] = 32,
+    tile_blend: Annotated[
+        str, typer.Option("--tile_blend", help="mean, as released; cut: each pixel from one tile, no seams.")
+    ] = "mean",
     self_ensemble: Annotated[
         bool, typer.Option("--self_ensemble", help='Average eight flips and rotations (the paper\'s "+").')
     ] = False,
@@ -67,7 +70,7 @@ def benchmark(
     from swinir.checkpoint import build_model
     from swinir.evaluate import check_network, find_samples
 
-    protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
+    protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, tile_blend, precision, self_ensemble)
     for file in (json_file, csv_file):
         _check_parent(file)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
@@ -103,12 +106,14 @@ def _protocol(
     jpeg: int,
     tile: int | None,
     tile_overlap: int,
+    tile_blend: str,
     precision: str,
     self_ensemble: bool,
 ) -> "Protocol":
     from swinir.evaluate import Protocol
     from swinir.restoration import PRECISIONS
     from swinir.tasks import get_task
+    from swinir.tiling import TileBlend
 
     spec = get_task(task)
     spec.network_for(scale)  # raises for a scale that the task does not have
@@ -117,7 +122,9 @@ def _protocol(
             raise ValueError(f"{option} must be from {least} to {most}, got {value}")
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, precision, self_ensemble)
+    if tile_blend not in get_args(TileBlend):
+        raise ValueError(f"--tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
+    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, cast(TileBlend, tile_blend), precision, self_ensemble)
 
 
 def _check_parent(file: Path | None) -> None:
@@ -194,6 +201,7 @@ def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
     from dataclasses import replace
 
     from swinir.restoration import align_tile
+    from swinir.tiling import align_overlap
 
     if protocol.tile is None:
         return protocol
@@ -201,6 +209,11 @@ def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
     tile = align_tile(protocol.tile, window)
     if tile != protocol.tile:
         _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {tile}")
+    if protocol.tile_blend == "cut":
+        overlap = align_overlap(protocol.tile_overlap, tile, window)
+        if overlap != protocol.tile_overlap:
+            _notice(f"--tile_overlap {protocol.tile_overlap} is no multiple of the window of {window}; using {overlap}")
+        return replace(protocol, tile=tile, tile_overlap=overlap)
     if not 0 <= protocol.tile_overlap < tile:
         raise ValueError(
             f"--tile_overlap must be from 0 to below the tile of {tile}, got {protocol.tile_overlap}; "
@@ -292,6 +305,7 @@ def _write_files(
         "jpeg": protocol.jpeg if made == "jpeg" else None,
         "tile": protocol.tile,
         "tile_overlap": protocol.tile_overlap if protocol.tile else None,
+        "tile_blend": protocol.tile_blend if protocol.tile else None,
         "self_ensemble": protocol.self_ensemble,
         "precision": resolve_precision(protocol.precision, device),
         "complete": len(rows) == total,
