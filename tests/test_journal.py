@@ -18,7 +18,7 @@ from swinir.image import write
 from swinir.integrity import sha256
 from swinir.train import journal as module
 from swinir.train.config import TrainConfig
-from swinir.train.journal import Journal, run_facts, write_facts
+from swinir.train.journal import Journal, add_facts, run_facts, write_facts
 from swinir.train.networks import build_network
 
 logger = logging.getLogger("swinir.train.nonsense")
@@ -209,3 +209,18 @@ def test_tensorboards_own_events_hold_the_rows(images, tmp_path):
     expected = [(row["step"], row["loss"]) for row in rows(tmp_path / "run") if "loss" in row]
     assert found == [(step, pytest.approx(loss, rel=1e-6)) for step, loss in expected]
     assert events.Tags()["images"] == ["c.png"]
+
+
+def test_facts_of_earlier_starts_are_kept(tmp_path):
+    path = tmp_path / "run.json"
+    for step in (0, 100, 250):
+        add_facts(path, {"step": step})
+    assert json.loads(path.read_text()) == {"step": 250, "earlier": [{"step": 0}, {"step": 100}]}
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "3"])
+def test_an_unreadable_file_of_facts_is_replaced(left, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(left)
+    add_facts(path, {"step": 1})
+    assert json.loads(path.read_text()) == {"step": 1, "earlier": []}

@@ -1,5 +1,6 @@
 """What a run leaves to read: rows of metrics, a log, what it was made with; TensorBoard's files as an extra."""
 
+import contextlib
 import json
 import logging
 import subprocess
@@ -128,3 +129,12 @@ def write_facts(path: Path, facts: dict[str, Any]) -> None:
     """Write plain values as JSON."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+
+
+def add_facts(path: Path, facts: dict[str, Any]) -> None:
+    """As `write_facts`, with what the file said before under "earlier", oldest first."""
+    earlier: list[Any] = []
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # none yet, or not one of ours
+        former = json.loads(path.read_text(encoding="utf-8"))
+        earlier = [*former.pop("earlier", []), former]
+    write_facts(path, {**facts, "earlier": earlier})

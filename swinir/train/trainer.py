@@ -38,7 +38,7 @@ SHOWN = 4  # validation images on the board
 class Trainer:
     """One run in a folder.
 
-    The folder gets `config.json` (the configuration, complete), `run.json` (versions, data, where it started from),
+    The folder gets `config.json` (the configuration, complete), `run.json` (versions, data, initial weights; of earlier starts too),
     `metrics.jsonl`, `train.log`, `states/`, NAME_best.pth at every better validation, and NAME.pth at the end.
 
     Args:
@@ -134,7 +134,7 @@ class Trainer:
                 self._settle()
                 write_facts(self.run / "config.json", self.config.model_dump(mode="json"))
                 facts = run_facts(device, self.processes.count, self.data_facts, self.init)
-                write_facts(self.run / "run.json", facts)
+                add_facts(self.run / "run.json", {"step": self.step, **facts})
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 finished = self._loop(journal, stop)
             if finished and self.first:
