@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
 
@@ -70,6 +71,16 @@ class Processes:
             dist.barrier()
 
 
+def _attempt() -> str:
+    """Name of torchrun's present attempt, the same in all processes.
+
+    torchrun keeps its store over restarts, and with it the addresses of processes that have ended (PyTorch 2.15).
+    Nodes count their restarts apart, so of several of them the attempts cannot be told apart.
+    """
+    alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
+    return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else '0'}"
+
+
 @contextmanager
 def start_processes(device: str | torch.device | None = None) -> Iterator[Processes]:
     """Join the processes that torchrun started, or be the only one.
@@ -94,7 +105,9 @@ def start_processes(device: str | torch.device | None = None) -> Iterator[Proces
         return
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    store, rank, _ = next(rendezvous("env://"))
+    backend = "nccl" if chosen.type == "cuda" else "gloo"
+    dist.init_process_group(backend, store=dist.PrefixStore(_attempt(), store), rank=rank, world_size=count)
     try:
         yield Processes(chosen, dist.get_rank(), count)
     finally:
