@@ -136,5 +136,5 @@ def add_facts(path: Path, facts: dict[str, Any]) -> None:
     earlier: list[Any] = []
     with contextlib.suppress(OSError, ValueError, AttributeError):  # none yet, or not one of ours
         former = json.loads(path.read_text(encoding="utf-8"))
-        earlier = [*former.pop("earlier", []), former]
+        earlier = [*former.get("earlier", []), {name: fact for name, fact in former.items() if name != "earlier"}]
     write_facts(path, {**facts, "earlier": earlier})

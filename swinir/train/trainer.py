@@ -23,7 +23,7 @@ from swinir.restoration import Restorer, restore
 from swinir.train.config import TrainConfig
 from swinir.train.data import TrainingSamples, batches, build_degrader
 from swinir.train.images import Wrap, find_sources, index_hash, load_images, split_holdout
-from swinir.train.journal import Journal, Log, run_facts, train_log, write_facts
+from swinir.train.journal import Journal, Log, add_facts, run_facts, train_log, write_facts
 from swinir.train.networks import build_network, start_from, with_weights, write_weights
 from swinir.train.optimization import NotFiniteError, Optimization, StepResult
 from swinir.train.processes import Processes
@@ -38,8 +38,8 @@ SHOWN = 4  # validation images on the board
 class Trainer:
     """One run in a folder.
 
-    The folder gets `config.json` (the configuration, complete), `run.json` (versions, data, initial weights; of earlier starts too),
-    `metrics.jsonl`, `train.log`, `states/`, NAME_best.pth at every better validation, and NAME.pth at the end.
+    The folder gets `config.json` (the configuration, complete), `run.json` (versions, data, initial weights, of every
+    start), `metrics.jsonl`, `train.log`, `states/`, NAME_best.pth at every better validation, and NAME.pth at the end.
 
     Args:
         config: what to train.
