@@ -70,6 +70,10 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def _ended(child: int) -> bool:
+    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def _run(command: Command) -> list[int]:
     port = _free_port()
     children = []
@@ -79,10 +83,10 @@ def _run(command: Command) -> list[int]:
             _child(command, rank, port)
     if command.kill:
         until = time.monotonic() + DEADLINE
-        while _lines(Path(command.metrics)) < command.rows and time.monotonic() < until:
+        while _lines(Path(command.metrics)) < command.rows and not _ended(children[0]) and time.monotonic() < until:
             time.sleep(0.002)
         time.sleep(command.seconds)
-        os.kill(children[0], command.kill)
+        os.kill(children[0], command.kill)  # it is still there, if only to be waited for
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 

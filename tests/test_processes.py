@@ -197,14 +197,14 @@ sys.exit(main(sys.argv[2:]))
 
 
 def torchrun(*words):
-    """Runs it as a user would; gives the finished process."""
+    """Runs it as a user would, with -- before the command, whose --run it would take for its own; gives the result."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     return subprocess.run([*TORCHRUN, *words], env=environment, capture_output=True, text=True, timeout=280)
 
 
 @pytest.mark.slow
 def test_torchrun_starts_the_command(run_command, toml, tmp_path):
-    done = torchrun("-m", "swinir", *toml("two", precision="fp64", **STEPS))
+    done = torchrun("-m", "--", "swinir", *toml("two", precision="fp64", **STEPS))
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("step 20/20") == 1
     assert run_command(Command(toml("one", precision="fp64", **STEPS), str(tmp_path / "one.txt"))) == [0]
@@ -217,7 +217,7 @@ def test_torchrun_starts_a_killed_worker_again_and_the_run_ends_as_if_nothing_ha
     assert run_command(Command(toml("whole", **options), str(tmp_path / "whole.txt"), processes=2)) == [0, 0]
     driver, marker = tmp_path / "driver.py", tmp_path / "killed"
     driver.write_text(KILLED_ONCE)
-    done = torchrun("--max-restarts", "1", str(driver), str(marker), *toml("parts", **options))
+    done = torchrun("--max-restarts", "1", "--", str(driver), str(marker), *toml("parts", **options))
     assert done.returncode == 0, done.stderr
     assert marker.exists()
     assert "going on at step 6" in done.stdout
