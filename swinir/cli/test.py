@@ -51,7 +51,7 @@ def benchmark(
     ] = None,
     tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="Overlap of tiles.")] = 32,
     tile_blend: Annotated[
-        str, typer.Option("--tile_blend", help="mean, as released; cut: each pixel from one tile, no seams.")
+        str, typer.Option("--tile_blend", help="mean, as released, or cut: each pixel from one tile.")
     ] = "mean",
     self_ensemble: Annotated[
         bool, typer.Option("--self_ensemble", help='Average eight flips and rotations (the paper\'s "+").')
