@@ -154,6 +154,7 @@ def test_a_run_that_is_asked_to_leave_saves_its_state_and_goes_on_by_the_same_co
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # minutes on a busy machine
 def test_a_run_that_is_killed_at_any_moments_ends_as_if_it_had_not_been(run_command, toml, tmp_path):
     assert run_command(Command(toml("whole", **LONG), str(tmp_path / "whole.txt"))) == [0]
     words, output, metrics = toml("parts", **LONG), str(tmp_path / "parts.txt"), tmp_path / "parts" / "metrics.jsonl"
@@ -199,10 +200,11 @@ sys.exit(main(sys.argv[2:]))
 def torchrun(*words):
     """Runs it as a user would, with -- before the command, whose --run it would take for its own; gives the result."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
-    return subprocess.run([*TORCHRUN, *words], env=environment, capture_output=True, text=True, timeout=280)
+    return subprocess.run([*TORCHRUN, *words], env=environment, capture_output=True, text=True, timeout=600)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # minutes on a busy machine
 def test_torchrun_starts_the_command(run_command, toml, tmp_path):
     done = torchrun("-m", "--", "swinir", *toml("two", precision="fp64", **STEPS))
     assert done.returncode == 0, done.stderr
@@ -212,6 +214,7 @@ def test_torchrun_starts_the_command(run_command, toml, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # minutes on a busy machine
 def test_torchrun_starts_a_killed_worker_again_and_the_run_ends_as_if_nothing_had_happened(run_command, toml, tmp_path):
     options = STEPS | {"save_every": 3}
     assert run_command(Command(toml("whole", **options), str(tmp_path / "whole.txt"), processes=2)) == [0, 0]
