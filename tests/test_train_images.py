@@ -330,3 +330,12 @@ def test_the_hash_does_not_depend_on_where_the_folder_lies(images, tmp_path):
     first = index_hash(load_images(find_sources([images])))
     images.rename(tmp_path / "elsewhere")
     assert index_hash(load_images(find_sources([tmp_path / "elsewhere"]))) == first
+
+
+def test_a_damaged_cache_entry_is_named_with_the_way_out(images, tmp_path):
+    cache = tmp_path / "cache"
+    load_images(find_sources([images]), cache=cache)
+    victim = sorted(cache.glob("*.gt.npy"))[0]
+    victim.write_bytes(b"not an array")
+    with pytest.raises(ImageError, match=rf"{victim.name}: damaged in the cache \([^\n]*\); delete it"):
+        load_images(find_sources([images]), cache=cache)

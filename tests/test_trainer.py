@@ -422,3 +422,51 @@ def test_the_configuration_in_the_folder_is_the_whole_one(images, tmp_path):
     config = configuration(images)
     train(config, tmp_path / "run")
     assert TrainConfig.model_validate_json((tmp_path / "run" / "config.json").read_text()) == config
+
+
+GAN = {"adversarial": {"num_feat": 4}}
+
+
+def test_a_discriminator_is_written_and_another_run_starts_from_it(images, tmp_path):
+    first = cpu_trainer(configuration(images, loss=GAN, schedule={"iterations": 3}), tmp_path / "first")
+    first.fit()
+    path = tmp_path / "first" / "small_discriminator.pth"
+    second = configuration(images, loss=GAN, init={"discriminator": str(path)}, seed=9)
+    trainer = cpu_trainer(second, tmp_path / "second")
+    ours, theirs = (t.optimization.objective.adversary.discriminator.state_dict() for t in (trainer, first))
+    assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
+    assert trainer.init["discriminator"] == path.name
+
+
+def test_a_discriminator_that_does_not_fit_or_has_no_use_is_refused(images, tmp_path):
+    cpu_trainer(configuration(images, loss=GAN, schedule={"iterations": 1}), tmp_path / "first").fit()
+    path = str(tmp_path / "first" / "small_discriminator.pth")
+    wider = {"adversarial": {"num_feat": 8}}
+    with pytest.raises(ValueError, match=r"small_discriminator.pth: not the weights of this discriminator: [^\n]*$"):
+        cpu_trainer(configuration(images, loss=wider, init={"discriminator": path}), tmp_path / "second")
+    with pytest.raises(ValueError, match=r"there is no \[loss.adversarial\]"):
+        cpu_trainer(configuration(images, init={"discriminator": path}), tmp_path / "third")
+
+
+def test_going_on_with_other_images_is_said(images, tmp_path, caplog):
+    config = configuration(images)
+    first = cpu_trainer(config, tmp_path / "run")
+    first.fit(stop=lambda: first.step == 3)
+    cpu_trainer(config, tmp_path / "run").resume()
+    assert not caplog.records
+    (images / "a.png").unlink()
+    cpu_trainer(config, tmp_path / "run").resume()
+    assert "the training images are not those that it was trained on so far" in caplog.text
+
+
+def test_best_weights_of_an_abandoned_line_are_put_away(images, tmp_path):
+    config = configuration(images, save_every=3, validate_every=6, keep=9)
+    cpu_trainer(config, tmp_path / "run").fit()
+    best = tmp_path / "run" / "small_best.pth"
+    assert best.exists()
+    trainer = cpu_trainer(config, tmp_path / "run")
+    early = next(path for path in trainer.states.paths() if path.name.startswith("step-00000003"))
+    trainer.resume(early)
+    assert not trainer.fit(stop=lambda: trainer.step == 4)
+    assert not best.exists()
+    assert (tmp_path / "run" / "states" / "abandoned" / "small_best.pth").exists()

@@ -10,7 +10,7 @@ from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
 from swinir.degrade.resize import imresize
 from swinir.evaluate import evaluate, find_samples, means
-from swinir.image import read, to_gray, write
+from swinir.image import ImageError, read, to_gray, write
 from swinir.metrics import psnr, ssim
 from swinir.restoration import restore
 from swinir.train.images import Source, find_sources, split_holdout
@@ -169,3 +169,18 @@ def test_an_image_that_cannot_be_read_is_warned_of_and_the_rest_counts(images, t
     assert (
         f"validation of {trainer.validation.samples[0].name} failed: {names[0]}: the file is empty" in caplog.messages
     )
+
+
+def test_images_to_validate_on_that_cannot_be_used_are_named_before_training(images, tmp_path):
+    gt, lq = tmp_path / "gt", tmp_path / "lq"
+    for folder in (gt, lq):
+        folder.mkdir()
+    write(gt / "a.png", smooth_picture(32, 32, 0))
+    (gt / "b.png").write_text("not an image")
+    write(lq / "bx2.png", smooth_picture(16, 16, 0))
+    data = {"holdout": 0, "validate_gt": str(gt)}
+    with pytest.raises(ImageError, match=r"b\.png: not an image of a known format"):
+        cpu_trainer(configuration(images, data=data), tmp_path / "run")
+    (gt / "b.png").unlink()
+    with pytest.raises(ValueError, match=r"a\.png: no low-quality partner"):
+        cpu_trainer(configuration(images, data=data | {"validate_lq": str(lq)}), tmp_path / "run")

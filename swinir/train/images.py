@@ -145,6 +145,19 @@ def load_images(
     return images
 
 
+def check_readable(sources: Sequence[Source]) -> None:
+    """Decode images that are not kept, such as those of a validation; an ImageError with all that cannot be read."""
+    problems = []
+    for source in sources:
+        for path in filter(None, (source.gt, source.lq)):
+            try:
+                read(path)
+            except ImageError as error:
+                problems.append(str(error))
+    if problems:
+        raise ImageError(_listed(problems))
+
+
 def index_hash(images: Sequence[TrainingImage]) -> str:
     """SHA-256 over name, bytes and size of every image: two runs with the same one saw the same files."""
     rows = [[image.name, image.bytes, image.width, image.height] for image in images]
@@ -227,4 +240,7 @@ class _Loader:
 
 def _map(path: Path) -> np.ndarray:
     # Opened anew each time: tens of thousands of open maps would exceed what a process may hold.
-    return np.load(path, mmap_mode="r", allow_pickle=False)
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise ImageError(f"{path}: damaged in the cache ({' '.join(str(error).split())}); delete it") from error

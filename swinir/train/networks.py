@@ -14,6 +14,7 @@ from swinir.checkpoint import find_checkpoint, read_checkpoint, read_state, sha2
 from swinir.network import SwinIR
 from swinir.restoration import Restorer
 from swinir.train.config import InitConfig, TrainConfig
+from swinir.train.objective import Adversary
 
 MAX_NAMED = 8  # layers spelled out in one message
 
@@ -77,6 +78,30 @@ def _misfits(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> d
 
 def _by(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape))
+
+
+def start_adversary_from(adversary: Adversary | None, init: InitConfig) -> dict[str, Any]:
+    """Copy a discriminator's weights, as a run with one writes them; returns the facts.
+
+    Raises:
+        ValueError: when there is no discriminator to start, or the weights do not fit.
+    """
+    if init.discriminator is None:
+        return {}
+    if adversary is None:
+        raise ValueError(f"init.discriminator is {init.discriminator}, but there is no [loss.adversarial]")
+    try:
+        adversary.load_weights(read_state(init.discriminator))
+    except ValueError as error:
+        path = str(init.discriminator)
+        raise ValueError(str(error) if path in str(error) else f"{path}: {error}") from error
+    return {"discriminator": init.discriminator.name, "discriminator_sha256": sha256(init.discriminator)}
+
+
+def write_adversary(path: Path, adversary: Adversary, step: int) -> None:
+    """Write a discriminator's weights, to start another run from."""
+    state = {name: tensor.cpu() for name, tensor in adversary.discriminator.state_dict().items()}
+    write_state(path, state, {"name": "unet_discriminator"}, step=step)
 
 
 def with_weights(network: Restorer, weights: Mapping[str, Tensor]) -> Restorer:

@@ -1,6 +1,6 @@
 """What a network is trained towards: a pixel loss, and for the GAN recipes VGG features and a discriminator."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -11,8 +11,6 @@ from swinir.train.config import AdversarialConfig, LossConfig
 from swinir.train.discriminator import UNetDiscriminator
 from swinir.train.losses import build_loss
 from swinir.train.perceptual import PerceptualLoss, load_vgg19
-
-Update = Callable[[torch.optim.Optimizer], None]
 
 
 class Adversary:
@@ -38,6 +36,13 @@ class Adversary:
     def discriminator_loss(self, restored: Tensor, gt: Tensor) -> Tensor:
         """What the discriminator loses by taking one for the other."""
         return self.losses.discriminator_loss(self.discriminator(gt), self.discriminator(restored.detach()))
+
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Start from the weights of another run's discriminator; a ValueError where they do not fit."""
+        try:
+            self.discriminator.load_state_dict(dict(weights))
+        except RuntimeError as error:
+            raise ValueError(f"not the weights of this discriminator: {' '.join(str(error).split())}") from error
 
     def state(self) -> dict[str, Any]:
         return {"discriminator": self.discriminator.state_dict(), "optimizer": self.optimizer.state_dict()}

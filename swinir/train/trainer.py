@@ -24,7 +24,14 @@ from swinir.train.config import TrainConfig
 from swinir.train.data import TrainingSamples, batches, build_degrader
 from swinir.train.images import Wrap, find_sources, index_hash, load_images, split_holdout
 from swinir.train.journal import Journal, Log, add_facts, run_facts, train_log, write_facts
-from swinir.train.networks import build_network, start_from, with_weights, write_weights
+from swinir.train.networks import (
+    build_network,
+    start_adversary_from,
+    start_from,
+    with_weights,
+    write_adversary,
+    write_weights,
+)
 from swinir.train.optimization import NotFiniteError, Optimization, StepResult
 from swinir.train.processes import Processes
 from swinir.train.states import StateStore
@@ -39,7 +46,8 @@ class Trainer:
     """One run in a folder.
 
     The folder gets `config.json` (the configuration, complete), `run.json` (versions, data, initial weights, of every
-    start), `metrics.jsonl`, `train.log`, `states/`, NAME_best.pth at every better validation, and NAME.pth at the end.
+    start), `metrics.jsonl`, `train.log`, `states/`, NAME_best.pth at every better validation, and at the end NAME.pth,
+    with NAME_discriminator.pth where there is one.
 
     Args:
         config: what to train.
@@ -73,6 +81,7 @@ class Trainer:
         network = build_network(config)
         self.init = start_from(network, config.init)
         self.optimization = Optimization(network, config, self.processes)
+        self.init |= start_adversary_from(self.optimization.objective.adversary, config.init)
         self.states = StateStore(run / "states", keep=config.keep)
         self.step = 0
         self.drawn = 0  # samples
@@ -85,6 +94,7 @@ class Trainer:
         sources = find_sources(data.train, data.train_lq, config.scale)
         train, held = split_holdout(sources, data.holdout)
         self.validation = Validation(config, held)
+        self.validation.check()
         degrader = build_degrader(config)
         # With a cache, the first process decodes and the others find its work.
         for rank in range(2 if data.cache else 1):
@@ -138,12 +148,18 @@ class Trainer:
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
                 finished = self._loop(journal, stop)
             if finished and self.first:
-                write_weights(self.weights_path, self.averaged(), self.config, self.step)
+                self._finish()
             self.processes.wait()
             return finished
         finally:
             if journal:
                 journal.close()
+
+    def _finish(self) -> None:
+        write_weights(self.weights_path, self.averaged(), self.config, self.step)
+        adversary = self.optimization.objective.adversary
+        if adversary:
+            write_adversary(self.run / f"{self.config.name}_discriminator.pth", adversary, self.step)
 
     def _loop(self, journal: Journal | None, stop: Callable[[], bool]) -> bool:
         config = self.config
@@ -257,6 +273,7 @@ class Trainer:
             "step": self.step,
             "seed": self.config.seed,
             "drawn": self.drawn,
+            "data": self.data_facts["index_sha256"],
             "best": self.best,
             "results": [asdict(result) for result in self._results],
             "optimization": self.optimization.state(),
@@ -283,8 +300,11 @@ class Trainer:
     def _settle(self) -> None:
         """Leave what lies beyond the step that the run goes on from."""
         self.states.discard_after(self.step)
+        weights = self.run / f"{self.config.name}_best.pth"
         if self.states.best() is None:
             self.best = None  # its place was taken by one that has just been abandoned
+            if weights.exists() and self.states.abandoned.is_dir():
+                weights.replace(self.states.abandoned / weights.name)
 
     def _take(self, content: dict[str, Any], path: Path) -> None:
         try:
@@ -295,6 +315,8 @@ class Trainer:
             if seed != self.config.seed:
                 raise ValueError(f"the state has seed {seed}, the configuration {self.config.seed}")
             results = [StepResult(**result) for result in content["results"]]
+            if content["data"] != self.data_facts["index_sha256"] and self.first:
+                logger.warning("%s: the training images are not those that it was trained on so far", path)
             self.optimization.load_state(content["optimization"])
         except (KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{path}: not a training state of this version; start again with --fresh") from error

@@ -12,7 +12,7 @@ from swinir.image import list_images, read, to_gray, to_rgb
 from swinir.restoration import Restorer
 from swinir.train.config import TrainConfig
 from swinir.train.data import chain_degrader
-from swinir.train.images import Source
+from swinir.train.images import Source, check_readable
 from swinir.train.processes import Processes
 
 
@@ -34,6 +34,17 @@ class Validation:
         if lq is not None or self.protocol.task.degradation:
             return find_samples(self.protocol, lq, gt)
         return [Sample(path.stem, lq=None, gt=path) for path in list_images(gt)]
+
+    def check(self) -> None:
+        """Name the images that cannot be read or have no partner: before training, not at the first validation.
+
+        Raises:
+            ValueError: one line with all of them.
+        """
+        check_readable([Source(s.name, gt=s.gt, lq=s.lq) for s in self.samples if s.gt is not None])
+        alone = [sample.problem for sample in self.samples if sample.problem]
+        if alone:
+            raise ValueError("; ".join(alone))
 
     def run(self, network: Restorer, processes: Processes) -> list[Row]:
         """One row per image, the same in all processes."""
