@@ -33,17 +33,39 @@ def test_expert_is_whole_small_and_documented(entry):
     assert entry.alias in (ROOT / "model_zoo" / "README.md").read_text(encoding="utf-8")
 
 
-def test_expert_reaches_what_its_row_says_on_set5(public_folder, tmp_path, monkeypatch):
-    set5 = public_folder("testsets/Set5")
+LEVEL_OPTION = {"x": "--scale", "noise": "--noise", "jpeg": "--jpeg"}
+ROUNDING = {"psnr": (2, 0.011), "psnr_y": (2, 0.011), "psnrb": (2, 0.011), "ssim": (4, 0.00011), "ssim_y": (4, 0.00011)}
+
+
+def columns(parts):
+    """The metrics that a row states, in their order."""
+    if parts.kind == "x":
+        return ("psnr_y", "ssim_y")
+    return ("psnr",) if parts.kind == "noise" else ("psnr", "ssim", "psnrb")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", [e for e in EXPERTS if e.parts.task != "real_sr"], ids=lambda e: e.alias)
+def test_expert_reaches_what_its_row_says(entry, public_folder, tmp_path, monkeypatch):
+    name, *stated = re.match(r"(\w+) ([\d.]+)(?:/([\d.]+))?(?:/([\d.]+))?", entry.published).groups()
+    folder = public_folder(f"testsets/{name}")
+    folders = ["--folder_gt", str(folder)]
+    if entry.parts.kind == "x":
+        folders = [
+            "--folder_lq",
+            str(folder / "LR_bicubic" / f"X{entry.parts.level}"),
+            "--folder_gt",
+            str(folder / "HR"),
+        ]
     monkeypatch.chdir(tmp_path)
     torch.set_num_threads(2)
-    folders = ["--folder_lq", str(set5 / "LR_bicubic" / "X2"), "--folder_gt", str(set5 / "HR")]
-    command = ["test", "--task", "lightweight_sr", "--scale", "2", "--model_path", "lightweight_sr_x2_tiny", *folders]
+    level = [LEVEL_OPTION[entry.parts.kind], str(entry.parts.level)]
+    command = ["test", "--task", entry.parts.task, *level, "--model_path", entry.alias, *folders]
     assert main([*command, "--device", "cpu", "--no_save", "--json", "r.json"]) == 0
     measured = json.loads((tmp_path / "r.json").read_text())["means"]
-    stated = re.search(r"Set5 ([\d.]+)/([\d.]+)", zoo.find("lightweight_sr_x2_tiny").published)
-    assert round(measured["psnr_y"], 2) == pytest.approx(float(stated[1]), abs=0.011)
-    assert round(measured["ssim_y"], 4) == pytest.approx(float(stated[2]), abs=0.00011)
+    for metric, value in zip(columns(entry.parts), filter(None, stated), strict=True):
+        digits, tolerance = ROUNDING[metric]
+        assert round(measured[metric], digits) == pytest.approx(float(value), abs=tolerance)
 
 
 def test_the_demo_shows_a_gain(tmp_path, capsys):

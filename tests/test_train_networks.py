@@ -7,7 +7,7 @@ from training import SMALL, configuration, difference
 from swinir import zoo
 from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.integrity import sha256
-from swinir.network import NetworkConfig
+from swinir.network import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig
 from swinir.train.networks import build_network, describe_weights, start_from, with_weights, write_weights
 
@@ -133,3 +133,26 @@ def test_weights_in_another_memory_format_are_written_as_ever(tmp_path):
         network = build_network(config).to(memory_format=form)
         write_weights(tmp_path / f"{name}.pth", network, config, 0)
     assert difference(*(load_model(tmp_path / f"{name}.pth", device="cpu") for name in "ab")) == 0
+
+
+@pytest.mark.parametrize("scale", [3, 4])
+def test_a_reconstruction_of_another_scale_starts_from_the_nearest_subpixels(scale, tmp_path):
+    small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "img_size": 16, "upsampler": "pixelshuffledirect"}
+    torch.manual_seed(0)
+    network, other = SwinIR(NetworkConfig(upscale=2, **small)), SwinIR(NetworkConfig(upscale=scale, **small))
+    write_checkpoint(tmp_path / "x2.pth", network.state_dict(), network.config)
+    start_from(other, InitConfig(weights=str(tmp_path / "x2.pth"), adapt_scale=True))
+    x = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        double, enlarged = network(x), other(x)
+    rows, cols = (((torch.arange(n * scale) + 0.5) * 2 / scale).long() for n in (16, 24))
+    assert torch.allclose(enlarged, double[..., rows[:, None], cols], atol=1e-6)
+
+
+def test_adapting_the_scale_needs_the_same_kind_of_reconstruction(tmp_path):
+    small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "img_size": 16}
+    network = SwinIR(NetworkConfig(upscale=2, upsampler="pixelshuffle", **small))
+    write_checkpoint(tmp_path / "x2.pth", network.state_dict(), network.config)
+    other = SwinIR(NetworkConfig(upscale=4, upsampler="pixelshuffledirect", **small))
+    with pytest.raises(ValueError, match="needs networks that end in pixelshuffledirect, got pixelshuffle and"):
+        start_from(other, InitConfig(weights=str(tmp_path / "x2.pth"), adapt_scale=True))

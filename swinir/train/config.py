@@ -91,11 +91,14 @@ class InitConfig(_Section):
         weights: a checkpoint's path or its name in the zoo.
         allow_mismatch: beginnings of layer names that may be missing, left over or of another shape; they keep
             their random initial weights.
+        adapt_scale: start the convolution before "pixelshuffledirect"'s shuffle from one of another scale: each
+            subpixel takes the weights of the nearest one. A fresh one takes thousands of steps to get there.
         discriminator: weights that a discriminator starts from, as a run with one writes them.
     """
 
     weights: str | None = None
     allow_mismatch: Names = ()
+    adapt_scale: bool = False
     discriminator: Path | None = None
 
 

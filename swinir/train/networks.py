@@ -3,15 +3,25 @@
 import copy
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from swinir.baselines import RCAN
-from swinir.checkpoint import find_checkpoint, read_checkpoint, read_state, sha256, write_checkpoint, write_state
-from swinir.network import SwinIR
+from swinir.checkpoint import (
+    Checkpoint,
+    find_checkpoint,
+    read_checkpoint,
+    read_state,
+    sha256,
+    write_checkpoint,
+    write_state,
+)
+from swinir.network import NetworkConfig, SwinIR
 from swinir.restoration import Restorer
 from swinir.train.config import InitConfig, TrainConfig
 from swinir.train.objective import Adversary
@@ -46,6 +56,8 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
         network.load_released_state(read_state(path))
         return {"weights": path.name, "sha256": sha256(path), "fresh": []}
     checkpoint = read_checkpoint(path)
+    if init.adapt_scale:
+        checkpoint = replace(checkpoint, state=_adapted(checkpoint, network.config))
     parameters = dict(network.named_parameters())
     fitting = {n: t for n, t in checkpoint.state.items() if n in parameters and t.shape == parameters[n].shape}
     misfits = _misfits(parameters, checkpoint.state)
@@ -61,6 +73,26 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
         for name, tensor in fitting.items():
             parameters[name].copy_(tensor)
     return {"weights": path.name, "sha256": sha256(path), "fresh": sorted(parameters.keys() - fitting.keys())}
+
+
+def _adapted(checkpoint: Checkpoint, network: NetworkConfig) -> dict[str, Tensor]:
+    """A checkpoint's weights with the convolution of "pixelshuffledirect" made for another scale.
+
+    Raises:
+        ValueError: unless both networks end in one.
+    """
+    upsamplers = {checkpoint.network.upsampler, network.upsampler}
+    if upsamplers != {"pixelshuffledirect"}:
+        raise ValueError(
+            f"init.adapt_scale needs networks that end in pixelshuffledirect, got {' and '.join(sorted(upsamplers))}"
+        )
+    old, new = checkpoint.network.upscale, network.upscale
+    nearest = ((torch.arange(new) + 0.5) * old / new).long()
+    state = dict(checkpoint.state)
+    for name in ("upsample.0.weight", "upsample.0.bias"):
+        subpixels = rearrange(state[name], "(c y x) ... -> c y x ...", y=old, x=old)
+        state[name] = rearrange(subpixels[:, nearest][:, :, nearest], "c y x ... -> (c y x) ...")
+    return state
 
 
 def _misfits(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, str]:
