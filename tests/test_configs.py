@@ -246,7 +246,8 @@ def differing_and_allowed(key: str) -> tuple[set[str], set[str]]:
     """Names of layers that do not fit those of the sibling, and of those that are allowed not to."""
     ours, theirs = shapes(loaded(key)), shapes(loaded(sibling(key)))
     names = ours.keys() | theirs.keys()
-    allowed = loaded(key).init.allow_mismatch
+    init = loaded(key).init
+    allowed = init.allow_mismatch + (("upsample.0",) if init.adapt_scale else ())
     return {n for n in names if ours.get(n) != theirs.get(n)}, {n for n in names if n.startswith(allowed)}
 
 
