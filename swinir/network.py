@@ -6,12 +6,11 @@
 An RSTB is a stack of Swin Transformer layers closed by a convolution and a residual. Attention runs
 inside windows of N = window_size**2 tokens; every second layer shifts the window grid by half a window.
 
-The stream is a (B, T, C) tensor of tokens in window order (see `swinir.windows`). Without gradients a layer
-runs over chunks of windows and writes its result back in place: the working memory of attention and MLP
-depends on the chunk, not on the image.
+The stream is a (B, T, C) tensor of tokens in window order (see `swinir.windows`). This form is the one to train;
+`swinir.prepared` makes a faster one of it for inference.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -38,8 +37,6 @@ from swinir.windows import (
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
 RESI_CONNECTIONS = ("1conv", "3conv")
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel input
-CHUNK_WINDOWS = {"cpu": 64}  # windows per chunk without gradients; sized for the cache on a CPU
-CHUNK_WINDOWS_DEFAULT = 1024  # other devices: enough parallel work, logits of M stay near 100 MB
 
 
 @dataclass(frozen=True)
@@ -246,26 +243,12 @@ class SwinTransformerLayer(nn.Module):
         self.register_buffer("masks", torch.empty(4, tokens, tokens) if shifted else None, persistent=False)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """(B, T, C) tokens in window order to the same; without gradients x itself is overwritten.
+        """(B, T, C) tokens in window order to the same.
 
         `windows` are those of a shifted layer; an unshifted one takes `Windows(None, None, (T / N,))`.
         """
         bias = self.attn.bias()
         biases = [bias] if self.masks is None else list((bias + self.masks[:, None]).unbind())
-        if torch.is_grad_enabled():
-            return self._whole(x, windows, biases)
-        tokens = self.config.window**2
-        for first, count, kind in _chunks(windows.counts, _chunk_windows(x)):
-            part = slice(first * tokens, (first + count) * tokens)
-            if windows.order is None:
-                x[:, part] = self._transform(x[:, part], [(count, biases[kind])])
-            else:
-                index = windows.order[part]
-                x.index_copy_(1, index, self._transform(x.index_select(1, index), [(count, biases[kind])]))
-        return x
-
-    def _whole(self, x: Tensor, windows: Windows, biases: list[Tensor]) -> Tensor:
-        """All windows at once, nothing overwritten: what autograd needs."""
         runs = [(count, bias) for count, bias in zip(windows.counts, biases, strict=True) if count]
         if windows.order is None or windows.inverse is None:
             return self._transform(x, runs)
@@ -287,20 +270,6 @@ class SwinTransformerLayer(nn.Module):
         state_dict.pop(prefix + "attn_mask", None)
         state_dict[prefix + "attn.relative_position_index"] = self.attn.relative_position_index
         super()._load_from_state_dict(state_dict, prefix, *args)
-
-
-def _chunk_windows(x: Tensor) -> int:
-    per_image = CHUNK_WINDOWS.get(x.device.type, CHUNK_WINDOWS_DEFAULT) // x.shape[0]
-    return max(1, per_image)
-
-
-def _chunks(counts: tuple[int, ...], size: int) -> Iterator[tuple[int, int, int]]:
-    """(first window, number of windows, class) of chunks that do not cross a class border."""
-    first = 0
-    for kind, count in enumerate(counts):
-        for start in range(0, count, size):
-            yield first + start, min(size, count - start), kind
-        first += count
 
 
 class ResidualGroup(nn.Module):
@@ -448,50 +417,71 @@ class SwinIR(nn.Module):
                     layer.masks.copy_(masks)
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim != 4 or x.shape[1] != self.config.in_chans or x.numel() == 0:
-            raise ValueError(f"input must be (B, {self.config.in_chans}, H, W), got {tuple(x.shape)}")
-        height, width = x.shape[-2:]
-        x = (reflect_to_multiple(x, self.config.window) - self.mean) * self.config.img_range
+        return framed(self.config, self.mean, x, self._restore)
+
+    def _restore(self, x: Tensor) -> Tensor:
+        """The normalised input to the normalised output."""
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self._deep_features(shallow)) + shallow
         # Half precision ends here: the image itself needs more than bfloat16's eight bits.
         with torch.autocast(x.device.type, enabled=False):
-            x = self._reconstruct(deep.to(x.dtype), x)
-        x = x / self.config.img_range + self.mean
-        return x[:, :, : height * self.config.upscale, : width * self.config.upscale]
+            return reconstruct(self, deep.to(x.dtype), x)
 
     def _deep_features(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
-        window = self.config.window
         x = self.patch_embed(x)
         if self.config.ape:
-            if (height, width) != (self.config.img_size, self.config.img_size):
-                raise ValueError(
-                    "a network with an absolute position embedding takes only images of its training size, "
-                    f"{self.config.img_size}x{self.config.img_size}, got {height}x{width}"
-                )
             x = x + rearrange(self.absolute_pos_embed, "b (h w) c -> b c h w", h=height)
-        plain = Windows(None, None, ((height // window) * (width // window),))
-        build = shifted_windows if torch.compiler.is_compiling() else cached_shifted_windows
-        shifted = build(height, width, window, x.device) if self.config.shifted else plain
+        plain, shifted = layer_windows(self.config, height, width, x.device)
         for layer in self.layers:
             x = layer(x, plain, shifted)
         return layer_norm_2d(self.norm, x)
 
-    def _reconstruct(self, deep: Tensor, x: Tensor) -> Tensor:
-        """(B, embed_dim, H, W) features and the normalised input to the normalised output (Section 3.1)."""
-        upsampler = self.config.upsampler
-        if upsampler == "pixelshuffle":
-            return self.conv_last(self.upsample(self.conv_before_upsample(deep)))
-        if upsampler == "pixelshuffledirect":
-            return self.upsample(deep)
-        if upsampler == "nearest+conv":
-            deep = self.conv_before_upsample(deep)
-            deep = F.leaky_relu(self.conv_up1(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
-            if self.config.upscale == 4:
-                deep = F.leaky_relu(self.conv_up2(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
-            return self.conv_last(F.leaky_relu(self.conv_hr(deep), 0.2))
-        return x + self.conv_last(deep)
+
+def framed(config: NetworkConfig, mean: Tensor, x: Tensor, restore: Callable[[Tensor], Tensor]) -> Tensor:
+    """Apply `restore` to an image of whole windows, normalised to the range that the network computes in.
+
+    Raises:
+        ValueError: for input that is not (B, in_chans, H, W), or another size than `img_size` with `ape`.
+    """
+    if x.ndim != 4 or x.shape[1] != config.in_chans or x.numel() == 0:
+        raise ValueError(f"input must be (B, {config.in_chans}, H, W), got {tuple(x.shape)}")
+    height, width = x.shape[-2:]
+    x = (reflect_to_multiple(x, config.window) - mean) * config.img_range
+    if config.ape and x.shape[-2:] != (config.img_size, config.img_size):
+        raise ValueError(
+            "a network with an absolute position embedding takes only images of its training size, "
+            f"{config.img_size}x{config.img_size}, got {x.shape[-2]}x{x.shape[-1]}"
+        )
+    x = restore(x) / config.img_range + mean
+    return x[:, :, : height * config.upscale, : width * config.upscale]
+
+
+def layer_windows(config: NetworkConfig, height: int, width: int, device: torch.device) -> tuple[Windows, Windows]:
+    """Windows of unshifted and of shifted layers on a (height, width) image."""
+    window = config.window
+    plain = Windows(None, None, ((height // window) * (width // window),))
+    build = shifted_windows if torch.compiler.is_compiling() else cached_shifted_windows
+    return plain, build(height, width, window, device) if config.shifted else plain
+
+
+def reconstruct(parts: Any, deep: Tensor, x: Tensor) -> Tensor:
+    """(B, embed_dim, H, W) features and the normalised input to the normalised output (Section 3.1).
+
+    `parts` has a configuration and its modules of the reconstruction, under the names that `SwinIR` gives them.
+    """
+    upsampler = parts.config.upsampler
+    if upsampler == "pixelshuffle":
+        return parts.conv_last(parts.upsample(parts.conv_before_upsample(deep)))
+    if upsampler == "pixelshuffledirect":
+        return parts.upsample(deep)
+    if upsampler == "nearest+conv":
+        deep = parts.conv_before_upsample(deep)
+        deep = F.leaky_relu(parts.conv_up1(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
+        if parts.config.upscale == 4:
+            deep = F.leaky_relu(parts.conv_up2(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
+        return parts.conv_last(F.leaky_relu(parts.conv_hr(deep), 0.2))
+    return x + parts.conv_last(deep)
 
 
 def _init_linear(module: nn.Module) -> None:

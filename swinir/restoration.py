@@ -8,8 +8,9 @@ from typing import get_args
 import torch
 from torch import Tensor
 
-from swinir.baselines import RCAN
-from swinir.network import SwinIR
+from swinir.baselines import RCAN, BaselineConfig
+from swinir.network import NetworkConfig, SwinIR
+from swinir.prepared import prepare
 from swinir.tiling import TileBlend, mirror_to, run_cut, run_tiled
 
 Restorer = SwinIR | RCAN  # what `restore` can run
@@ -87,9 +88,10 @@ def restore(
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
     weight = next(model.parameters())
-    device = weight.device
-    half = resolve_precision(precision, device) == "bf16"
-    run = partial(_restore_one, model, tile=tile, overlap=tile_overlap, blend=tile_blend, half=half, progress=progress)
+    forward = _forward(model, resolve_precision(precision, weight.device), weight.device)
+    run = partial(
+        _restore_one, forward, model.config, tile=tile, overlap=tile_overlap, blend=tile_blend, progress=progress
+    )
     lq = lq.to(weight.dtype)
     if not self_ensemble:
         return run(lq).clamp_(0, 1)
@@ -97,23 +99,31 @@ def restore(
     return total.mean(0).clamp_(0, 1)
 
 
+def _forward(model: Restorer, precision: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+    """The network as a function of an image: SwinIR in its prepared form, others as they are."""
+    network: Callable[[Tensor], Tensor] = prepare(model, precision) if isinstance(model, SwinIR) else model
+    half = precision == "bf16" and network is model
+
+    def forward(x: Tensor) -> Tensor:
+        with exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            return network(x.to(device))
+
+    return forward
+
+
 def _restore_one(
-    model: Restorer,
+    forward: Callable[[Tensor], Tensor],
+    config: NetworkConfig | BaselineConfig,
     lq: Tensor,
     *,
     tile: int | None,
     overlap: int,
     blend: TileBlend,
-    half: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
-    device, window, scale = next(model.parameters()).device, model.config.window, model.config.upscale
+    window, scale = config.window, config.upscale
     height, width = lq.shape[-2:]
     padded = mirror_to(lq, (height // window + 1) * window, (width // window + 1) * window)
-
-    def forward(x: Tensor) -> Tensor:
-        with exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return model(x.to(device))
 
     if tile is None or tile >= max(padded.shape[-2:]):
         restored = forward(padded).to(lq.device)

@@ -76,10 +76,14 @@ def attn_mask(img_size: int, window: int) -> Tensor:
     return class_masks(window)[kind.flatten()]
 
 
+def in_windows(x: Tensor, window: int) -> Tensor:
+    """(B, C, H, W) to a view of it, (B, rows, columns, window, window, C); flattened, it is in window order."""
+    return rearrange(x, "b c (nh wh) (nw ww) -> b nh nw wh ww c", wh=window, ww=window)
+
+
 def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, C, H, W) to (B, T, C) tokens in window order; always a copy."""
-    x = rearrange(x, "b c (nh wh) (nw ww) -> b (nh nw wh ww) c", wh=window, ww=window)
-    return x.clone(memory_format=torch.contiguous_format)
+    """(B, C, H, W) to (B, T, C) tokens in window order."""
+    return in_windows(x, window).flatten(1, 4).contiguous()
 
 
 def to_image(x: Tensor, window: int, size: torch.Size | tuple[int, int]) -> Tensor:

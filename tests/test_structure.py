@@ -17,7 +17,7 @@ MODULES = {
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
     ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic"),
-    ("swinir.network", "swinir.baselines", "swinir.image"),
+    ("swinir.network", "swinir.prepared", "swinir.baselines", "swinir.image"),
     (
         "swinir.tasks",
         "swinir.metrics",

@@ -1,0 +1,305 @@
+"""A network made ready for inference: the numbers of `SwinIR.forward`, sooner and in less memory.
+
+    lq -> conv_first -------------------------------- + -> reconstruction -> restored
+              \\-> RSTB x K -> norm -> conv_after_body -/
+
+The stream is one (B, T, C) tensor of tokens in window order, changed in place. A Swin Transformer layer runs over
+chunks of windows that stay in a processor's cache, so its working memory depends on the chunk, not on the image.
+
+Weights are prepared once. The query's scale and, where it pays, zeros up to a friendlier head size go into the
+linear layers; position bias and mask become one table for each class of windows; linear layers are packed by oneDNN
+on CPUs; the linear end of "pixelshuffle" becomes one convolution.
+"""
+
+import copy
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from swinir.network import RSTB, SwinIR, SwinTransformerLayer, WindowAttention, framed, layer_windows, reconstruct
+from swinir.windows import Windows, in_windows, to_windows
+
+PRECISIONS = ("fp32", "bf16")
+TAIL = ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last")  # reconstruction
+CHUNK_BYTES = {"cpu": 16384}  # of one channel: 4096 tokens in float32, which a CPU's cache holds with their layers
+CHUNK_BYTES_DEFAULT = 262144  # other devices: enough parallel work
+MAX_PRODUCTS = 65535  # matrix products that a GPU takes in one call
+
+
+class PreparedSwinIR:
+    """(B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale), as `SwinIR`, without gradients.
+
+    It holds copies: what becomes of `model` later does not reach it. Make it by `prepare`, which keeps it.
+
+    Args:
+        model: whose weights to take, on any device, in any mode.
+        precision: "fp32" computes in the weights' own dtype. In "bf16" the operands of linear layers, attention and
+            the RSTBs' convolutions have 16 bits; the stream, norms and the reconstruction do not.
+    """
+
+    def __init__(self, model: SwinIR, precision: str = "fp32") -> None:
+        if precision not in PRECISIONS:
+            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        self.config, self.precision = model.config, precision
+        self.dtype = model.conv_first.weight.dtype
+        wide = torch.promote_types(self.dtype, torch.float32)
+        narrow = torch.bfloat16 if precision == "bf16" else self.dtype
+        with torch.inference_mode(False), torch.no_grad():
+            self.mean = model.mean.to(wide, copy=True)
+            self.position = model.absolute_pos_embed.to(wide, copy=True) if self.config.ape else None
+            self.conv_first = _ready(model.conv_first, wide)
+            norm = model.patch_embed.norm
+            self.patch_norm = None if norm is None else _ready(norm, wide)
+            self.layers = [PreparedRSTB(layer, wide, narrow) for layer in model.layers]  # type: ignore[arg-type]
+            self.norm = _ready(model.norm, wide)
+            self.conv_after_body = _ready(model.conv_after_body, narrow)
+            self.tail = SimpleNamespace(config=model.config)
+            for name, part in model.named_children():
+                if name in TAIL:
+                    setattr(self.tail, name, _ready(part, wide))
+            if self.config.upsampler == "pixelshuffle":
+                self.tail.upsample = MergedShuffles(self.tail.upsample, self.tail.conv_last)
+                self.tail.conv_last = nn.Identity()
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor) -> Tensor:
+        return framed(self.config, self.mean, x.to(self.mean.dtype), self._restore).to(self.dtype)
+
+    def _restore(self, x: Tensor) -> Tensor:
+        """The normalised input to the normalised output."""
+        size, window = (x.shape[-2], x.shape[-1]), self.config.window
+        shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
+        stream = to_windows(shallow, window)
+        stream = stream.clone() if self.patch_norm is None else self.patch_norm(stream)
+        if self.position is not None:
+            stream += to_windows(rearrange(self.position, "b (h w) c -> b c h w", h=size[0]), window)
+        plain, shifted = layer_windows(self.config, *size, x.device)
+        for layer in self.layers:
+            layer.run(stream, size, plain, shifted)
+        image = _image(self.norm(stream), size, window, self.conv_after_body)
+        del stream
+        deep = shallow.add_(self.conv_after_body(image))
+        del image
+        return reconstruct(self.tail, deep, x)
+
+
+_kept: WeakKeyDictionary[SwinIR, tuple[Any, PreparedSwinIR]] = WeakKeyDictionary()
+
+
+def prepare(model: SwinIR, precision: str = "fp32") -> PreparedSwinIR:
+    """The prepared form of a network's present weights.
+
+    It is made at the first call and kept as long as the model lives, is in eval mode, and its weights stay as they
+    are; nothing of it is copied, pickled or saved with the model.
+    """
+    if model.training:
+        _kept.pop(model, None)
+        return PreparedSwinIR(model, precision)
+    state = (precision, _fingerprint(model))
+    if model not in _kept or _kept[model][0] != state:
+        _kept.pop(model, None)  # before the new one takes its memory
+        _kept[model] = (state, PreparedSwinIR(model, precision))
+    return _kept[model][1]
+
+
+def _fingerprint(model: nn.Module) -> list[Any]:
+    """What changes with the weights. Fused optimizers and writes to `.data` leave versions as they are: hence sums."""
+    parameters = list(model.parameters())
+    sums = torch.stack([p.detach().sum(dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]).tolist()
+    versions = [0 if p.is_inference() else p._version for p in parameters]
+    return [(p.data_ptr(), p.dtype) for p in parameters] + versions + sums
+
+
+class PreparedRSTB:
+    """Residual Swin Transformer block (Section 3.2, Eq. 3)."""
+
+    def __init__(self, block: RSTB, wide: torch.dtype, narrow: torch.dtype) -> None:
+        self.window = block.window
+        self.layers = [PreparedLayer(layer, wide, narrow) for layer in block.residual_group.blocks]  # type: ignore[arg-type]
+        self.conv = _ready(block.conv, narrow)
+
+    def run(self, x: Tensor, size: tuple[int, int], plain: Windows, shifted: Windows) -> None:
+        """Change the stream x of an image of `size` in place."""
+        deep = x.clone()
+        for layer in self.layers:
+            layer.run(deep, shifted if layer.shifted else plain)
+        image = _image(deep, size, self.window, self.conv)
+        del deep
+        grid = in_windows(self.conv(image), self.window)
+        x.view(grid.shape).add_(grid)
+
+
+class PreparedLayer:
+    """The paper's STL (Figure 2b): window attention and MLP, each after a LayerNorm and inside a residual."""
+
+    def __init__(self, layer: SwinTransformerLayer, wide: torch.dtype, narrow: torch.dtype) -> None:
+        self.shifted = layer.masks is not None
+        self.tokens = layer.config.window**2
+        self.narrow = narrow
+        self.norm1, self.norm2 = _ready(layer.norm1, wide), _ready(layer.norm2, wide)
+        self.attention = PreparedAttention(layer.attn, layer.masks, narrow)
+        self.fc1 = Linear(layer.mlp.fc1.weight, layer.mlp.fc1.bias, narrow, gelu=True)
+        self.fc2 = Linear(layer.mlp.fc2.weight, layer.mlp.fc2.bias, narrow)
+        chunk_bytes = CHUNK_BYTES.get(layer.norm1.weight.device.type, CHUNK_BYTES_DEFAULT)
+        self.chunk_windows = min(chunk_bytes // narrow.itemsize // self.tokens, MAX_PRODUCTS // self.attention.heads)
+
+    def run(self, x: Tensor, windows: Windows) -> None:
+        """Change the stream x in place, chunk by chunk."""
+        for first, count, kind in _chunks(windows.counts, max(1, self.chunk_windows // len(x))):
+            part = slice(first * self.tokens, (first + count) * self.tokens)
+            if windows.order is None:
+                chunk = x[:, part]
+                chunk += self._attend(chunk, kind)
+                chunk += self._mix(chunk)
+            else:
+                index = windows.order[part]
+                chunk = x.index_select(1, index)
+                change = self._attend(chunk, kind)
+                change += self._mix(chunk.add_(change))
+                x.index_add_(1, index, change.to(x.dtype))
+
+    def _attend(self, x: Tensor, kind: int) -> Tensor:
+        return self.attention(self.norm1(x).to(self.narrow), kind)
+
+    def _mix(self, x: Tensor) -> Tensor:
+        return self.fc2(self.fc1(self.norm2(x).to(self.narrow)))
+
+
+class PreparedAttention:
+    """Multi-head self-attention inside windows of one class (Section 3.2, Eq. 5)."""
+
+    def __init__(self, attn: WindowAttention, masks: Tensor | None, dtype: torch.dtype) -> None:
+        self.heads = attn.num_heads
+        weight = rearrange(attn.qkv.weight, "(three heads d) c -> three heads d c", three=3, heads=self.heads).clone()
+        bias = torch.zeros_like(weight[..., 0])
+        if attn.qkv.bias is not None:
+            bias.copy_(attn.qkv.bias.view_as(bias))
+        weight[0] *= attn.scale
+        bias[0] *= attn.scale
+        proj = rearrange(attn.proj.weight, "c (heads d) -> c heads d", heads=self.heads)
+        # Measured: on CPUs the fused kernel is the faster one in float32, separate products in 16 bits.
+        on_cpu = weight.device.type == "cpu"
+        self.fused = not on_cpu or dtype.itemsize > 2
+        extra = 0 if self.fused and on_cpu else _padding(proj.shape[-1], on_cpu)
+        weight, bias, proj = F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra)), F.pad(proj, (0, extra))
+        self.qkv = Linear(weight.flatten(0, 2), bias.flatten(), dtype)
+        self.proj = Linear(proj.flatten(1), attn.proj.bias, dtype)
+        table = attn.bias()[None] if masks is None else attn.bias() + masks[:, None]
+        self.biases = table.to(dtype, copy=True)  # (classes, heads, N, N)
+
+    def __call__(self, x: Tensor, kind: int) -> Tensor:
+        """(B, windows * N, C) tokens of windows of class `kind` to the change that attention makes to them."""
+        bias, batch = self.biases[kind], len(x)
+        q, k, v = rearrange(
+            self.qkv(x), "b (n t) (three heads d) -> three (b n) heads t d", three=3, t=bias.shape[-1], heads=self.heads
+        )
+        if self.fused:
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].expand(len(q), -1, -1, -1), scale=1.0)
+        else:
+            logits = (q @ k.transpose(-2, -1)).add_(bias)
+            x = logits.softmax(-1) @ v
+        return self.proj(rearrange(x, "(b n) heads t d -> b (n t) (heads d)", b=batch))
+
+
+class Linear:
+    """y = x W^T + b or its GELU, packed by oneDNN where PyTorch offers it for the device and dtype."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, gelu: bool = False) -> None:
+        self.gelu = gelu
+        self.weight = weight.detach().to(dtype, copy=True)
+        self.bias = None if bias is None else bias.detach().to(dtype, copy=True)
+        self.packed = _pack(self.weight)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.packed is None:
+            y = F.linear(x, self.weight, self.bias)
+            return F.gelu(y) if self.gelu else y
+        activation, algorithm = ("gelu", "none") if self.gelu else ("none", "")
+        return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], algorithm)
+
+
+class MergedShuffles:
+    """The linear end of "pixelshuffle" (all after its only activation) as one 5x5 convolution and one shuffle.
+
+    Each convolution of the long way pads its own input with zeros, so pixels that come within two of the edge are
+    computed by that, in strips of four.
+    """
+
+    def __init__(self, upsample: nn.Module, conv_last: nn.Module) -> None:
+        self.long_way = nn.Sequential(upsample, conv_last)
+        exact = copy.deepcopy(self.long_way).to("cpu", torch.float64)
+        feat = next(upsample.parameters()).shape[1]
+        zeros = torch.zeros(1, feat, 5, 5, dtype=torch.float64)
+        impulses = zeros.repeat(feat, 1, 1, 1)
+        impulses[range(feat), range(feat), 2, 2] = 1
+        rest = exact(zeros)
+        response = exact(impulses) - rest
+        self.scale = scale = rest.shape[-1] // 5
+        weight = rearrange(response, "i c (ky dy) (kx dx) -> (c dy dx) i ky kx", dy=scale, dx=scale).flip(2, 3)
+        bias = rest[0, :, 2 * scale : 3 * scale, 2 * scale : 3 * scale].flatten()
+        like = next(conv_last.parameters())
+        self.weight = weight.to(like).contiguous(memory_format=torch.channels_last)
+        self.bias = bias.to(like)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if min(x.shape[-2:]) < 4:
+            result: Tensor = self.long_way(x)
+            return result
+        out = F.pixel_shuffle(F.conv2d(x, self.weight, self.bias, padding=2), self.scale)
+        edge = 2 * self.scale
+        out[..., :edge, :] = self.long_way(x[..., :4, :])[..., :edge, :]
+        out[..., -edge:, :] = self.long_way(x[..., -4:, :])[..., -edge:, :]
+        out[..., :edge] = self.long_way(x[..., :4])[..., :edge]
+        out[..., -edge:] = self.long_way(x[..., -4:])[..., -edge:]
+        return out
+
+
+def _ready(module: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A copy for inference, its convolutions channels-last."""
+    ready = copy.deepcopy(module).requires_grad_(False).eval()
+    return ready.to(dtype).to(memory_format=torch.channels_last)
+
+
+def _image(x: Tensor, size: tuple[int, int], window: int, conv: nn.Module) -> Tensor:
+    """(B, T, C) tokens in window order to (B, C, H, W), channels last, in the dtype of `conv`."""
+    dtype = next(conv.parameters()).dtype
+    image = x.new_empty(len(x), *size, x.shape[-1], dtype=dtype).permute(0, 3, 1, 2)
+    grid = in_windows(image, window)
+    grid.copy_(x.view(grid.shape))
+    return image
+
+
+def _padding(head: int, on_cpu: bool) -> int:
+    """Zeros to add to a head's size: on a CPU up to full vectors, if that is at most an eighth more work."""
+    extra = -head % 16
+    if on_cpu:
+        return extra if 8 * extra <= head else 0
+    return -head % 8  # what the memory-efficient kernels of a GPU ask for
+
+
+def _pack(weight: Tensor) -> Tensor | None:
+    """The weight in oneDNN's own layout, or None. The operators are those that PyTorch's compiler uses on CPUs."""
+    if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
+        return None
+    try:
+        packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight)
+        torch.ops.mkldnn._linear_pointwise(weight[:1], packed, None, "none", [], "")
+    except (AttributeError, RuntimeError):  # not in this build, or not on this processor
+        return None
+    return packed
+
+
+def _chunks(counts: tuple[int, ...], size: int) -> Iterator[tuple[int, int, int]]:
+    """(first window, number of windows, class) of chunks that do not cross a class border."""
+    first = 0
+    for kind, count in enumerate(counts):
+        for start in range(0, count, size):
+            yield first + start, min(size, count - start), kind
+        first += count

@@ -1,0 +1,52 @@
+"""The network against SwinIR written down from the paper: every path, both windows, odd sizes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from golden_state import state
+from plain_swinir import PlainSwinIR
+
+from swinir.network import NetworkConfig, SwinIR
+
+SMALL = NetworkConfig(embed_dim=24, depths=(2, 3), num_heads=(3, 2), img_size=32)
+CONFIGS = {
+    "pixelshuffle x2": replace(SMALL, upsampler="pixelshuffle", upscale=2, num_feat=8),
+    "pixelshuffle x3": replace(SMALL, upsampler="pixelshuffle", upscale=3, num_feat=8),
+    "pixelshuffle x4, window 7": replace(
+        SMALL, upsampler="pixelshuffle", upscale=4, num_feat=8, window_size=7, img_size=21
+    ),
+    "pixelshuffledirect x3": replace(SMALL, upsampler="pixelshuffledirect", upscale=3, qkv_bias=False),
+    "nearest+conv x2": replace(SMALL, upsampler="nearest+conv", upscale=2, num_feat=8),
+    "nearest+conv x4": replace(SMALL, upsampler="nearest+conv", upscale=4, num_feat=8, resi_connection="3conv"),
+    "same size": replace(SMALL, in_chans=1, patch_norm=False),
+    "same size, window 7": replace(SMALL, window_size=7, img_size=21, img_range=255.0),
+    "one window": replace(SMALL, img_size=6),
+}
+
+
+def live(config, dtype=torch.float32, seed=2):
+    """A network whose weights keep activations of order one through all layers."""
+    network = SwinIR(config).eval().requires_grad_(False)
+    shapes = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+    weights = state(shapes, seed=seed, img_range=config.img_range)
+    network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, strict=False)
+    return network.to(dtype)
+
+
+@pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)], ids=["32", "64"])
+@pytest.mark.parametrize("size", [(1, 1), (13, 29), (40, 17)], ids=str)
+def test_the_network_is_the_papers(config, dtype, tolerance, size):
+    network = live(config, dtype)
+    plain = PlainSwinIR(config, network.state_dict())
+    lq = torch.rand(2, config.in_chans, *size, dtype=dtype)
+    with torch.no_grad():
+        assert (network(lq) - plain(lq)).abs().max() < tolerance
+
+
+def test_the_networks_position_embedding_is_the_papers():
+    config = replace(SMALL, ape=True)
+    network, lq = live(config, torch.float64), torch.rand(1, 3, 32, 32, dtype=torch.float64)
+    with torch.no_grad():
+        assert (network(lq) - PlainSwinIR(config, network.state_dict())(lq)).abs().max() < 1e-10
