@@ -28,8 +28,8 @@ from swinir.windows import Windows, in_windows, to_windows
 
 PRECISIONS = ("fp32", "bf16")
 TAIL = ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last")  # reconstruction
-CHUNK_BYTES = {"cpu": 16384}  # of one channel: 4096 tokens in float32, which a CPU's cache holds with their layers
-CHUNK_BYTES_DEFAULT = 262144  # other devices: enough parallel work
+CHUNK_TOKENS = {"cpu": 4096}  # enough for efficient products, few enough for a CPU's cache
+CHUNK_TOKENS_DEFAULT = 65536  # other devices: enough parallel work
 MAX_PRODUCTS = 65535  # matrix products that a GPU takes in one call
 
 
@@ -147,8 +147,8 @@ class PreparedLayer:
         self.attention = PreparedAttention(layer.attn, layer.masks, narrow)
         self.fc1 = Linear(layer.mlp.fc1.weight, layer.mlp.fc1.bias, narrow, gelu=True)
         self.fc2 = Linear(layer.mlp.fc2.weight, layer.mlp.fc2.bias, narrow)
-        chunk_bytes = CHUNK_BYTES.get(layer.norm1.weight.device.type, CHUNK_BYTES_DEFAULT)
-        self.chunk_windows = min(chunk_bytes // narrow.itemsize // self.tokens, MAX_PRODUCTS // self.attention.heads)
+        chunk = CHUNK_TOKENS.get(layer.norm1.weight.device.type, CHUNK_TOKENS_DEFAULT)
+        self.chunk_windows = min(chunk // self.tokens, MAX_PRODUCTS // self.attention.heads)
 
     def run(self, x: Tensor, windows: Windows) -> None:
         """Change the stream x in place, chunk by chunk."""
