@@ -51,21 +51,24 @@ class PreparedSwinIR:
         self.dtype = model.conv_first.weight.dtype
         wide = torch.promote_types(self.dtype, torch.float32)
         narrow = torch.bfloat16 if precision == "bf16" else self.dtype
+        # Channels-last convolutions save 2 % of the time, but on CPUs they sum all products in one go: three times
+        # the rounding error of the others, enough to move the metrics of small images in the sixth digit.
+        self.layout = torch.contiguous_format if narrow == wide else torch.channels_last
         with torch.inference_mode(False), torch.no_grad():
             self.mean = model.mean.to(wide, copy=True)
             self.position = model.absolute_pos_embed.to(wide, copy=True) if self.config.ape else None
-            self.conv_first = _ready(model.conv_first, wide)
+            self.conv_first = _ready(model.conv_first, wide, self.layout)
             norm = model.patch_embed.norm
             self.patch_norm = None if norm is None else _ready(norm, wide)
-            self.layers = [PreparedRSTB(layer, wide, narrow) for layer in model.layers]  # type: ignore[arg-type]
+            self.layers = [PreparedRSTB(layer, wide, narrow, self.layout) for layer in model.layers]  # type: ignore[arg-type]
             self.norm = _ready(model.norm, wide)
-            self.conv_after_body = _ready(model.conv_after_body, narrow)
+            self.conv_after_body = _ready(model.conv_after_body, narrow, self.layout)
             self.tail = SimpleNamespace(config=model.config)
             for name, part in model.named_children():
                 if name in TAIL:
-                    setattr(self.tail, name, _ready(part, wide))
+                    setattr(self.tail, name, _ready(part, wide, self.layout))
             if self.config.upsampler == "pixelshuffle":
-                self.tail.upsample = MergedShuffles(self.tail.upsample, self.tail.conv_last)
+                self.tail.upsample = MergedShuffles(self.tail.upsample, self.tail.conv_last, self.layout)
                 self.tail.conv_last = nn.Identity()
 
     @torch.no_grad()
@@ -75,7 +78,7 @@ class PreparedSwinIR:
     def _restore(self, x: Tensor) -> Tensor:
         """The normalised input to the normalised output."""
         size, window = (x.shape[-2], x.shape[-1]), self.config.window
-        shallow = self.conv_first(x.contiguous(memory_format=torch.channels_last))
+        shallow = self.conv_first(x.contiguous(memory_format=self.layout))
         stream = to_windows(shallow, window)
         stream = stream.clone() if self.patch_norm is None else self.patch_norm(stream)
         if self.position is not None:
@@ -83,7 +86,7 @@ class PreparedSwinIR:
         plain, shifted = layer_windows(self.config, *size, x.device)
         for layer in self.layers:
             layer.run(stream, size, plain, shifted)
-        image = _image(self.norm(stream), size, window, self.conv_after_body)
+        image = _image(self.norm(stream), size, window, self.conv_after_body, self.layout)
         del stream
         deep = shallow.add_(self.conv_after_body(image))
         del image
@@ -120,17 +123,17 @@ def _fingerprint(model: nn.Module) -> list[Any]:
 class PreparedRSTB:
     """Residual Swin Transformer block (Section 3.2, Eq. 3)."""
 
-    def __init__(self, block: RSTB, wide: torch.dtype, narrow: torch.dtype) -> None:
-        self.window = block.window
+    def __init__(self, block: RSTB, wide: torch.dtype, narrow: torch.dtype, layout: torch.memory_format) -> None:
+        self.window, self.layout = block.window, layout
         self.layers = [PreparedLayer(layer, wide, narrow) for layer in block.residual_group.blocks]  # type: ignore[arg-type]
-        self.conv = _ready(block.conv, narrow)
+        self.conv = _ready(block.conv, narrow, layout)
 
     def run(self, x: Tensor, size: tuple[int, int], plain: Windows, shifted: Windows) -> None:
         """Change the stream x of an image of `size` in place."""
         deep = x.clone()
         for layer in self.layers:
             layer.run(deep, shifted if layer.shifted else plain)
-        image = _image(deep, size, self.window, self.conv)
+        image = _image(deep, size, self.window, self.conv, self.layout)
         del deep
         grid = in_windows(self.conv(image), self.window)
         x.view(grid.shape).add_(grid)
@@ -232,7 +235,9 @@ class MergedShuffles:
     computed by that, in strips of four.
     """
 
-    def __init__(self, upsample: nn.Module, conv_last: nn.Module) -> None:
+    def __init__(
+        self, upsample: nn.Module, conv_last: nn.Module, layout: torch.memory_format = torch.contiguous_format
+    ) -> None:
         self.long_way = nn.Sequential(upsample, conv_last)
         exact = copy.deepcopy(self.long_way).to("cpu", torch.float64)
         feat = next(upsample.parameters()).shape[1]
@@ -245,7 +250,7 @@ class MergedShuffles:
         weight = rearrange(response, "i c (ky dy) (kx dx) -> (c dy dx) i ky kx", dy=scale, dx=scale).flip(2, 3)
         bias = rest[0, :, 2 * scale : 3 * scale, 2 * scale : 3 * scale].flatten()
         like = next(conv_last.parameters())
-        self.weight = weight.to(like).contiguous(memory_format=torch.channels_last)
+        self.weight = weight.to(like).contiguous(memory_format=layout)
         self.bias = bias.to(like)
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -261,16 +266,16 @@ class MergedShuffles:
         return out
 
 
-def _ready(module: nn.Module, dtype: torch.dtype) -> nn.Module:
-    """A copy for inference, its convolutions channels-last."""
+def _ready(module: nn.Module, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
+    """A copy for inference."""
     ready = copy.deepcopy(module).requires_grad_(False).eval()
-    return ready.to(dtype).to(memory_format=torch.channels_last)
+    return ready.to(dtype).to(memory_format=layout)
 
 
-def _image(x: Tensor, size: tuple[int, int], window: int, conv: nn.Module) -> Tensor:
-    """(B, T, C) tokens in window order to (B, C, H, W), channels last, in the dtype of `conv`."""
+def _image(x: Tensor, size: tuple[int, int], window: int, conv: nn.Module, layout: torch.memory_format) -> Tensor:
+    """(B, T, C) tokens in window order to (B, C, H, W), in the dtype of `conv`."""
     dtype = next(conv.parameters()).dtype
-    image = x.new_empty(len(x), *size, x.shape[-1], dtype=dtype).permute(0, 3, 1, 2)
+    image = torch.empty(len(x), x.shape[-1], *size, dtype=dtype, device=x.device, memory_format=layout)
     grid = in_windows(image, window)
     grid.copy_(x.view(grid.shape))
     return image
