@@ -1,8 +1,10 @@
 """Geometry of running a callable over a large image: mirrored padding, tile positions, joining. No devices."""
 
+import math
+from collections import deque
 from collections.abc import Callable, Iterator
 from itertools import pairwise, product
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -94,12 +96,13 @@ def align_overlap(overlap: int, tile: int, window: int) -> int:
 def cut_spans(size: int, tile: int, overlap: int, window: int) -> list[tuple[slice, slice]]:
     """What each tile along one axis sees, and the part of it that is kept.
 
-    As many tiles as an overlap of at least `overlap` takes, spread evenly; all begin on multiples of the window,
-    so that their windows are those of the whole image. The kept parts meet in the middle of each overlap: what is
-    kept lies `overlap // 2` or more from every side of its tile that is not the image's own.
+    As many tiles as an overlap of at least `overlap` takes, spread evenly and no larger than that number needs; all
+    begin on multiples of the window, so that their windows are those of the whole image. The kept parts meet in the
+    middle of each overlap: what is kept lies `overlap // 2` or more from every side of its tile that is not the
+    image's own.
 
     Args:
-        size, tile: multiples of the window, in pixels.
+        size, tile: multiples of the window, in pixels; no tile is longer than `tile`.
         overlap: in pixels; rounded up to a multiple of the window.
 
     Raises:
@@ -108,14 +111,57 @@ def cut_spans(size: int, tile: int, overlap: int, window: int) -> list[tuple[sli
     assert size % window == tile % window == 0
     if tile >= size:
         return [(slice(0, size), slice(0, size))]
-    stride = tile - align_overlap(overlap, tile, window)
-    steps = -(-(size - tile) // stride)
+    overlap = align_overlap(overlap, tile, window)
+    steps = -(-(size - tile) // (tile - overlap))
+    tile = -(-(size + steps * overlap) // ((steps + 1) * window)) * window
     starts = [i * ((size - tile) // window) // steps * window for i in range(steps + 1)]
     seams = [(left + tile + right) // 2 for left, right in pairwise(starts)]
     return [
         (slice(start, start + tile), slice(first, last))
         for start, first, last in zip(starts, [0, *seams], [*seams, size], strict=True)
     ]
+
+
+class TooLargeError(MemoryError):
+    """What a callable raises for tiles that its device has no memory for."""
+
+
+class Tile(NamedTuple):
+    """Rows and columns that a tile sees, and those of the image that are taken from it."""
+
+    rows: slice
+    cols: slice
+    kept_rows: slice
+    kept_cols: slice
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of what it sees, in pixels."""
+        return _length(self.rows), _length(self.cols)
+
+
+def cut_tiles(height: int, width: int, tile: int, overlap: int, window: int) -> list[Tile]:
+    """The tiles of an image, row by row, see `cut_spans`."""
+    spans = product(cut_spans(height, tile, overlap, window), cut_spans(width, tile, overlap, window))
+    return [Tile(rows, cols, kept_rows, kept_cols) for (rows, kept_rows), (cols, kept_cols) in spans]
+
+
+def halve(tile: Tile, overlap: int, window: int) -> list[Tile]:
+    """Two tiles that keep together what one kept, cut across its longer side; none if they were no smaller."""
+    across = tile.shape[0] >= tile.shape[1]
+    seen, kept = (tile.rows, tile.kept_rows) if across else (tile.cols, tile.kept_cols)
+    margin = -(-overlap // window) * window // 2
+    seam = (kept.start + kept.stop) // 2
+    parts = []
+    for start, stop in ((kept.start, seam), (seam, kept.stop)):
+        first = max(seen.start, (start - margin) // window * window)
+        last = min(seen.stop, -(-(stop + margin) // window) * window)
+        parts.append((slice(first, last), slice(start, stop)))
+    if seam == kept.start or max(_length(part) for part, _ in parts) >= _length(seen):
+        return []
+    if across:
+        return [tile._replace(rows=part, kept_rows=kept) for part, kept in parts]
+    return [tile._replace(cols=part, kept_cols=kept) for part, kept in parts]
 
 
 def run_cut(
@@ -126,31 +172,62 @@ def run_cut(
     tile: int,
     overlap: int,
     window: int,
+    batch: int = 1,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Apply `function`, which enlarges by `scale`, tile by tile; each pixel comes from one tile, see `cut_spans`.
 
+    When `function` raises `TooLargeError`, tiles of that size are halved; what is finished stays.
+
     Args:
         x: (B, C, H, W), sides multiples of the window; the result is made on its device, wherever `function` computes.
         tile, overlap, window: in pixels of x.
+        batch: how many tiles of one size `function` is given at once, one after another along the first axis.
         progress: called with (tiles done, tiles in all).
 
     Returns:
         (B, C', H*scale, W*scale).
+
+    Raises:
+        TooLargeError: when the smallest tiles do not fit either.
     """
     height, width = x.shape[-2:]
-    spans = list(product(cut_spans(height, tile, overlap, window), cut_spans(width, tile, overlap, window)))
+    waiting = deque(cut_tiles(height, width, tile, overlap, window))
     canvas: Tensor | None = None
-    for done, ((rows, kept_rows), (cols, kept_cols)) in enumerate(spans, start=1):
-        part = function(x[..., rows, cols])
+    done = 0
+    while waiting:
+        group = [waiting.popleft()]
+        while waiting and len(group) < batch and waiting[0].shape == group[0].shape:
+            group.append(waiting.popleft())
+        try:
+            parts = function(torch.cat([x[..., t.rows, t.cols] for t in group]))
+        except TooLargeError:
+            batch = max(1, len(group) // 2)
+            waiting.extendleft(reversed(group))
+            if len(group) == 1:
+                if not halve(group[0], overlap, window):
+                    raise
+                waiting = deque(part for t in waiting for part in _no_larger(t, group[0], overlap, window))
+            continue
         if canvas is None:
-            canvas = part.new_empty(*part.shape[:2], height * scale, width * scale, device=x.device)
-        kept = part[..., _enlarge(_within(kept_rows, rows), scale), _enlarge(_within(kept_cols, cols), scale)]
-        canvas[..., _enlarge(kept_rows, scale), _enlarge(kept_cols, scale)] = kept
+            canvas = parts.new_empty(x.shape[0], parts.shape[1], height * scale, width * scale, device=x.device)
+        for t, part in zip(group, parts.split(x.shape[0]), strict=True):
+            inside = _enlarge(_within(t.kept_rows, t.rows), scale), _enlarge(_within(t.kept_cols, t.cols), scale)
+            canvas[..., _enlarge(t.kept_rows, scale), _enlarge(t.kept_cols, scale)] = part[..., *inside]
+        done += len(group)
         if progress is not None:
-            progress(done, len(spans))
+            progress(done, done + len(waiting))
     assert canvas is not None
     return canvas
+
+
+def _no_larger(tile: Tile, refused: Tile, overlap: int, window: int) -> list[Tile]:
+    """The tile itself, or its halves if it is as large as one that did not fit."""
+    return (math.prod(tile.shape) >= math.prod(refused.shape) and halve(tile, overlap, window)) or [tile]
+
+
+def _length(part: slice) -> int:
+    return int(part.stop - part.start)
 
 
 def _within(part: slice, whole: slice) -> slice:

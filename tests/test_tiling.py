@@ -9,7 +9,16 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swinir.tiling import align_overlap, cut_spans, mirror_to, run_cut, run_tiled, tile_boxes, tile_starts
+from swinir.tiling import (
+    TooLargeError,
+    align_overlap,
+    cut_spans,
+    mirror_to,
+    run_cut,
+    run_tiled,
+    tile_boxes,
+    tile_starts,
+)
 
 
 @st.composite
@@ -151,10 +160,21 @@ def test_kept_parts_follow_one_another_without_gap_or_overlap(axis):
 @settings(max_examples=300)
 def test_cut_tiles_are_whole_windows_of_the_image(axis):
     size, tile, _, window = axis
-    for seen, _ in cut_spans(*axis):
-        assert seen.start % window == 0
+    spans = cut_spans(*axis)
+    for seen, _ in spans:
+        assert seen.start % window == (seen.stop - seen.start) % window == 0
         assert 0 <= seen.start < seen.stop <= size
-        assert seen.stop - seen.start == min(tile, size)
+    assert len({seen.stop - seen.start for seen, _ in spans}) == 1
+    assert spans[0][0].stop <= tile
+
+
+@given(window_axes())
+@settings(max_examples=300)
+def test_cut_tiles_are_no_larger_than_their_number_needs(axis):
+    size, _, overlap, window = axis
+    spans = cut_spans(*axis)
+    smaller = spans[0][0].stop - window
+    assert len(spans) * smaller < size + (len(spans) - 1) * -(-overlap // window) * window
 
 
 @given(window_axes())
@@ -223,6 +243,82 @@ def test_tiles_equal_the_whole_image_when_the_margin_covers_the_reach(axis, colu
     x = torch.randint(0, 256, (2, 1, min(size, 16 * window), columns * window)).double()
     result = run_cut(function, x, scale=scale, tile=tile, overlap=overlap, window=window)
     assert torch.equal(result, function(x))
+
+
+@given(window_axes(), st.sampled_from([1, 2]), st.integers(1, 4), st.data())
+@settings(max_examples=60, deadline=None)
+def test_tiles_that_do_not_fit_are_halved_and_the_image_is_the_same(axis, scale, batch, data):
+    size, tile, overlap, window = axis
+    size = min(size, 16 * window)
+    margin = -(-overlap // window) * window // 2
+    radius = data.draw(st.integers(0, min(margin, 6)))
+    function = reaching(radius, window, scale)
+    x = torch.randint(0, 256, (2, 1, size, data.draw(st.integers(1, 9)) * window)).double()
+    smallest = 2 * margin + 3 * window  # a tile of this side can be kept to without being halved further
+    room = data.draw(st.integers(smallest**2, max(smallest**2, tile**2) * 2)) * len(x)
+    calls = []
+
+    def limited(part):
+        pixels = part.shape[0] * part.shape[2] * part.shape[3]
+        if pixels > room:
+            raise TooLargeError
+        calls.append(pixels)
+        return function(part)
+
+    done = []
+    result = run_cut(
+        limited,
+        x,
+        scale=scale,
+        tile=tile,
+        overlap=overlap,
+        window=window,
+        batch=batch,
+        progress=lambda *s: done.append(s),
+    )
+    assert torch.equal(result, function(x))
+    assert done[-1][0] == done[-1][1] >= len(calls)
+
+
+def test_finished_tiles_are_not_done_again_after_one_did_not_fit():
+    x = torch.arange(16.0 * 64).view(1, 1, 16, 64)
+    seen, refusals = [], iter([False, True])
+
+    def function(part):
+        if next(refusals, False):
+            raise TooLargeError
+        seen.append(part[0, 0, 0, 0].item())
+        return part
+
+    assert torch.equal(run_cut(function, x, scale=1, tile=16, overlap=0, window=4), x)
+    assert seen[0] == 0
+    assert seen.count(0) == 1
+    assert len(seen) == 7  # one whole, three in halves
+
+
+def test_the_smallest_tiles_are_tried_before_giving_up():
+    sizes = []
+
+    def function(part):
+        sizes.append(part.shape[-2:].numel())
+        raise TooLargeError
+
+    with pytest.raises(TooLargeError):
+        run_cut(function, torch.zeros(1, 1, 64, 64), scale=1, tile=64, overlap=16, window=8)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-1] <= 32**2
+
+
+def test_tiles_of_one_size_are_run_together():
+    batches = []
+
+    def function(part):
+        batches.append(len(part))
+        return part
+
+    x = torch.rand(2, 1, 24, 40)
+    assert torch.equal(run_cut(function, x, scale=1, tile=8, overlap=0, window=8, batch=4), x)
+    assert batches == [8, 8, 8, 6]
 
 
 def test_a_reach_beyond_the_margin_shows_at_the_seams_alone():
