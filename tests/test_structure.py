@@ -16,8 +16,8 @@ MODULES = {
 }
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
-    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic"),
-    ("swinir.network", "swinir.prepared", "swinir.baselines", "swinir.image"),
+    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic", "swinir.containers"),
+    ("swinir.network", "swinir.prepared", "swinir.baselines", "swinir.image", "swinir.picture", "swinir.encoding", "swinir.png", "swinir.tiff"),
     (
         "swinir.tasks",
         "swinir.metrics",
