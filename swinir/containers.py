@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 TRUNCATED = "the file is truncated; copy or download it again"
 PIXELS_PER_JPEG_BYTE = 1024  # 64 pixels a block, a bit a block at least, and half the blocks at the odd samplings
-MAX_JPEG_SCANS = 500  # the largest number in use is about 100; each costs a pass over the image
+MAX_JPEG_SCANS = 200  # encoders write about ten; each costs a pass over the image, whatever it holds
 
 HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
 AVIF_BRANDS = (b"avif", b"avis")

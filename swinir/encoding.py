@@ -186,7 +186,8 @@ def _kept(picture: Picture, row: Format, keep_metadata: bool, notes: list[str]) 
         value = getattr(about, field)
         if value and field not in row.metadata:
             about = replace(about, **{field: None})
-            notes.append(f"{row.name} has no place for its {name}")
+            if field != "dpi":  # which few miss
+                notes.append(f"{row.name} has no place for its {name}")
         elif field in ("exif", "xmp") and value and len(value) > row.largest_entry:
             about = replace(about, **{field: None})
             notes.append(f"its {name} of {len(value):,} bytes is too long for {row.name} and left out")

@@ -41,9 +41,7 @@ def read(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     pixels = read_picture(path, max_pixels=max_pixels, through_profile=False).pixels
     if pixels.dtype == np.float32:
-        raise ImageError(
-            f"{named(Path(path))}: floating-point samples are not supported here; convert to 8 or 16 bit"
-        )
+        raise ImageError(f"{named(Path(path))}: floating-point samples are not supported here; convert to 8 or 16 bit")
     return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 

@@ -11,8 +11,9 @@ import stat
 import threading
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
@@ -120,6 +121,7 @@ def _netpbm_samples(data: bytes) -> np.ndarray | None:
     return scaled.astype(np.uint16).reshape(head.height, head.width, head.channels)
 
 
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
     _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), png.inspect, png.samples),
     _Format("JPEG", (".jpg", ".jpeg", ".jfif"), lambda d: d.startswith(b"\xff\xd8\xff"), containers.jpeg),
@@ -128,13 +130,15 @@ _FORMATS = (
     _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", containers.webp),
     _Format("GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), containers.gif),
     _Format(
-        "PPM", (".ppm", ".pgm", ".pbm", ".pnm"), lambda d: re.match(rb"P[1-6][\s#]", d), containers.netpbm,
+        "PPM",
+        (".ppm", ".pgm", ".pbm", ".pnm"),
+        lambda d: re.match(rb"P[1-6][\s#]", d),
+        containers.netpbm,
         _netpbm_samples,
     ),  # fmt: skip
     _Format("AVIF", (".avif",), lambda d: containers.bmff_brand(d) == "AVIF", containers.bmff),
     _Format("HEIC", (".heic", ".heif"), lambda d: containers.bmff_brand(d) == "HEIC", containers.bmff),
 )
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PILLOWS_NAMES = {"HEIC": "HEIF"}
 EXTENSIONS = tuple(suffix for row in _FORMATS for suffix in row.suffixes)
 
@@ -215,28 +219,37 @@ def _decoded(
     notes = []
     if path.suffix.lower() in EXTENSIONS and path.suffix.lower() not in row.suffixes:
         notes.append(f"named {path.suffix}, but its content is {row.name}")
+    if container.frames > 1:
+        notes.append(f"the first of {container.frames} {'pages' if row.name == 'TIFF' else 'frames'}")
     transparent = None
     if row.name == "PNG":
         data = png.still(data)
         transparent = png.transparent(data)
-    with _open(data, row.name) as file:
-        _check_size(*file.size, max_pixels)  # what the decoder's own parser found
-        frames = container.frames or getattr(file, "n_frames", 1)
-        if frames > 1:
-            notes.append(f"the first of {frames} {'pages' if row.name == 'TIFF' else 'frames'}")
-        tables = getattr(file, "quantization", None)
-        samples = row.samples(data)
-        profile = file.info.get("icc_profile")
-        if samples is None:
-            file.load()
-            samples = _by_mode(file, profile if through_profile else None, notes)
+    samples, tables = row.samples(data), None
+    if samples is not None and row.name == "TIFF":  # not all of which Pillow opens
+        orientation = tiff.directory(data).integer(data, tiff.ORIENTATION, 1)
+        metadata = _of_tiff(data, notes)
+    else:
+        with _open(data, row.name) as file:
+            _check_size(*file.size, max_pixels)  # what the decoder's own parser found
+            frames = 1 if container.frames else getattr(file, "n_frames", 1)
+            if frames > 1:
+                notes.append(f"the first of {frames} frames")
+            profile = file.info.get("icc_profile")
+            if samples is None:
+                file.load()
+                samples = _by_mode(file, profile if through_profile else None, notes)
+            # After decoding, since Pillow turns a TIFF by itself.
+            orientation, exif = _exif(file, notes)
+            if row.name == "TIFF":
+                metadata = _of_tiff(data, notes)
+            else:
+                metadata = Metadata(exif, profile, _xmp(file.info), _dpi(file.info.get("dpi")))
             if file.mode == "CMYK":
-                profile = None
-        if transparent is not None:
-            samples = _with_alpha(samples, transparent, container.depth)
-        # Last, since Pillow turns a TIFF itself when it decodes it, and says so by its orientation.
-        orientation, exif = _exif(file, notes)
-        metadata = Metadata(exif, profile, _xmp(file), _dpi(file))
+                metadata = replace(metadata, icc=None)
+            tables = getattr(file, "quantization", None) if row.name == "JPEG" else None
+    if transparent is not None:
+        samples = _with_alpha(samples, transparent, container.depth)
     samples = _UPRIGHT.get(orientation, lambda image: image)(samples)
     colors = 1 if samples.shape[2] < 3 else 3
     return Picture(
@@ -244,7 +257,7 @@ def _decoded(
         np.ascontiguousarray(samples[..., colors]) if samples.shape[2] > colors else None,
         metadata,
         row.name,
-        tuple(tuple(tables[number]) for number in sorted(tables)) if tables and row.name == "JPEG" else None,
+        tuple(tuple(tables[number]) for number in sorted(tables)) if tables else None,
         tuple(notes),
     )
 
@@ -326,11 +339,7 @@ def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
             orientation = found.get(ORIENTATION, 1)
             raw = file.info.get("exif")
             if not isinstance(raw, bytes):
-                for tag in (tiff.EXIF, tiff.GPS):
-                    found.get_ifd(tag)
-                for tag in set(found) - set(tiff.DESCRIPTIVE):
-                    del found[tag]
-                raw = found.tobytes() if len(found) else b""
+                raw = found.tobytes() if "Raw profile type exif" in file.info else b""
         raw = raw.removeprefix(b"Exif\0\0")
         return orientation, tiff.upright(raw) if raw else None
     except _DECODER_ERRORS:
@@ -338,18 +347,30 @@ def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
         return 1, None
 
 
-def _xmp(file: Image.Image) -> bytes | None:
-    packet = file.info.get("xmp") or file.info.get("XML:com.adobe.xmp")
+def _of_tiff(data: bytes, notes: list[str]) -> Metadata:
+    """What a TIFF file says in its first directory, and in those it names."""
+    try:
+        exif = tiff.described(data)
+    except ContainerError:
+        exif = None
+        notes.append("its EXIF is damaged and left out")
+    return Metadata(
+        exif, tiff.content(data, tiff.ICC), _xmp({"xmp": tiff.content(data, tiff.XMP)}), _dpi(tiff.resolution(data))
+    )
+
+
+def _xmp(info: Mapping[str | tuple[int, int], Any]) -> bytes | None:
+    packet = info.get("xmp") or info.get("XML:com.adobe.xmp")
     if isinstance(packet, str):
         packet = packet.encode()
     return _ORIENTATION_IN_XMP.sub(rb"\g<1>1", packet) if isinstance(packet, bytes) else None
 
 
-def _dpi(file: Image.Image) -> tuple[float, float] | None:
-    """Pixels an inch where the file gives credible ones."""
+def _dpi(pair: Any) -> tuple[float, float] | None:
+    """Pixels an inch where a file gives credible ones."""
     try:
-        horizontal, vertical = (float(value) for value in file.info["dpi"])
-    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        horizontal, vertical = (float(value) for value in pair)
+    except (TypeError, ValueError, ZeroDivisionError):
         return None
     return (horizontal, vertical) if 1e-3 < min(horizontal, vertical) <= max(horizontal, vertical) < 1e6 else None
 

@@ -77,9 +77,7 @@ def header(data: bytes) -> Header:
     length, kind = unpack(">I4s", data, len(SIGNATURE))
     require((length, kind) == (13, b"IHDR"), "a PNG file that does not start with its header")
     found = Header(*unpack(">IIBBBBB", data, len(SIGNATURE) + 8))
-    require(
-        0 < found.width < 2**31 and 0 < found.height < 2**31, f"a PNG file of {found.width}x{found.height} pixels"
-    )
+    require(0 < found.width < 2**31 and 0 < found.height < 2**31, f"a PNG file of {found.width}x{found.height} pixels")
     require(
         found.depth in _DEPTHS.get(found.color, ()),
         f"a PNG file of colour type {found.color} with {found.depth} bits, which does not exist",
@@ -151,16 +149,11 @@ def samples(data: bytes) -> np.ndarray | None:
         raise ContainerError(f"its {found.width}x{found.height} pixels cannot be decoded") from error
     if image is None or image.dtype != np.uint16:
         raise ContainerError("its image data is damaged")
-    image = image.reshape(found.height, found.width, -1)
-    if found.color == 4:  # decoded as color
+    if image.ndim == 2:
+        return image[..., None]
+    if found.color == 4:  # grey with alpha, decoded as colour
         return image[..., [0, 3]]
-    return _rgb(image)
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """BGR or BGRA to RGB or RGBA; grey stays."""
-    order = {1: [0], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[image.shape[2]]
-    return image[..., order]
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA)
 
 
 def _check_rows(deflated: bytes, found: Header) -> None:

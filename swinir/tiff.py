@@ -7,7 +7,8 @@ of one channel only.
 import io
 import struct
 import zlib
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -18,7 +19,7 @@ WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 
 STRIPS, ORIENTATION, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 274, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, EXTRA, FORMAT = 322, 323, 324, 325, 338, 339
-XMP, EXIF, ICC, GPS = 700, 34665, 34675, 34853
+XMP, EXIF, ICC, GPS, INTEROPERABILITY = 700, 34665, 34675, 34853, 0xA005
 PIXEL_X, PIXEL_Y = 0xA002, 0xA003  # of the EXIF directory
 # Directory entries about the picture, not the file: description, maker, model, software, date, artist, copyright.
 DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432, EXIF, GPS)
@@ -32,22 +33,25 @@ _DTYPES = {(1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}  # by sam
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
 
 
+_Value = tuple[int, int, bytes]  # type, count, bytes
+
+
 class Entry(NamedTuple):
-    """A tag's type and count, and where its values lie."""
+    """A tag's type, number of values, and where its values lie."""
 
     kind: int
-    count: int
+    number: int
     start: int
 
     @property
     def end(self) -> int:
-        return self.start + self.count * _SIZES.get(self.kind, 1)
+        return self.start + self.number * _SIZES.get(self.kind, 1)
 
 
 class Directory(NamedTuple):
     """A directory of tags: byte order, entries, where the place of the next directory is written, and that place."""
 
-    order: str
+    order: Literal["<", ">"]
     entries: dict[int, Entry]
     link: int
     following: int
@@ -59,7 +63,7 @@ class Directory(NamedTuple):
         entry = self.entries[tag]
         require(entry.kind in _INTEGERS, f"its tag {tag} is of type {entry.kind}, where a whole number is due")
         require(entry.end <= len(data), TRUNCATED)
-        values = np.frombuffer(data, self.order + _INTEGERS[entry.kind], entry.count, entry.start)
+        values = np.frombuffer(data, self.order + _INTEGERS[entry.kind], entry.number, entry.start)
         return tuple(values.tolist())
 
     def integer(self, data: bytes, tag: int, default: int | None = None) -> int:
@@ -71,9 +75,8 @@ class Directory(NamedTuple):
 
 def directory(data: bytes, at: int | None = None) -> Directory:
     """The directory at an offset, or the first one, of a TIFF structure, classic or BigTIFF."""
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
-    require(order, "a TIFF structure of unknown byte order")
-    assert order is not None
+    require(data[:2] in (b"II", b"MM"), "a TIFF structure of unknown byte order")
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
     (version,) = unpack(f"{order}H", data, 2)
     require(version in (42, 43), f"a TIFF structure of version {version}")
     word, number, size = ("I", "H", 12) if version == 42 else ("Q", "Q", 20)
@@ -150,7 +153,7 @@ def samples(data: bytes) -> np.ndarray | None:
         require(np.isfinite(image).all(), "floating-point samples that are NaN or infinite")
         low, high = float(image.min()), float(image.max())
         require(
-            0 <= low and high <= 1,
+            low >= 0 and high <= 1,
             f"floating-point samples of {low:.3g} to {high:.3g}; scale them to [0, 1], or convert to 16 bit",
         )
     if photometric == 0:  # white is zero
@@ -282,55 +285,111 @@ def encode(
         starts.append(len(data))
         lengths.append(len(strip))
         data += strip
-    tags: dict[int, tuple[int, int, bytes]] = {}
-
-    def put(tag: int, letter: str, *values: int) -> None:
-        content = struct.pack(f"{order}{len(values)}{letter}", *values)
-        tags[tag] = ({"H": 3, "I": 4, "B": 7}[letter], len(values), content)
-
-    if max(len(data), starts[-1]) + 12 * len(starts) >= 2**32:
+    if len(data) + 16 * len(starts) >= 2**32:
         raise ValueError(f"{width}x{height} takes more than the 4 GiB of a TIFF file; write .png")
-    put(WIDTH, "I", width)
-    put(HEIGHT, "I", height)
-    put(BITS, "H", *[8 * size] * channels)
-    put(COMPRESSION, "H", _DEFLATE)
-    put(PHOTOMETRIC, "H", 2 if channels >= 3 else 1)
-    put(STRIPS, "I", *starts)
-    put(CHANNELS, "H", channels)
-    put(STRIP_ROWS, "I", rows)
-    put(STRIP_BYTES, "I", *lengths)
-    put(PREDICTOR, "H", 1 if floats else _DIFFERENCES)
-    put(FORMAT, "H", *[3 if floats else 1] * channels)
+    tags = {
+        WIDTH: _value(order, "I", width),
+        HEIGHT: _value(order, "I", height),
+        BITS: _value(order, "H", *[8 * size] * channels),
+        COMPRESSION: _value(order, "H", _DEFLATE),
+        PHOTOMETRIC: _value(order, "H", 2 if channels >= 3 else 1),
+        STRIPS: _value(order, "I", *starts),
+        CHANNELS: _value(order, "H", channels),
+        STRIP_ROWS: _value(order, "I", rows),
+        STRIP_BYTES: _value(order, "I", *lengths),
+        PREDICTOR: _value(order, "H", 1 if floats else _DIFFERENCES),
+        FORMAT: _value(order, "H", *[3 if floats else 1] * channels),
+    }
     if channels in (2, 4):
-        put(EXTRA, "H", 2)
+        tags[EXTRA] = _value(order, "H", 2)
     if dpi:
         for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True):
             tags[tag] = (5, 1, struct.pack(f"{order}II", round(value * 1000), 1000))
-        put(RESOLUTION_UNIT, "H", 2)
-    if xmp:
-        put(XMP, "B", *xmp)
-    if icc:
-        put(ICC, "B", *icc)
+        tags[RESOLUTION_UNIT] = _value(order, "H", 2)
+    for tag, packet in ((XMP, xmp), (ICC, icc)):
+        if packet:
+            tags[tag] = (7, len(packet), packet)
     for tag in DESCRIPTIVE:
         if exif and tag in old.entries:
             entry = old.entries[tag]
-            tags[tag] = (entry.kind, entry.count, exif[entry.start : entry.end])
-    places = {}
-    for tag, (_, _, content) in tags.items():
-        if len(content) > 4:
-            data += bytes(len(data) % 2)
-            places[tag] = len(data)
-            data += content
+            tags[tag] = (entry.kind, entry.number, exif[entry.start : entry.end])
     data += bytes(len(data) % 2)
     data[4:8] = struct.pack(f"{order}I", len(data))
-    data += struct.pack(f"{order}H", len(tags))
+    return bytes(data + _directory(order, tags, len(data)))
+
+
+def _value(order: str, letter: str, *values: int) -> _Value:
+    return {"H": 3, "I": 4}[letter], len(values), struct.pack(f"{order}{len(values)}{letter}", *values)
+
+
+def _directory(order: str, tags: Mapping[int, _Value], start: int) -> bytes:
+    """A directory without a next one that lies at `start`, its longer values behind it."""
+    behind = start + 2 + 12 * len(tags) + 4
+    rows, values = [struct.pack(f"{order}H", len(tags))], bytearray()
     for tag, (kind, count, content) in sorted(tags.items()):
-        value = struct.pack(f"{order}I", places[tag]) if tag in places else content.ljust(4, b"\0")
-        data += struct.pack(f"{order}HHI", tag, kind, count) + value
-    return bytes(data + bytes(4))
+        field = content.ljust(4, b"\0")
+        if len(content) > 4:
+            field = struct.pack(f"{order}I", behind + len(values))
+            values += content + bytes(len(content) % 2)
+        rows.append(struct.pack(f"{order}HHI", tag, kind, count) + field)
+    return b"".join([*rows, bytes(4), values])
 
 
 # EXIF: a TIFF structure whose first directory describes a picture and names a second one.
+
+
+def described(data: bytes) -> bytes | None:
+    """EXIF of an inspected TIFF file: what its first directory says about the picture; None if that is nothing.
+
+    Raises:
+        ContainerError: for damaged directories of EXIF.
+    """
+    page = directory(data)
+    block = bytearray(data[:2] + struct.pack(f"{page.order}HI", 42, 0))
+    tags = {tag: page.entries[tag] for tag in DESCRIPTIVE if tag in page.entries}
+    if not tags:
+        return None
+    place = _copied(data, page._replace(entries=tags), block, depth=2)
+    block[4:8] = struct.pack(f"{page.order}I", place)
+    return bytes(block)
+
+
+def _copied(data: bytes, page: Directory, block: bytearray, depth: int) -> int:
+    """Append a directory, and those it names, to a block of the same byte order; returns its place."""
+    tags: dict[int, _Value] = {}
+    for tag, entry in page.entries.items():
+        if tag in (EXIF, GPS, INTEROPERABILITY):
+            if depth:
+                place = _copied(data, directory(data, page.integer(data, tag)), block, depth - 1)
+                tags[tag] = _value(page.order, "I", place)
+        elif entry.kind in _SIZES:
+            require(entry.end <= len(data), "damaged EXIF")
+            tags[tag] = (entry.kind, entry.number, data[entry.start : entry.end])
+    # Entries that share their values could make gigabytes of a small file.
+    require(sum(len(content) for _, _, content in tags.values()) <= len(data), "damaged EXIF")
+    place = len(block)
+    block += _directory(page.order, tags, place)
+    return place
+
+
+def resolution(data: bytes) -> tuple[float, float] | None:
+    """Horizontal and vertical, in pixels an inch; None where the file does not say."""
+    page = directory(data)
+    inches = {2: 1.0, 3: 2.54}.get(page.integer(data, RESOLUTION_UNIT, 2))
+    values = []
+    for tag in (X_RESOLUTION, Y_RESOLUTION):
+        entry = page.entries.get(tag)
+        if entry is None or entry.kind != 5 or inches is None:
+            return None
+        over, under = unpack(f"{page.order}II", data, entry.start)
+        values.append(over * inches / under if under else 0.0)
+    return values[0], values[1]
+
+
+def content(data: bytes, tag: int) -> bytes | None:
+    """The bytes of a tag such as the profile's; None without."""
+    entry = directory(data).entries.get(tag)
+    return None if entry is None else data[entry.start : entry.end]
 
 
 def upright(exif: bytes) -> bytes:

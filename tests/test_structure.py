@@ -17,7 +17,16 @@ MODULES = {
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
     ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic", "swinir.containers"),
-    ("swinir.network", "swinir.prepared", "swinir.baselines", "swinir.image", "swinir.picture", "swinir.encoding", "swinir.png", "swinir.tiff"),
+    (
+        "swinir.network",
+        "swinir.prepared",
+        "swinir.baselines",
+        "swinir.png",
+        "swinir.tiff",
+        "swinir.picture",
+        "swinir.encoding",
+        "swinir.image",
+    ),
     (
         "swinir.tasks",
         "swinir.metrics",
