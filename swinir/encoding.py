@@ -8,12 +8,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from swinir import png, tiff
+from swinir import exif, png, tiff
 from swinir.atomic import atomic_path
 from swinir.containers import ContainerError
 from swinir.picture import Metadata, Picture, from_unit, to_unit
-
-_JPEG_SEGMENT = 65_000  # bytes; a segment ends at 65,533, and names what it holds first
 
 
 @dataclass(frozen=True)
@@ -28,9 +26,9 @@ class Format:
         quality: what is taken without one, 1 to 100; None for as exact as it can.
         takes_quality: whether there is a quality to choose.
         metadata: the fields of `Metadata` it stores.
-        largest_side: in pixels.
-        largest_entry: bytes of EXIF or XMP.
         encode: the file, from (H, W, 1 to 4) samples with alpha last, what metadata there is, and a quality.
+        largest_side: in pixels.
+        largest_entry: bytes of EXIF or XMP; of a JPEG's segment, less what names it.
     """
 
     name: str
@@ -41,9 +39,9 @@ class Format:
     quality: int | None
     takes_quality: bool
     metadata: tuple[str, ...]
-    largest_side: int
-    largest_entry: int
     encode: Callable[[np.ndarray, Metadata, int | None], bytes]
+    largest_side: int = 2**31 - 1
+    largest_entry: int = 2**31 - 1
 
 
 def _png(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
@@ -55,9 +53,9 @@ def _tiff(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
 
 
 def _jpeg(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    exif = b"Exif\0\0" + about.exif if about.exif else None
+    block = b"Exif\0\0" + about.exif if about.exif else None
     dpi = about.dpi and tuple(min(round(value), 65535) for value in about.dpi)  # whole numbers of 16 bits
-    return _by_pillow(image, "JPEG", quality=quality, subsampling=0, exif=exif, icc_profile=about.icc, xmp=about.xmp,
+    return _by_pillow(image, "JPEG", quality=quality, subsampling=0, exif=block, icc_profile=about.icc, xmp=about.xmp,
                       dpi=dpi)  # fmt: skip
 
 
@@ -86,16 +84,15 @@ def _by_pillow(image: np.ndarray, name: str, **options: object) -> bytes:
 
 _ALL = ("exif", "icc", "xmp", "dpi")
 _8, _16, _FLOAT = np.uint8, np.uint16, np.float32
-_ANY = 2**31 - 1
 # fmt: off
 FORMATS = (
-    #      name    suffixes           samples            alpha  lossless quality  ...       metadata  side    entry
-    Format("PNG",  (".png",),         (_16, _8),         True,  True,    None,    False,    _ALL,     _ANY,   _ANY, _png),
-    Format("JPEG", (".jpg", ".jpeg"), (_8,),             False, False,   95,      True,     _ALL,     65_500, _JPEG_SEGMENT, _jpeg),  # noqa: E501
-    Format("WEBP", (".webp",),        (_8,),             True,  True,    None,    True,     _ALL[:3], 16_383, _ANY, _webp),
-    Format("TIFF", (".tif", ".tiff"), (_FLOAT, _16, _8), True,  True,    None,    False,    _ALL,     _ANY,   _ANY, _tiff),
-    Format("AVIF", (".avif",),        (_8,),             True,  False,   90,      True,     _ALL[:3], 16_384, _ANY, _avif),
-    Format("BMP",  (".bmp",),         (_8,),             False, True,    None,    False,    ("dpi",), _ANY,   _ANY, _bmp),
+    #      name    suffixes           samples            alpha  lossless  quality      metadata
+    Format("PNG",  (".png",),         (_16, _8),         True,  True,     None, False, _ALL,     _png),
+    Format("JPEG", (".jpg", ".jpeg"), (_8,),             False, False,    95,   True,  _ALL,     _jpeg, 65_500, 65_000),
+    Format("WEBP", (".webp",),        (_8,),             True,  True,     None, True,  _ALL[:3], _webp, 16_383),
+    Format("TIFF", (".tif", ".tiff"), (_FLOAT, _16, _8), True,  True,     None, False, _ALL,     _tiff),
+    Format("AVIF", (".avif",),        (_8,),             True,  False,    90,   True,  _ALL[:3], _avif, 16_384),
+    Format("BMP",  (".bmp",),         (_8,),             False, True,     None, False, _ALL[3:], _bmp),
 )
 # fmt: on
 
@@ -175,7 +172,7 @@ def _kept(picture: Picture, row: Format, keep_metadata: bool, notes: list[str]) 
     height, width, channels = picture.pixels.shape
     if about.exif:
         try:
-            about = replace(about, exif=tiff.of_size(tiff.upright(about.exif), width, height))
+            about = replace(about, exif=exif.of_size(exif.upright(about.exif), width, height))
         except ContainerError:
             about = replace(about, exif=None)
             notes.append("its EXIF is damaged and left out")

@@ -1,7 +1,7 @@
 """Images as benchmarks and training take them: 8 bits, grey or RGB.
 
 Inside the package an image is an (H, W, 1) or (H, W, 3) uint8 array in [0, 255], grey or RGB. OpenCV's BGR,
-palettes, alpha, orientation flags and 16-bit files stop here, or in `picture`, which keeps what a file has.
+palettes, alpha, orientation flags and 16-bit files stop here, or in `decoding`, whose pictures keep what a file has.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from swinir.atomic import atomic_path
-from swinir.picture import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
+from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
 
 __all__ = ["EXTENSIONS", "MAX_PIXELS", "ImageError", "list_images", "read", "to_gray", "to_rgb", "write"]
 

@@ -24,6 +24,7 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"
 # What decoding and metadata need. The rest is left out: frames of animations, and texts of any length.
 _KEPT = (b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND", b"eXIf", b"iCCP", b"pHYs")
+_LAST = {b"IDAT": 1, b"IEND": 2}
 _KEPT_TEXTS = (_XMP, b"Raw profile type exif", b"Raw profile type xmp")
 
 
@@ -107,10 +108,10 @@ def inspect(data: bytes) -> Container:
 
 
 def still(data: bytes) -> bytes:
-    """An inspected file with one picture, its colours and its metadata, and nothing else; `data` itself if it is so."""
+    """An inspected file of one picture after all that is said about it; `data` itself if it is one."""
     walked = list(chunks(data))
-    kept = [chunk for chunk in walked if _is_kept(chunk, data)]
-    if len(kept) == len(walked):
+    kept = sorted((chunk for chunk in walked if _is_kept(chunk, data)), key=lambda chunk: _LAST.get(chunk.kind, 0))
+    if kept == walked:
         return data
     return SIGNATURE + b"".join(chunk.whole(data) for chunk in kept)
 

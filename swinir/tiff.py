@@ -1,4 +1,4 @@
-"""The structure of TIFF, which EXIF shares: directories of tags; samples of 16 bits and more; pictures as TIFF.
+"""TIFF files: what they claim, samples of 16 bits and floats, and pictures as TIFF with their metadata.
 
 Section numbers are those of TIFF 6.0. Pillow reads TIFF of 8 bits; of deeper colour it would keep 8 bits, and floats
 of one channel only.
@@ -7,93 +7,24 @@ of one channel only.
 import io
 import struct
 import zlib
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
 from swinir.containers import TRUNCATED, Container, ContainerError, require, unpack
+from swinir.exif import DESCRIPTIVE, Directory, directory, numbers, packed
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
-STRIPS, ORIENTATION, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 274, 277, 278, 279
+STRIPS, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279
 X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 296, 317
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, EXTRA, FORMAT = 322, 323, 324, 325, 338, 339
-XMP, EXIF, ICC, GPS, INTEROPERABILITY = 700, 34665, 34675, 34853, 0xA005
-PIXEL_X, PIXEL_Y = 0xA002, 0xA003  # of the EXIF directory
-# Directory entries about the picture, not the file: description, maker, model, software, date, artist, copyright.
-DESCRIPTIVE = (270, 271, 272, 305, 306, 315, 33432, EXIF, GPS)
+XMP, ICC = 700, 34675
 
-_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_INTEGERS = {1: "u1", 3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _MOST_PAGES = 65536
 _STORED, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _ZSTD = 1, 5, 8, 32946, 32773, 50000
 _OF_BYTES = (_STORED, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _ZSTD)  # compressions that know bytes, not pixels
 _DTYPES = {(1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}  # by sample format and bits
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
-
-
-_Value = tuple[int, int, bytes]  # type, count, bytes
-
-
-class Entry(NamedTuple):
-    """A tag's type, number of values, and where its values lie."""
-
-    kind: int
-    number: int
-    start: int
-
-    @property
-    def end(self) -> int:
-        return self.start + self.number * _SIZES.get(self.kind, 1)
-
-
-class Directory(NamedTuple):
-    """A directory of tags: byte order, entries, where the place of the next directory is written, and that place."""
-
-    order: Literal["<", ">"]
-    entries: dict[int, Entry]
-    link: int
-    following: int
-
-    def integers(self, data: bytes, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
-        """Values of a tag of whole numbers; a ContainerError for another type, and where they are cut off."""
-        if tag not in self.entries:
-            return default
-        entry = self.entries[tag]
-        require(entry.kind in _INTEGERS, f"its tag {tag} is of type {entry.kind}, where a whole number is due")
-        require(entry.end <= len(data), TRUNCATED)
-        values = np.frombuffer(data, self.order + _INTEGERS[entry.kind], entry.number, entry.start)
-        return tuple(values.tolist())
-
-    def integer(self, data: bytes, tag: int, default: int | None = None) -> int:
-        """The first value of a tag; a ContainerError where there is none and no default."""
-        values = self.integers(data, tag) or (default,)
-        require(values[0] is not None, f"a TIFF file without the tag {tag}")
-        return values[0] or 0
-
-
-def directory(data: bytes, at: int | None = None) -> Directory:
-    """The directory at an offset, or the first one, of a TIFF structure, classic or BigTIFF."""
-    require(data[:2] in (b"II", b"MM"), "a TIFF structure of unknown byte order")
-    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    (version,) = unpack(f"{order}H", data, 2)
-    require(version in (42, 43), f"a TIFF structure of version {version}")
-    word, number, size = ("I", "H", 12) if version == 42 else ("Q", "Q", 20)
-    pointer = struct.calcsize(word)
-    if at is None:
-        (at,) = unpack(order + word, data, 4 if version == 42 else 8)
-    (count,) = unpack(order + number, data, at)
-    start = at + struct.calcsize(order + number)
-    entries = {}
-    for place in range(start, start + min(count, len(data)) * size, size):
-        tag, kind, values = unpack(f"{order}HH{word}", data, place)
-        value = place + 4 + pointer
-        if values * _SIZES.get(kind, 1) > pointer:
-            (value,) = unpack(order + word, data, value)
-        entries[tag] = Entry(kind, values, value)
-    link = start + count * size
-    return Directory(order, entries, link, unpack(order + word, data, link)[0])
 
 
 def inspect(data: bytes) -> Container:
@@ -212,9 +143,9 @@ def _unpacked(packed: bytes, compression: int, row_bytes: int, rows: int) -> byt
     return raw
 
 
-def _file(numbers: dict[int, int], strip: bytes) -> bytes:
+def _file(tags: dict[int, int], strip: bytes) -> bytes:
     """A TIFF file of grey bytes in one strip."""
-    tags = {BITS: 8, PHOTOMETRIC: 1, CHANNELS: 1, STRIP_ROWS: numbers[HEIGHT], **numbers}
+    tags = {BITS: 8, PHOTOMETRIC: 1, CHANNELS: 1, STRIP_ROWS: tags[HEIGHT], **tags}
     start = 8 + 2 + 12 * (len(tags) + 1) + 4
     rows = [struct.pack("<HHII", tag, 4, 1, value) for tag, value in sorted({**tags, STRIPS: start}.items())]
     return b"II*\0" + struct.pack("<IH", 8, len(rows)) + b"".join(rows) + bytes(4) + strip
@@ -243,6 +174,26 @@ def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
     colors = np.minimum(image[..., :-1] / np.where(alpha, alpha, 1), top)
     colors = colors if image.dtype.kind == "f" else colors.round()
     return np.concatenate([colors.astype(image.dtype), image[..., -1:]], axis=2)
+
+
+def resolution(data: bytes) -> tuple[float, float] | None:
+    """Horizontal and vertical, in pixels an inch; None where the file does not say."""
+    page = directory(data)
+    inches = {2: 1.0, 3: 2.54}.get(page.integer(data, RESOLUTION_UNIT, 2))
+    values = []
+    for tag in (X_RESOLUTION, Y_RESOLUTION):
+        entry = page.entries.get(tag)
+        if entry is None or entry.kind != 5 or inches is None:
+            return None
+        over, under = unpack(f"{page.order}II", data, entry.start)
+        values.append(over * inches / under if under else 0.0)
+    return values[0], values[1]
+
+
+def content(data: bytes, tag: int) -> bytes | None:
+    """The bytes of a tag such as the profile's; None without."""
+    entry = directory(data).entries.get(tag)
+    return None if entry is None else data[entry.start : entry.end]
 
 
 # Writing.
@@ -288,24 +239,24 @@ def encode(
     if len(data) + 16 * len(starts) >= 2**32:
         raise ValueError(f"{width}x{height} takes more than the 4 GiB of a TIFF file; write .png")
     tags = {
-        WIDTH: _value(order, "I", width),
-        HEIGHT: _value(order, "I", height),
-        BITS: _value(order, "H", *[8 * size] * channels),
-        COMPRESSION: _value(order, "H", _DEFLATE),
-        PHOTOMETRIC: _value(order, "H", 2 if channels >= 3 else 1),
-        STRIPS: _value(order, "I", *starts),
-        CHANNELS: _value(order, "H", channels),
-        STRIP_ROWS: _value(order, "I", rows),
-        STRIP_BYTES: _value(order, "I", *lengths),
-        PREDICTOR: _value(order, "H", 1 if floats else _DIFFERENCES),
-        FORMAT: _value(order, "H", *[3 if floats else 1] * channels),
+        WIDTH: numbers(order, "I", width),
+        HEIGHT: numbers(order, "I", height),
+        BITS: numbers(order, "H", *[8 * size] * channels),
+        COMPRESSION: numbers(order, "H", _DEFLATE),
+        PHOTOMETRIC: numbers(order, "H", 2 if channels >= 3 else 1),
+        STRIPS: numbers(order, "I", *starts),
+        CHANNELS: numbers(order, "H", channels),
+        STRIP_ROWS: numbers(order, "I", rows),
+        STRIP_BYTES: numbers(order, "I", *lengths),
+        PREDICTOR: numbers(order, "H", 1 if floats else _DIFFERENCES),
+        FORMAT: numbers(order, "H", *[3 if floats else 1] * channels),
     }
     if channels in (2, 4):
-        tags[EXTRA] = _value(order, "H", 2)
+        tags[EXTRA] = numbers(order, "H", 2)
     if dpi:
         for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True):
             tags[tag] = (5, 1, struct.pack(f"{order}II", round(value * 1000), 1000))
-        tags[RESOLUTION_UNIT] = _value(order, "H", 2)
+        tags[RESOLUTION_UNIT] = numbers(order, "H", 2)
     for tag, packet in ((XMP, xmp), (ICC, icc)):
         if packet:
             tags[tag] = (7, len(packet), packet)
@@ -315,115 +266,4 @@ def encode(
             tags[tag] = (entry.kind, entry.number, exif[entry.start : entry.end])
     data += bytes(len(data) % 2)
     data[4:8] = struct.pack(f"{order}I", len(data))
-    return bytes(data + _directory(order, tags, len(data)))
-
-
-def _value(order: str, letter: str, *values: int) -> _Value:
-    return {"H": 3, "I": 4}[letter], len(values), struct.pack(f"{order}{len(values)}{letter}", *values)
-
-
-def _directory(order: str, tags: Mapping[int, _Value], start: int) -> bytes:
-    """A directory without a next one that lies at `start`, its longer values behind it."""
-    behind = start + 2 + 12 * len(tags) + 4
-    rows, values = [struct.pack(f"{order}H", len(tags))], bytearray()
-    for tag, (kind, count, content) in sorted(tags.items()):
-        field = content.ljust(4, b"\0")
-        if len(content) > 4:
-            field = struct.pack(f"{order}I", behind + len(values))
-            values += content + bytes(len(content) % 2)
-        rows.append(struct.pack(f"{order}HHI", tag, kind, count) + field)
-    return b"".join([*rows, bytes(4), values])
-
-
-# EXIF: a TIFF structure whose first directory describes a picture and names a second one.
-
-
-def described(data: bytes) -> bytes | None:
-    """EXIF of an inspected TIFF file: what its first directory says about the picture; None if that is nothing.
-
-    Raises:
-        ContainerError: for damaged directories of EXIF.
-    """
-    page = directory(data)
-    block = bytearray(data[:2] + struct.pack(f"{page.order}HI", 42, 0))
-    tags = {tag: page.entries[tag] for tag in DESCRIPTIVE if tag in page.entries}
-    if not tags:
-        return None
-    place = _copied(data, page._replace(entries=tags), block, depth=2)
-    block[4:8] = struct.pack(f"{page.order}I", place)
-    return bytes(block)
-
-
-def _copied(data: bytes, page: Directory, block: bytearray, depth: int) -> int:
-    """Append a directory, and those it names, to a block of the same byte order; returns its place."""
-    tags: dict[int, _Value] = {}
-    for tag, entry in page.entries.items():
-        if tag in (EXIF, GPS, INTEROPERABILITY):
-            if depth:
-                place = _copied(data, directory(data, page.integer(data, tag)), block, depth - 1)
-                tags[tag] = _value(page.order, "I", place)
-        elif entry.kind in _SIZES:
-            require(entry.end <= len(data), "damaged EXIF")
-            tags[tag] = (entry.kind, entry.number, data[entry.start : entry.end])
-    # Entries that share their values could make gigabytes of a small file.
-    require(sum(len(content) for _, _, content in tags.values()) <= len(data), "damaged EXIF")
-    place = len(block)
-    block += _directory(page.order, tags, place)
-    return place
-
-
-def resolution(data: bytes) -> tuple[float, float] | None:
-    """Horizontal and vertical, in pixels an inch; None where the file does not say."""
-    page = directory(data)
-    inches = {2: 1.0, 3: 2.54}.get(page.integer(data, RESOLUTION_UNIT, 2))
-    values = []
-    for tag in (X_RESOLUTION, Y_RESOLUTION):
-        entry = page.entries.get(tag)
-        if entry is None or entry.kind != 5 or inches is None:
-            return None
-        over, under = unpack(f"{page.order}II", data, entry.start)
-        values.append(over * inches / under if under else 0.0)
-    return values[0], values[1]
-
-
-def content(data: bytes, tag: int) -> bytes | None:
-    """The bytes of a tag such as the profile's; None without."""
-    entry = directory(data).entries.get(tag)
-    return None if entry is None else data[entry.start : entry.end]
-
-
-def upright(exif: bytes) -> bytes:
-    """EXIF that says the picture stands upright, without the thumbnail, which is of the picture as it was.
-
-    All else keeps its bytes and its place.
-
-    Raises:
-        ContainerError: for damaged EXIF.
-    """
-    first, patched = directory(exif), bytearray(exif)
-    require(all(entry.end <= len(exif) for entry in first.entries.values()), "damaged EXIF")
-    if ORIENTATION in first.entries:
-        _patch(patched, first, ORIENTATION, 1)
-    patched[first.link : first.link + 4] = bytes(4)
-    return bytes(patched)
-
-
-def of_size(exif: bytes, width: int, height: int) -> bytes:
-    """EXIF whose width and height, where it has them, are those given."""
-    first, patched = directory(exif), bytearray(exif)
-    try:
-        second = directory(exif, first.integer(exif, EXIF, 0) or None)
-        for tag, value in ((PIXEL_X, width), (PIXEL_Y, height)):
-            if tag in second.entries:
-                _patch(patched, second, tag, value)
-    except ContainerError:  # of no use to anybody, and none of the picture's
-        return exif
-    return bytes(patched)
-
-
-def _patch(data: bytearray, where: Directory, tag: int, value: int) -> None:
-    """Overwrite a whole number in its place; a number too large for the place stays."""
-    entry = where.entries[tag]
-    letter, most = {3: ("H", 2**16), 4: ("I", 2**32)}.get(entry.kind, ("", 0))
-    if letter and value < most and entry.end <= len(data):
-        struct.pack_into(where.order + letter, data, entry.start, value)
+    return bytes(data + packed(order, tags, len(data)))

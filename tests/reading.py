@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swinir.picture import ImageError, read_picture
+from swinir.decoding import ImageError, read_picture
 
 
 def memory(field: str) -> int:
@@ -46,4 +46,5 @@ def answer(path: str) -> dict[str, object]:
 
 if __name__ == "__main__":
     for line in sys.stdin:
-        print(json.dumps(answer(json.loads(line))), flush=True)
+        sys.stdout.write(json.dumps(answer(json.loads(line))) + "\n")
+        sys.stdout.flush()
