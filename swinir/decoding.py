@@ -10,8 +10,9 @@ import re
 import stat
 import threading
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,6 @@ from swinir.picture import Metadata, Picture
 MAX_PIXELS = 400_000_000
 MAX_BYTES = 2**32  # of a file; the largest picture with 16 bits and alpha takes 3.2 GB without compression
 _PILLOWS_SETTINGS = threading.Lock()
-# What Pillow's decoders raise for damaged files, those of plugins included.
-_DECODER_ERRORS = (OSError, ValueError, SyntaxError, EOFError, IndexError, TypeError, KeyError, OverflowError,
-                   RuntimeError, MemoryError, AttributeError)  # fmt: skip
 _ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[2-8]")
 # How to turn a stored picture upright, by its orientation (EXIF 2.3, 4.6.4 A).
 _UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -49,15 +47,31 @@ def _by_pillow(data: bytes) -> None:
     """No samples: Pillow decodes these formats whole."""
 
 
+@contextmanager
+def _pillow_without_its_limit() -> Iterator[None]:
+    """Without its limit of pixels, which is lower than ours, and without its warnings: both are the whole process's."""
+    with _PILLOWS_SETTINGS, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 @dataclass(frozen=True)
 class _Format:
-    """How a format is known by its first bytes, how its container is checked, what decodes more than 8 bits of it."""
+    """How a format is known by its first bytes, how its container is checked, what decodes more than 8 bits of it.
+
+    `apart` is what its decoder needs around it: two of Pillow's ask for the limit once more, others need not wait.
+    """
 
     name: str
     suffixes: tuple[str, ...]
     starts: Callable[[bytes], object]
     inspect: Callable[[bytes], Container]
     samples: Callable[[bytes], np.ndarray | None] = _by_pillow
+    apart: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
 def _netpbm_samples(data: bytes) -> np.ndarray | None:
@@ -77,9 +91,18 @@ _FORMATS = (
     _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), png.inspect, png.samples),
     _Format("JPEG", (".jpg", ".jpeg", ".jfif"), lambda d: d.startswith(b"\xff\xd8\xff"), containers.jpeg),
     _Format("BMP", (".bmp",), lambda d: d.startswith(b"BM"), containers.bmp),
-    _Format("TIFF", (".tif", ".tiff"), lambda d: d[:4] in _TIFF_STARTS, tiff.inspect, tiff.samples),
+    _Format(
+        "TIFF",
+        (".tif", ".tiff"),
+        lambda d: d[:4] in _TIFF_STARTS,
+        tiff.inspect,
+        tiff.samples,
+        _pillow_without_its_limit,
+    ),
     _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", containers.webp),
-    _Format("GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), containers.gif),
+    _Format(
+        "GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), containers.gif, apart=_pillow_without_its_limit
+    ),
     _Format(
         "PPM",
         (".ppm", ".pgm", ".pbm", ".pnm"),
@@ -123,7 +146,7 @@ def read_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS, through_prof
         return _decoded(data, row, container, path, max_pixels, through_profile)
     except ImageError as error:
         raise ImageError(f"{named(path)}: {error}") from error
-    except _DECODER_ERRORS as error:
+    except Exception as error:  # decoders meet hostile bytes with many kinds of exception
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise ImageError(f"{named(path)}: cannot be read as an image: {' '.join(reason.split())}") from error
 
@@ -166,6 +189,16 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         raise ImageError(f"{width}x{height} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """What a file holds before it is turned upright; its samples are (H, W, 1 to 4), alpha last."""
+
+    samples: np.ndarray
+    orientation: int
+    metadata: Metadata
+    tables: Mapping[int, list[int]] = field(default_factory=dict)
+
+
 def _decoded(
     data: bytes, row: _Format, container: Container, path: Path, max_pixels: int, through_profile: bool
 ) -> Picture:
@@ -178,60 +211,66 @@ def _decoded(
     if row.name == "PNG":
         data = png.still(data)
         transparent = png.transparent(data)
-    samples, tables = row.samples(data), None
+    with row.apart():
+        samples = row.samples(data)
     if samples is not None and row.name == "TIFF":  # not all of which Pillow opens
         orientation = exif.directory(data).integer(data, exif.ORIENTATION, 1)
-        metadata = _of_tiff(data, notes)
+        stored = _Stored(samples, orientation, _of_tiff(data, notes))
     else:
-        with _open(data, row.name) as file:
-            _check_size(*file.size, max_pixels)  # what the decoder's own parser found
-            frames = 1 if container.frames else getattr(file, "n_frames", 1)
-            if frames > 1:
-                notes.append(f"the first of {frames} frames")
-            profile = file.info.get("icc_profile")
-            if samples is None:
-                file.load()
-                samples = _by_mode(file, profile if through_profile else None, notes)
-            # After decoding, since Pillow turns a TIFF by itself.
-            orientation, block = _exif(file, notes)
-            if row.name == "TIFF":
-                metadata = _of_tiff(data, notes)
-            else:
-                metadata = Metadata(block, profile, _xmp(file.info), _dpi(file.info.get("dpi")))
-            if file.mode == "CMYK":
-                metadata = replace(metadata, icc=None)
-            tables = getattr(file, "quantization", None) if row.name == "JPEG" else None
+        stored = _through_pillow(data, row, samples, max_pixels, through_profile, notes)
+    samples = stored.samples
     if transparent is not None:
         samples = _with_alpha(samples, transparent, container.depth)
-    samples = _UPRIGHT.get(orientation, lambda image: image)(samples)
+    samples = _UPRIGHT.get(stored.orientation, lambda image: image)(samples)
     colors = 1 if samples.shape[2] < 3 else 3
     return Picture(
         np.ascontiguousarray(samples[..., :colors]),
         np.ascontiguousarray(samples[..., colors]) if samples.shape[2] > colors else None,
-        metadata,
+        stored.metadata,
         row.name,
-        tuple(tuple(tables[number]) for number in sorted(tables)) if tables else None,
-        tuple(notes),
+        tuple(tuple(stored.tables[number]) for number in sorted(stored.tables)) or None,
+        tuple(dict.fromkeys(notes)),
     )
 
 
+def _through_pillow(
+    data: bytes, row: _Format, samples: np.ndarray | None, max_pixels: int, through_profile: bool, notes: list[str]
+) -> _Stored:
+    """What Pillow finds in an inspected file; with samples that are there already, it decodes none."""
+    with _open(data, row.name) as file:
+        _check_size(*file.size, max_pixels)  # what the decoder's own parser found
+        frames = getattr(file, "n_frames", 1) if row.inspect is containers.bmff else 1
+        if frames > 1:
+            notes.append(f"the first of {frames} frames")
+        profile = file.info.get("icc_profile")
+        if samples is None:
+            with row.apart():
+                file.load()
+            samples = _by_mode(file, profile if through_profile else None, notes)
+        # After decoding, since Pillow turns a TIFF by itself.
+        orientation, block = _exif(file, notes)
+        if row.name == "TIFF":
+            metadata = _of_tiff(data, notes)
+        else:
+            metadata = Metadata(block, profile, _xmp(file.info), _dpi(file.info.get("dpi")))
+        if file.mode == "CMYK":
+            metadata = replace(metadata, icc=None)
+        return _Stored(samples, orientation, metadata, getattr(file, "quantization", {}) if row.name == "JPEG" else {})
+
+
 def _open(data: bytes, name: str) -> Image.Image:
-    """Let Pillow parse the header, without its own limit, which is lower than ours and global, and its warnings."""
+    """Let Pillow parse the header."""
     if name == "HEIC":
         try:
             import pillow_heif
         except ImportError as error:
             raise ImageError("HEIC files need pillow-heif; pip install 'swinir-toolkit[heic]'") from error
         pillow_heif.register_heif_opener()
-    with _PILLOWS_SETTINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    with _pillow_without_its_limit():
         try:
             return Image.open(io.BytesIO(data), formats=(_PILLOWS_NAMES.get(name, name),))
         except UnidentifiedImageError as error:
             raise ContainerError(f"a {name} file that is damaged or of an unknown kind") from error
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
 
 
 def _by_mode(file: Image.Image, profile: bytes | None, notes: list[str]) -> np.ndarray:
@@ -285,8 +324,7 @@ def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
     """Orientation, and the EXIF structure of an upright picture; damaged EXIF is left out, for the pixels stand."""
     orientation = 1
     try:
-        with _PILLOWS_SETTINGS, warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _pillow_without_its_limit():
             found = Image.Image.getexif(file)  # PNG's own would decode first; `still` has sorted the chunks
             orientation = found.get(exif.ORIENTATION, 1)
             raw = file.info.get("exif")
@@ -294,7 +332,7 @@ def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
                 raw = found.tobytes() if "Raw profile type exif" in file.info else b""
         raw = raw.removeprefix(b"Exif\0\0")
         return orientation, exif.upright(raw) if raw else None
-    except _DECODER_ERRORS:
+    except Exception:  # hostile bytes again
         notes.append("its EXIF is damaged and left out")
         return orientation, None
 

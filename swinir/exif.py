@@ -60,25 +60,51 @@ class Directory(NamedTuple):
 
 def directory(data: bytes, at: int | None = None) -> Directory:
     """The directory at an offset, or the first one, of a TIFF structure, classic or BigTIFF."""
-    require(data[:2] in (b"II", b"MM"), "a TIFF structure of unknown byte order")
-    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
-    (version,) = unpack(f"{order}H", data, 2)
-    require(version in (42, 43), f"a TIFF structure of version {version}")
-    word, number, size = ("I", "H", 12) if version == 42 else ("Q", "Q", 20)
+    order, word, size = _layout(data)
     pointer = struct.calcsize(word)
-    if at is None:
-        (at,) = unpack(order + word, data, 4 if version == 42 else 8)
-    (count,) = unpack(order + number, data, at)
-    start = at + struct.calcsize(order + number)
+    start, count = _extent(data, at)
+    link = start + count * size
+    (following,) = unpack(order + word, data, link)
     entries = {}
-    for place in range(start, start + min(count, len(data)) * size, size):
+    for place in range(start, link, size):
         tag, kind, values = unpack(f"{order}HH{word}", data, place)
         value = place + 4 + pointer
         if values * _SIZES.get(kind, 1) > pointer:
             (value,) = unpack(order + word, data, value)
         entries[tag] = Entry(kind, values, value)
-    link = start + count * size
-    return Directory(order, entries, link, unpack(order + word, data, link)[0])
+    return Directory(order, entries, link, following)
+
+
+def count_directories(data: bytes, most: int) -> int:
+    """How many directories follow each other, up to `most`; a circle ends where it closes."""
+    order, word, size = _layout(data)
+    seen: set[int] = set()
+    start, count = _extent(data, None)
+    while len(seen) < most - 1:
+        (following,) = unpack(order + word, data, start + count * size)
+        if not following or following in seen:
+            break
+        seen.add(following)
+        start, count = _extent(data, following)
+    return len(seen) + 1
+
+
+def _layout(data: bytes) -> tuple[Literal["<", ">"], str, int]:
+    """Byte order, the letter of an offset, and the bytes of an entry."""
+    require(data[:2] in (b"II", b"MM"), "a TIFF structure of unknown byte order")
+    order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
+    (version,) = unpack(f"{order}H", data, 2)
+    require(version in (42, 43), f"a TIFF structure of version {version}")
+    return (order, "I", 12) if version == 42 else (order, "Q", 20)
+
+
+def _extent(data: bytes, at: int | None) -> tuple[int, int]:
+    """Where the entries of a directory start, and how many there are."""
+    order, word, _ = _layout(data)
+    number = "H" if word == "I" else "Q"
+    if at is None:
+        (at,) = unpack(order + word, data, struct.calcsize(word))
+    return at + struct.calcsize(number), unpack(order + number, data, at)[0]
 
 
 def numbers(order: str, letter: str, *values: int) -> Value:
@@ -117,6 +143,8 @@ def described(data: bytes) -> bytes | None:
 def _copied(data: bytes, page: Directory, block: bytearray, depth: int) -> int:
     """Append a directory, and those it names, to a block of the same byte order; returns its place."""
     tags: dict[int, Value] = {}
+    # Entries that share their values could make gigabytes of a small file.
+    require(sum(entry.end - entry.start for entry in page.entries.values()) <= len(data), "damaged EXIF")
     for tag, entry in page.entries.items():
         if tag in (EXIF, GPS, INTEROPERABILITY):
             if depth:
@@ -125,8 +153,6 @@ def _copied(data: bytes, page: Directory, block: bytearray, depth: int) -> int:
         elif entry.kind in _SIZES:
             require(entry.end <= len(data), "damaged EXIF")
             tags[tag] = (entry.kind, entry.number, data[entry.start : entry.end])
-    # Entries that share their values could make gigabytes of a small file.
-    require(sum(len(content) for _, _, content in tags.values()) <= len(data), "damaged EXIF")
     place = len(block)
     block += packed(page.order, tags, place)
     return place

@@ -9,10 +9,10 @@ import struct
 import zlib
 
 import numpy as np
-from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from swinir.containers import TRUNCATED, Container, ContainerError, require, unpack
-from swinir.exif import DESCRIPTIVE, Directory, directory, numbers, packed
+from swinir.exif import DESCRIPTIVE, Directory, count_directories, directory, numbers, packed
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIPS, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279
@@ -35,12 +35,10 @@ def inspect(data: bytes) -> Container:
     require(width and height, f"a TIFF file of {width}x{height} pixels")
     starts, lengths = _segments(data, first)
     require(starts and len(starts) == len(lengths), "a TIFF file without image data")
+    planes, wide, high = _grid(data, first)
+    require(len(starts) >= planes * -(-height // high) * -(-width // wide), TRUNCATED)
     require(all(start + length <= len(data) for start, length in zip(starts, lengths, strict=True)), TRUNCATED)
-    pages, seen, following = 1, set(), first.following
-    while following and following not in seen and pages < _MOST_PAGES:
-        seen.add(following)
-        pages, following = pages + 1, directory(data, following).following
-    return Container(width, height, pages, max(first.integers(data, BITS, (1,))))
+    return Container(width, height, count_directories(data, _MOST_PAGES), max(first.integers(data, BITS, (1,))))
 
 
 def _segments(data: bytes, page: Directory) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -53,6 +51,19 @@ def _segments(data: bytes, page: Directory) -> tuple[tuple[int, ...], tuple[int,
         bits = sum(page.integers(data, BITS, (1,)))
         lengths = (page.integer(data, HEIGHT) * ((page.integer(data, WIDTH) * bits + 7) // 8),)
     return starts, lengths
+
+
+def _grid(data: bytes, page: Directory) -> tuple[int, int, int]:
+    """Number of planes, and width and height of a tile or strip."""
+    width, height = page.integer(data, WIDTH), page.integer(data, HEIGHT)
+    planes = page.integer(data, CHANNELS, 1) if page.integer(data, PLANAR, 1) == 2 else 1
+    if TILES in page.entries:
+        wide, high = page.integer(data, TILE_WIDTH), page.integer(data, TILE_HEIGHT)
+    else:
+        wide, high = width, min(height, page.integer(data, STRIP_ROWS, height))
+    require(planes and wide and high, "a TIFF file with strips or tiles of no size")
+    require(wide * high <= 2 * (width + 1024) * (height + 1024), "a TIFF file with tiles far larger than its picture")
+    return planes, wide, high
 
 
 def samples(data: bytes) -> np.ndarray | None:
@@ -97,17 +108,10 @@ def samples(data: bytes) -> np.ndarray | None:
 def _assembled(data: bytes, page: Directory, dtype: np.dtype, channels: int) -> np.ndarray:
     """(H, W, channels) of the native byte order, from strips or tiles of one plane or several."""
     width, height = page.integer(data, WIDTH), page.integer(data, HEIGHT)
-    planes = channels if page.integer(data, PLANAR, 1) == 2 else 1
+    planes, wide, high = _grid(data, page)
     deep = channels // planes
-    if TILES in page.entries:
-        wide, high = page.integer(data, TILE_WIDTH), page.integer(data, TILE_HEIGHT)
-    else:
-        wide, high = width, min(height, page.integer(data, STRIP_ROWS, height))
-    require(wide and high, "a TIFF file with strips or tiles of no size")
-    require(wide * high <= 2 * (width + 1024) * (height + 1024), "a TIFF file with tiles far larger than its picture")
-    corners = [(p, y, x) for p in range(planes) for y in range(0, height, high) for x in range(0, width, wide)]
     starts, lengths = _segments(data, page)
-    require(len(starts) >= len(corners), TRUNCATED)
+    corners = [(p, y, x) for p in range(planes) for y in range(0, height, high) for x in range(0, width, wide)]
     compression, predictor = page.integer(data, COMPRESSION, _STORED), page.integer(data, PREDICTOR, 1)
     require(predictor in (1, _DIFFERENCES, _FLOAT_DIFFERENCES), f"a TIFF file with the unknown predictor {predictor}")
     image = np.empty((height, width, channels), dtype.newbyteorder("="))
@@ -135,7 +139,7 @@ def _unpacked(packed: bytes, compression: int, row_bytes: int, rows: int) -> byt
         # To libtiff, which Pillow asks, these are the rows of a grey image of 8 bits.
         grey = _file({WIDTH: row_bytes, HEIGHT: rows, COMPRESSION: compression, STRIP_BYTES: len(packed)}, packed)
         try:
-            with Image.open(io.BytesIO(grey), formats=("TIFF",)) as file:
+            with TiffImageFile(io.BytesIO(grey)) as file:  # by `Image.open` it would have a limit of its own
                 raw = file.tobytes()
         except (OSError, ValueError, SyntaxError) as error:
             raise ContainerError("its image data is damaged; copy or download it again") from error

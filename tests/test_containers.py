@@ -12,6 +12,7 @@ from PIL import Image
 
 from swinir import png, tiff
 from swinir.containers import ContainerError, bmff, bmff_brand, bmp, gif, jpeg, netpbm, webp
+from swinir.exif import count_directories, directory
 
 INSPECT = {"png": png.inspect, "jpeg": jpeg, "webp": webp, "tiff": tiff.inspect, "avif": bmff, "bmp": bmp, "gif": gif,
            "ppm": netpbm, "pgm": netpbm}  # fmt: skip
@@ -86,6 +87,32 @@ def test_pages_that_follow_each_other_in_a_circle_end():
     (count,) = struct.unpack_from("<H", data, first)
     struct.pack_into("<I", data, first + 2 + 12 * count, first)
     assert tiff.inspect(bytes(data)).frames == 2
+
+
+def test_directories_that_overlap_by_the_thousand_are_counted_at_once():
+    # Each starts four bytes behind the one before it, with 60,000 entries.
+    entries, directories = 60_000, 1500
+    data = bytearray(b"II*\0" + struct.pack("<I", 8) + struct.pack("<H", entries) * (6 * entries + 2 * directories + 4))
+    for number in range(directories):
+        following = 8 + 4 * (number + 1) if number < directories - 1 else 0
+        struct.pack_into("<I", data, 8 + 4 * number + 2 + 12 * entries, following)
+    assert count_directories(bytes(data), 65_536) == directories
+    assert count_directories(bytes(data), 100) == 100
+
+
+def test_a_tiff_with_fewer_tiles_than_its_size_takes_is_refused():
+    data = bytearray(FILES["tiff_tiles"])
+    struct.pack_into("<I", data, directory(bytes(data)).entries[tiff.HEIGHT].start, 4_000_000)
+    with pytest.raises(ContainerError, match="truncated"):
+        tiff.inspect(bytes(data))
+
+
+def test_a_tiff_with_a_tile_of_gigabytes_is_refused():
+    data = bytearray(FILES["tiff_tiles"])
+    for tag in (tiff.TILE_WIDTH, tiff.TILE_HEIGHT):
+        struct.pack_into("<H", data, directory(bytes(data)).entries[tag].start, 65_520)
+    with pytest.raises(ContainerError, match="far larger than its picture"):
+        tiff.inspect(bytes(data))
 
 
 def test_what_follows_the_end_of_a_jpeg_does_not_matter():

@@ -391,6 +391,16 @@ def bomb(side):
     return b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", raw) + chunk(b"IEND", b"")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("name", FILES)
+def test_the_limit_is_ours_and_not_pillows(read, monkeypatch, name):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 16)
+    assert read(FILES[name]).pixels.shape[:2] == (48, 64)
+    with pytest.raises(ImageError, match="64x48 is more than the limit of 0 megapixels"):
+        read(FILES[name], max_pixels=64 * 48 - 1)
+    assert Image.MAX_IMAGE_PIXELS == 16
+
+
 def test_a_small_file_of_900_megapixels_is_refused(tmp_path):
     data = bomb(30_000)
     assert len(data) < 120_000

@@ -17,7 +17,7 @@ from PIL import Image
 
 from swinir import tiff
 from swinir.containers import ContainerError
-from swinir.exif import directory, of_size, upright
+from swinir.exif import EXIF, described, directory, of_size, upright
 
 GREY16 = RGB16[..., 0]
 RGBA16 = np.concatenate([RGB16, RGB16[..., :1]], axis=2)
@@ -187,6 +187,16 @@ def test_exif_tells_the_size_it_is_given():
     tags, taken, place = facts(of_size(exif(), 4000, 3000))
     assert (taken[0xA002], taken[0xA003]) == (4000, 3000)
     assert (tags, place) == (facts(exif())[0], facts(exif())[2])
+
+
+def test_exif_whose_entries_share_their_values_does_not_fill_the_memory():
+    size = 20_000
+    entries = b"".join(struct.pack("<HHII", 40_000 + n, 7, size, 8) for n in range(1000))
+    page = struct.pack("<HHII", EXIF, 4, 1, 100)
+    data = b"II*\0" + struct.pack("<IH", 8, 1) + page + bytes(4)
+    data = data.ljust(100, b"\0") + struct.pack("<H", 1000) + entries + bytes(4 + size)
+    with pytest.raises(ContainerError, match="damaged EXIF"):
+        described(data)
 
 
 @given(st.binary(max_size=200), st.integers(0, 300))
