@@ -195,6 +195,34 @@ def test_cmyk_without_a_profile_is_converted_with_a_note(read):
     assert picture.notes == ("CMYK converted to RGB without a profile",)
 
 
+def cmyk_profile():
+    """A profile by hand (ICC.1:2001-04, 6.5.8): cyan is a grey of L* 50, black is black, other inks leave no colour."""
+    colors = bytearray()
+    for corner in range(16):  # the first ink varies least rapidly
+        cyan, black = corner >> 3 & 1, corner & 1
+        colors += bytes([0 if black else 128 if cyan else 255, 128, 128])
+    ramp = bytes(range(256))
+    matrix = struct.pack(">9i", *(65536 * (n % 4 == 0) for n in range(9)))
+    table = b"mft1" + bytes(4) + bytes([4, 3, 2, 0]) + matrix + ramp * 4 + bytes(colors) + ramp * 3
+    size = 128 + 4 + 12 + len(table)
+    head = struct.pack(">I4sI4s4s4s", size, b"", 0x02400000, b"prtr", b"CMYK", b"Lab ") + bytes(12) + b"acsp"
+    head = head.ljust(68, b"\0") + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)
+    return head.ljust(128, b"\0") + struct.pack(">I4sII", 1, b"A2B0", 144, len(table)) + table
+
+
+def test_cmyk_goes_through_its_profile(read):
+    def middle(ink, suffix):
+        data = by_pillow(Image.new("CMYK", (16, 16), ink), suffix, icc_profile=cmyk_profile())
+        picture = read(data)
+        assert picture.notes == ("CMYK converted to sRGB through its profile",)
+        assert picture.metadata.icc is None
+        return picture.pixels[8, 8].tolist()
+
+    for suffix in ("JPEG", "TIFF"):
+        assert middle((255, 0, 0, 0), suffix) == pytest.approx([119, 119, 119], abs=2)  # L* 50 in sRGB
+        assert middle((0, 255, 255, 0), suffix) == pytest.approx([255, 255, 255], abs=2)
+
+
 def test_a_damaged_cmyk_profile_is_not_used(read):
     file = Image.new("CMYK", (16, 16), (200, 20, 100, 0))
     picture = read(by_pillow(file, "JPEG", quality=100, icc_profile=b"no profile" * 20))
