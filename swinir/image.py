@@ -1,27 +1,18 @@
-"""The only place that reads or writes images.
+"""Images as benchmarks and training take them: 8 bits, grey or RGB.
 
 Inside the package an image is an (H, W, 1) or (H, W, 3) uint8 array in [0, 255], grey or RGB. OpenCV's BGR,
-palettes, alpha, orientation flags and 16-bit files stop here.
+palettes, alpha, orientation flags and 16-bit files stop here, or in `decoding`, whose pictures keep what a file has.
 """
 
-import stat
-import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from swinir.atomic import atomic_path
+from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
 
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
-MAX_PIXELS = 400_000_000
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
-_PILLOWS_LIMIT = threading.Lock()
-
-
-class ImageError(ValueError):
-    """A file that cannot be read as an image; the message is one line that names the file and the reason."""
+__all__ = ["EXTENSIONS", "MAX_PIXELS", "ImageError", "list_images", "read", "to_gray", "to_rgb", "write"]
 
 
 def list_images(folder: Path | str) -> list[Path]:
@@ -42,56 +33,16 @@ def read(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Read an image as (H, W, 3) RGB or (H, W, 1) grey uint8.
 
     The container is checked, and its size compared with `max_pixels`, before a pixel is decoded. EXIF
-    orientation is applied, alpha is dropped, 16-bit samples keep their high byte.
+    orientation is applied, alpha is dropped, 16-bit samples keep their high byte, CMYK becomes RGB without a
+    profile.
 
     Raises:
         ImageError: one line naming the file and what is wrong with it.
     """
-    path = Path(path)
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise ImageError(f"{path}: not a regular file")
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        with _open(path) as file:
-            width, height = file.size
-            if width * height > max_pixels:
-                raise ImageError(
-                    f"{path}: {width}x{height} is more than the limit of {max_pixels / 1e6:.0f} megapixels"
-                )
-            return _to_array(ImageOps.exif_transpose(file), path)
-    except ImageError:
-        raise
-    except UnidentifiedImageError as error:
-        raise ImageError(f"{path}: not an image of a known format ({', '.join(_FORMATS)})") from error
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
-        # Pillow's decoders raise all of these for damaged files.
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise ImageError(f"{path}: cannot be read as an image: {' '.join(reason.split())}") from error
-
-
-def _open(path: Path) -> Image.Image:
-    """Open without Pillow's own limit: it is lower than ours, warns on stderr from half of it on, and is global."""
-    with _PILLOWS_LIMIT:
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            return Image.open(path, formats=_FORMATS)
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _to_array(file: Image.Image, path: Path) -> np.ndarray:
-    if file.mode in ("I;16", "I;16B", "I;16L", "I"):
-        values = np.asarray(file)
-        if values.min() < 0 or values.max() > 65535:
-            raise ImageError(f"{path}: samples of {values.min()} to {values.max()} are not 8 or 16 bit")
-        return (values.astype(np.uint16) >> 8).astype(np.uint8)[..., None]
-    if file.mode == "F":
-        raise ImageError(f"{path}: floating-point samples are not supported; convert to 8 or 16 bit")
-    if file.mode in ("1", "L", "LA", "La"):
-        return np.asarray(file.convert("L"))[..., None]
-    return np.asarray(file.convert("RGB"))
+    pixels = read_picture(path, max_pixels=max_pixels, through_profile=False).pixels
+    if pixels.dtype == np.float32:
+        raise ImageError(f"{named(Path(path))}: floating-point samples are not supported here; convert to 8 or 16 bit")
+    return pixels if pixels.dtype == np.uint8 else (pixels >> 8).astype(np.uint8)
 
 
 def to_rgb(image: np.ndarray) -> np.ndarray:

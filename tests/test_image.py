@@ -6,6 +6,7 @@ import struct
 import zlib
 
 import cv2
+import makers
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -137,6 +138,17 @@ def test_an_oriented_jpeg_equals_opencv(tmp_path, orientation):
 def test_other_lossless_formats_are_read_exactly(tmp_path, suffix, options):
     Image.fromarray(RGB).save(tmp_path / f"x.{suffix}", **options)
     assert np.array_equal(read(tmp_path / f"x.{suffix}"), RGB)
+
+
+def test_grey_with_alpha_of_16_bits_stays_grey(tmp_path):
+    samples = RNG.integers(0, 65536, (9, 11, 2)).astype(np.uint16)
+    (tmp_path / "x.png").write_bytes(makers.png(samples, 4))
+    assert np.array_equal(read(tmp_path / "x.png"), (samples // 256)[..., :1])
+
+
+def test_a_16_bit_colour_ppm_keeps_the_high_byte(tmp_path):
+    (tmp_path / "x.ppm").write_bytes(makers.by_opencv(makers.RGB16, ".ppm"))
+    assert np.array_equal(read(tmp_path / "x.ppm"), makers.RGB16 // 256)
 
 
 def test_the_content_counts_not_the_suffix(tmp_path):

@@ -16,8 +16,18 @@ MODULES = {
 }
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
-    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic"),
-    ("swinir.network", "swinir.prepared", "swinir.baselines", "swinir.image"),
+    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic", "swinir.containers", "swinir.picture"),
+    (
+        "swinir.network",
+        "swinir.prepared",
+        "swinir.baselines",
+        "swinir.exif",
+        "swinir.png",
+        "swinir.tiff",
+        "swinir.decoding",
+        "swinir.encoding",
+        "swinir.image",
+    ),
     (
         "swinir.tasks",
         "swinir.metrics",
