@@ -27,7 +27,7 @@ from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
-from swinir.restoration import Restorer, restore
+from swinir.restoration import Restorer, out_of_memory, restore
 from swinir.tasks import TaskSpec
 from swinir.tiling import TileBlend
 
@@ -232,17 +232,12 @@ def evaluate(
         try:
             yield _evaluate_one(model, sample, protocol, load, folder, progress)
         except (MemoryError, RuntimeError) as error:
-            if not _out_of_memory(error):
+            if not out_of_memory(error):
                 raise
             advice = f"try --tile {max((protocol.tile or 512) // 2, model.config.window)}"
             yield Row(sample.name, "failed", f"{sample.gt or sample.lq}: out of memory; {advice}")
         except (ValueError, OSError) as error:
             yield Row(sample.name, "failed", " ".join(str(error).split()))
-
-
-def _out_of_memory(error: Exception) -> bool:
-    # PyTorch has a class of its own for GPUs only.
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _evaluate_one(

@@ -24,7 +24,7 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-    return min([_available(), *(_left(*map(Path, pair)) for pair in CGROUPS)])
+    return int(min([_available(), *(_left(*map(Path, pair)) for pair in CGROUPS)]))
 
 
 def _available() -> int:
@@ -60,7 +60,7 @@ def bytes_per_pixel(network: NetworkConfig | BaselineConfig) -> int:
         "pixelshuffledirect": image,
         "": image,
     }[upsampler]
-    return 4 * (2 * width + max(4 * width, tail))
+    return 4 * (2 * width + max(6 * width, tail))
 
 
 def auto_tile(

@@ -1,20 +1,24 @@
 """The one way from a low-quality tensor to a restored one: pad, run whole or in tiles, crop, clamp."""
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import get_args
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from swinir.baselines import RCAN, BaselineConfig
+from swinir.memory import auto_tile
 from swinir.network import NetworkConfig, SwinIR
 from swinir.prepared import prepare
-from swinir.tiling import TileBlend, mirror_to, run_cut, run_tiled
+from swinir.tiling import TileBlend, TooLargeError, mirror_to, run_cut, run_tiled
 
 Restorer = SwinIR | RCAN  # what `restore` can run
 PRECISIONS = ("fp32", "bf16", "auto")
+GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -49,11 +53,12 @@ def restore(
     model: Restorer,
     lq: Tensor,
     *,
-    tile: int | None = None,
+    tile: int | Literal["auto"] | None = None,
     tile_overlap: int = 32,
     tile_blend: TileBlend = "cut",
     precision: str = "fp32",
     self_ensemble: bool = False,
+    compile: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Restore a batch of images, with the released program's padding.
@@ -64,15 +69,17 @@ def restore(
     Args:
         model: from `load_model`; its device does the work.
         lq: (B, C, H, W) in [0, 1], on any device; the result, and with tiles the canvas, stays there.
-        tile: side of square tiles in low-quality pixels, rounded down to a multiple of the window; None runs
-            the image whole.
+        tile: longest side of tiles in low-quality pixels, rounded down to a multiple of the window; None runs the
+            image whole, "auto" in the largest tiles that the device has memory for.
         tile_overlap: by how much neighbouring tiles overlap at least, in low-quality pixels.
         tile_blend: "cut" takes each pixel from one tile, with the overlap rounded up to a multiple of the window,
-            and comes the closer to the whole image the larger the overlap; "mean" averages the tiles where they
-            overlap, edges and all, as the released program does.
+            and comes the closer to the whole image the larger the overlap; tiles that do not fit the memory after
+            all are halved. "mean" averages the tiles where they overlap, edges and all, as the released program does.
         precision: "fp32"; "bf16" for the matrix products and convolutions, with float32 residuals and output;
-            "auto" picks bf16 on GPUs that have it.
+            "auto" picks bf16 on GPUs that have it. What comes out of bf16 without finite values is done in fp32.
         self_ensemble: average over the eight flips and rotations (the paper's "+").
+        compile: let torch.compile fuse the layers, and on a GPU record them as a graph for each size of tile; the
+            first image takes a minute or two longer.
         progress: called with (tiles done, tiles in all), for each of the eight passes with self-ensemble.
 
     Returns:
@@ -80,17 +87,31 @@ def restore(
 
     Raises:
         ValueError: for a wrong shape or number of channels, an unusable tile, overlap, blend or precision.
+        TooLargeError: a MemoryError, when the device cannot hold the image, or the smallest tiles of it.
     """
     if lq.ndim != 4 or lq.shape[1] != model.config.in_chans or lq.numel() == 0:
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
-    if tile is not None:
-        tile = align_tile(tile, model.config.window)
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
     weight = next(model.parameters())
-    forward = _forward(model, resolve_precision(precision, weight.device), weight.device)
+    config = model.config
+    height, width = (_padded(size, config.window) for size in lq.shape[-2:])
+    if tile == "auto":
+        fitting = auto_tile(config, height, width, tile_overlap, device=weight.device, batch=len(lq))
+        tile = fitting or max(height, width)
+    elif tile is not None:
+        tile = align_tile(tile, config.window)
+    forward = _forward(model, resolve_precision(precision, weight.device), weight.device, compile=compile)
+    gpu = weight.device.type != "cpu"
     run = partial(
-        _restore_one, forward, model.config, tile=tile, overlap=tile_overlap, blend=tile_blend, progress=progress
+        _restore_one,
+        forward,
+        config,
+        tile=tile,
+        overlap=tile_overlap,
+        blend=tile_blend,
+        batch=max(1, GPU_PIXELS // tile**2) if gpu and tile else 1,
+        progress=progress,
     )
     lq = lq.to(weight.dtype)
     if not self_ensemble:
@@ -99,16 +120,44 @@ def restore(
     return total.mean(0).clamp_(0, 1)
 
 
-def _forward(model: Restorer, precision: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _padded(size: int, window: int) -> int:
+    return (size // window + 1) * window
+
+
+def _forward(
+    model: Restorer, precision: str, device: torch.device, *, compile: bool = False
+) -> Callable[[Tensor], Tensor]:
     """The network as a function of an image: SwinIR in its prepared form, others as they are."""
-    network: Callable[[Tensor], Tensor] = prepare(model, precision) if isinstance(model, SwinIR) else model
-    half = precision == "bf16" and network is model
+
+    def network(precision: str) -> Callable[[Tensor], Tensor]:
+        if isinstance(model, SwinIR):
+            return prepare(model, precision, compile=compile)
+        return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")(model)
+
+    chosen = network(precision)
 
     def forward(x: Tensor) -> Tensor:
-        with exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return network(x.to(device))
+        try:
+            with exact_convolutions():
+                restored = chosen(x.to(device))
+                if precision == "bf16" and not restored.isfinite().all():
+                    logger.warning("bf16 gave values that are not finite; computing these pixels in fp32")
+                    restored = network("fp32")(x.to(device))
+                return restored
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler: the error holds the tensors that are to be freed.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        raise TooLargeError(f"{device} has no memory for {x.shape[-1]}x{x.shape[-2]} pixels at once")
 
     return forward
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error means that memory is used up; PyTorch has a class of its own for that on GPUs only."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _restore_one(
@@ -119,18 +168,27 @@ def _restore_one(
     tile: int | None,
     overlap: int,
     blend: TileBlend,
+    batch: int,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     window, scale = config.window, config.upscale
     height, width = lq.shape[-2:]
-    padded = mirror_to(lq, (height // window + 1) * window, (width // window + 1) * window)
-
-    if tile is None or tile >= max(padded.shape[-2:]):
+    padded = mirror_to(lq, _padded(height, window), _padded(width, window))
+    if tile is None:
         restored = forward(padded).to(lq.device)
     elif blend == "mean":
         restored = run_tiled(forward, padded, scale=scale, tile=tile, overlap=overlap, progress=progress)
     else:
-        restored = run_cut(forward, padded, scale=scale, tile=tile, overlap=overlap, window=window, progress=progress)
+        restored = run_cut(
+            forward,
+            padded,
+            scale=scale,
+            tile=tile,
+            overlap=overlap,
+            window=window,
+            batch=batch,
+            progress=progress,
+        )
     return restored[..., : height * scale, : width * scale]
 
 

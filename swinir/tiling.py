@@ -146,22 +146,38 @@ def cut_tiles(height: int, width: int, tile: int, overlap: int, window: int) -> 
     return [Tile(rows, cols, kept_rows, kept_cols) for (rows, kept_rows), (cols, kept_cols) in spans]
 
 
-def halve(tile: Tile, overlap: int, window: int) -> list[Tile]:
-    """Two tiles that keep together what one kept, cut across its longer side; none if they were no smaller."""
-    across = tile.shape[0] >= tile.shape[1]
-    seen, kept = (tile.rows, tile.kept_rows) if across else (tile.cols, tile.kept_cols)
+def divide(tile: Tile, overlap: int, window: int) -> list[Tile]:
+    """The fewest smaller tiles that keep together what one kept, cut across its longer side if that can be.
+
+    Empty when the overlap leaves no smaller ones.
+    """
+    rows = [
+        tile._replace(rows=part, kept_rows=kept) for part, kept in _shorter(tile.rows, tile.kept_rows, overlap, window)
+    ]
+    cols = [
+        tile._replace(cols=part, kept_cols=kept) for part, kept in _shorter(tile.cols, tile.kept_cols, overlap, window)
+    ]
+    return rows or cols if tile.shape[0] >= tile.shape[1] else cols or rows
+
+
+def _shorter(seen: slice, kept: slice, overlap: int, window: int) -> list[tuple[slice, slice]]:
+    """The fewest parts of a kept stretch, with what each sees, of which none sees as much as `seen`."""
     margin = -(-overlap // window) * window // 2
-    seam = (kept.start + kept.stop) // 2
-    parts = []
-    for start, stop in ((kept.start, seam), (seam, kept.stop)):
-        first = max(seen.start, (start - margin) // window * window)
-        last = min(seen.stop, -(-(stop + margin) // window) * window)
-        parts.append((slice(first, last), slice(start, stop)))
-    if seam == kept.start or max(_length(part) for part, _ in parts) >= _length(seen):
-        return []
-    if across:
-        return [tile._replace(rows=part, kept_rows=kept) for part, kept in parts]
-    return [tile._replace(cols=part, kept_cols=kept) for part, kept in parts]
+    for count in range(2, _length(kept) + 1):
+        seams = [kept.start + i * _length(kept) // count for i in range(count + 1)]
+        parts = [
+            (
+                slice(
+                    max(seen.start, (first - margin) // window * window),
+                    min(seen.stop, -(-(last + margin) // window) * window),
+                ),
+                slice(first, last),
+            )
+            for first, last in pairwise(seams)
+        ]
+        if max(_length(part) for part, _ in parts) < _length(seen):
+            return parts
+    return []
 
 
 def run_cut(
@@ -177,7 +193,7 @@ def run_cut(
 ) -> Tensor:
     """Apply `function`, which enlarges by `scale`, tile by tile; each pixel comes from one tile, see `cut_spans`.
 
-    When `function` raises `TooLargeError`, tiles of that size are halved; what is finished stays.
+    When `function` raises `TooLargeError`, tiles of that size are divided; what is finished stays.
 
     Args:
         x: (B, C, H, W), sides multiples of the window; the result is made on its device, wherever `function` computes.
@@ -205,7 +221,7 @@ def run_cut(
             batch = max(1, len(group) // 2)
             waiting.extendleft(reversed(group))
             if len(group) == 1:
-                if not halve(group[0], overlap, window):
+                if not divide(group[0], overlap, window):
                     raise
                 waiting = deque(part for t in waiting for part in _no_larger(t, group[0], overlap, window))
             continue
@@ -222,8 +238,8 @@ def run_cut(
 
 
 def _no_larger(tile: Tile, refused: Tile, overlap: int, window: int) -> list[Tile]:
-    """The tile itself, or its halves if it is as large as one that did not fit."""
-    return (math.prod(tile.shape) >= math.prod(refused.shape) and halve(tile, overlap, window)) or [tile]
+    """The tile itself, or its parts if it is as large as one that did not fit."""
+    return (math.prod(tile.shape) >= math.prod(refused.shape) and divide(tile, overlap, window)) or [tile]
 
 
 def _length(part: slice) -> int:

@@ -41,7 +41,7 @@ def shifted_windows(height: int, width: int, window: int, device: torch.device) 
     return Windows(order, inverse, ((rows - 1) * (cols - 1), rows - 1, cols - 1, 1))
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=4)  # 16 bytes a pixel each
 def cached_shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
     # Built outside inference mode, whoever asks first: training may read the same tensors later.
     with torch.inference_mode(False), torch.no_grad():

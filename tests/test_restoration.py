@@ -9,9 +9,12 @@ from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import swinir.memory
+from swinir.memory import bytes_per_pixel
 from swinir.network import NetworkConfig, SwinIR
 from swinir.prepared import PreparedSwinIR
 from swinir.restoration import align_tile, resolve_precision, restore
+from swinir.tiling import TooLargeError
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
 
@@ -227,6 +230,73 @@ def test_images_of_a_batch_do_not_touch_one_another(blend):
     for i in range(3):
         alone = restore(network, lq[i : i + 1], **options)
         assert torch.allclose(together[i], alone[0], rtol=0, atol=1e-12)
+
+
+def test_tiles_are_chosen_by_the_free_memory(sizes_seen, monkeypatch):
+    network, lq = build(), image(60, 100)
+    whole = restore(network, lq, tile="auto")
+    assert sizes_seen == [(64, 104)]
+    assert torch.equal(whole, restore(network, lq))
+    sizes_seen.clear()
+    monkeypatch.setattr(swinir.memory, "free_memory", lambda device: 2 * 48**2 * bytes_per_pixel(network.config))
+    tiled = restore(network, lq, tile="auto", tile_overlap=24)
+    assert max(max(size) for size in sizes_seen) == 48
+    assert (tiled - whole).abs().max() < 1e-3
+
+
+def test_tiles_for_which_memory_runs_out_are_divided(monkeypatch, caplog):
+    network, lq = build(), image(60, 100)
+    whole = restore(network, lq)
+    call, sizes = PreparedSwinIR.__call__, []
+
+    def limited(self, x):
+        sizes.append(x.shape[-2:].numel())
+        if sizes[-1] > 48**2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return call(self, x)
+
+    monkeypatch.setattr(PreparedSwinIR, "__call__", limited)
+    assert (restore(network, lq, tile="auto", tile_overlap=24) - whole).abs().max() < 1e-3
+    assert sizes[0] == 64 * 104
+    with pytest.raises(TooLargeError, match="cpu has no memory for 104x64 pixels at once"):
+        restore(network, lq)
+    with pytest.raises(TooLargeError, match="cpu has no memory for 56x56"):
+        restore(network, lq, tile=56, tile_blend="mean", tile_overlap=0)
+
+
+def test_an_error_that_is_not_of_memory_passes(monkeypatch):
+    def broken(self, x):
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(PreparedSwinIR, "__call__", broken)
+    with pytest.raises(RuntimeError, match="no such kernel"):
+        restore(build(), image(20, 20), tile="auto")
+
+
+def test_what_bf16_cannot_hold_is_computed_in_fp32(monkeypatch, caplog):
+    network, lq = build().float(), image(20, 40).float()
+    call = PreparedSwinIR.__call__
+
+    def overflowing(self, x):
+        restored = call(self, x)
+        if self.precision == "bf16":
+            restored[..., 0, 0] = float("nan")
+        return restored
+
+    monkeypatch.setattr(PreparedSwinIR, "__call__", overflowing)
+    restored = restore(network, lq, precision="bf16")
+    assert torch.equal(restored, restore(network, lq))
+    assert "computing these pixels in fp32" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_compiled_network_restores_the_same():
+    network, lq = build().float(), image(40, 56).float()
+    for precision in ("fp32", "bf16"):
+        for tile in (None, 32):
+            options = {"precision": precision, "tile": tile, "tile_overlap": 8}
+            compiled, eager = restore(network, lq, compile=True, **options), restore(network, lq, **options)
+            assert (compiled - eager).abs().max() < (1e-5 if precision == "fp32" else 5e-3)
 
 
 def test_bf16_stays_close_to_fp32():

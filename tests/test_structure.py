@@ -16,7 +16,15 @@ MODULES = {
 }
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
-    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic", "swinir.containers", "swinir.picture"),
+    (
+        "swinir.windows",
+        "swinir.tiling",
+        "swinir.color",
+        "swinir.atomic",
+        "swinir.graphs",
+        "swinir.containers",
+        "swinir.picture",
+    ),
     (
         "swinir.network",
         "swinir.prepared",
@@ -33,6 +41,7 @@ LAYERS = (
         "swinir.metrics",
         "swinir.degrade",
         "swinir.restoration",
+        "swinir.memory",
         "swinir.counting",
     ),
     (

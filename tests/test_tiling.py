@@ -247,7 +247,7 @@ def test_tiles_equal_the_whole_image_when_the_margin_covers_the_reach(axis, colu
 
 @given(window_axes(), st.sampled_from([1, 2]), st.integers(1, 4), st.data())
 @settings(max_examples=60, deadline=None)
-def test_tiles_that_do_not_fit_are_halved_and_the_image_is_the_same(axis, scale, batch, data):
+def test_tiles_that_do_not_fit_are_divided_and_the_image_is_the_same(axis, scale, batch, data):
     size, tile, overlap, window = axis
     size = min(size, 16 * window)
     margin = -(-overlap // window) * window // 2
@@ -293,7 +293,7 @@ def test_finished_tiles_are_not_done_again_after_one_did_not_fit():
     assert torch.equal(run_cut(function, x, scale=1, tile=16, overlap=0, window=4), x)
     assert seen[0] == 0
     assert seen.count(0) == 1
-    assert len(seen) == 7  # one whole, three in halves
+    assert len(seen) == 7  # one whole, three in two parts each
 
 
 def test_the_smallest_tiles_are_tried_before_giving_up():

@@ -1,0 +1,117 @@
+"""What is free, what a network needs, and the tile between the two."""
+
+import math
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import swinir.memory
+from swinir.baselines import BaselineConfig
+from swinir.memory import auto_tile, bytes_per_pixel, free_memory
+from swinir.network import NetworkConfig, SwinIR
+from swinir.restoration import restore
+from swinir.tasks import TASKS
+
+CPU = torch.device("cpu")
+SMALL = NetworkConfig(embed_dim=48, depths=(2, 1), num_heads=(2, 2), img_size=16)
+NETWORKS = {
+    "same size": SMALL,
+    "direct x2": replace(SMALL, upsampler="pixelshuffledirect", upscale=2),
+    "shuffle x4": replace(SMALL, upsampler="pixelshuffle", upscale=4),
+    "nearest x4": replace(SMALL, upsampler="nearest+conv", upscale=4),
+    "wide": replace(SMALL, embed_dim=180, num_heads=(6, 6)),
+}
+
+
+def growth(config, side):
+    """Bytes by which a fresh process grows at most while it restores an image."""
+    torch.set_num_threads(1)
+    network = SwinIR(config).eval()
+    restore(network, torch.rand(1, config.in_chans, 40, 40))
+    lq = torch.rand(1, config.in_chans, side, side)
+
+    def memory(field):
+        return next(int(line.split()[1]) for line in Path("/proc/self/status").open() if line.startswith(field)) * 1024
+
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = memory("VmRSS")
+    restore(network, lq)
+    return memory("VmHWM") - before
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_estimate_holds_what_a_network_takes(name):
+    config, side = NETWORKS[name], 375
+    with get_context("spawn").Pool(1) as pool:
+        taken = pool.apply(growth, (config, side))
+    estimate = bytes_per_pixel(config) * 376**2
+    assert estimate / 3 < taken < 1.15 * estimate + 30e6  # beside it, chunks of a fixed size
+
+
+def test_every_released_network_and_a_baseline_have_an_estimate():
+    for task in TASKS.values():
+        assert bytes_per_pixel(task.network) > 4 * task.network.embed_dim
+    assert bytes_per_pixel(BaselineConfig("rcan", 3, 4)) > 0
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.integers(0, 64), st.integers(1, 10**8), st.integers(1, 3))
+@settings(max_examples=200)
+def test_a_tile_fits_the_budget_or_is_the_smallest(rows, cols, overlap, free, batch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(swinir.memory, "free_memory", lambda device: free)
+        tile = auto_tile(SMALL, 8 * rows, 8 * cols, overlap, device=CPU, batch=batch)
+    room = free / 2 / bytes_per_pixel(SMALL) / batch
+    if tile is None:
+        assert 64 * rows * cols <= room
+        return
+    assert 64 * rows * cols > room
+    assert tile % 8 == 0
+    smallest = math.ceil(overlap / 8) * 8 + 8
+    assert tile == smallest or (tile > smallest and tile**2 <= room < (tile + 8) ** 2)
+
+
+def test_tiles_on_a_cpu_do_not_grow_with_its_memory(monkeypatch):
+    tiles = []
+    for free in (2**36, 2**40):
+        monkeypatch.setattr(swinir.memory, "free_memory", lambda device, free=free: free)
+        tiles.append(auto_tile(SMALL, 80000, 80000, 32, device=CPU))
+    assert tiles[0] == tiles[1]
+
+
+def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch):
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal:       64 kB\nMemAvailable:   48 kB\n")
+    monkeypatch.setattr(swinir.memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(swinir.memory, "CGROUPS", ())
+    assert free_memory(CPU) == 48 * 1024
+
+
+def test_a_containers_limit_counts(tmp_path, monkeypatch):
+    limit, used = tmp_path / "max", tmp_path / "current"
+    limit.write_text("5000\n")
+    used.write_text("2000\n")
+    monkeypatch.setattr(swinir.memory, "CGROUPS", ((str(limit), str(used)),))
+    assert free_memory(CPU) == 3000
+    used.write_text("6000\n")
+    assert free_memory(CPU) == 0
+    limit.write_text("max\n")
+    assert free_memory(CPU) > 6000
+
+
+def test_a_system_that_does_not_tell_is_taken_to_have_a_little(tmp_path, monkeypatch):
+    monkeypatch.setattr(swinir.memory, "CGROUPS", ())
+    monkeypatch.setattr(swinir.memory, "MEMINFO", tmp_path / "absent")
+    assert free_memory(CPU) == swinir.memory.UNKNOWN
+
+
+@pytest.mark.gpu
+def test_free_memory_of_a_gpu_counts_what_is_only_reserved():
+    before = free_memory(torch.device("cuda"))
+    torch.empty(2**26, dtype=torch.uint8, device="cuda")  # freed at once, yet kept by the allocator
+    assert free_memory(torch.device("cuda")) == pytest.approx(before, rel=0.02)
