@@ -16,7 +16,7 @@ MODULES = {
 }
 # From the ground up. A module imports from its own layer or below, and only from below in the first.
 LAYERS = (
-    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic"),
+    ("swinir.windows", "swinir.tiling", "swinir.color", "swinir.atomic", "swinir.sensing"),
     ("swinir.network", "swinir.baselines", "swinir.image"),
     (
         "swinir.tasks",
@@ -33,6 +33,7 @@ LAYERS = (
         "swinir.architecture",
         "swinir.untrusted",
         "swinir.evaluate",
+        "swinir.choice",
     ),
     ("swinir.train", "swinir.report"),
     ("swinir.cli", "swinir.__main__"),
