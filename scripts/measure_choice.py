@@ -32,12 +32,16 @@ SEED = 1
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
+Tables = dict[int, list[int]]
+Degrade = Callable[[np.ndarray], tuple[np.ndarray, Tables | None]]
+
+
 @dataclass(frozen=True)
 class Case:
     """A degradation, what is measured after it, and the truth. NaN stands for no compression."""
 
     name: str
-    apply: Callable[[np.ndarray], tuple[np.ndarray, dict[int, list[int]] | None]]
+    apply: Degrade
     measured: Callable[[Findings], float]
     truth: float
     findings: Callable[[bool], Findings]  # what a perfect measurement of a grey picture, or of another, finds
@@ -49,7 +53,7 @@ def add_noise(image: np.ndarray, level: float) -> np.ndarray:
     return (image + noise).round().clip(0, 255).astype(np.uint8)
 
 
-def to_file(image: np.ndarray, quality: int) -> tuple[np.ndarray, dict[int, list[int]]]:
+def to_file(image: np.ndarray, quality: int) -> tuple[np.ndarray, Tables]:
     """The image as Pillow reads it back from a JPEG file, and the tables in it."""
     stream = io.BytesIO()
     Image.fromarray(image.squeeze()).save(stream, "JPEG", quality=quality)
@@ -69,12 +73,20 @@ def make_cases() -> list[Case]:
     def quality(findings: Findings) -> float:
         return findings.jpeg_quality or float("nan")
 
+    def with_noise(level: int) -> Degrade:
+        return lambda image: (add_noise(image, level), None)
+
+    def by_pixels(level: int) -> Degrade:
+        return lambda image: (jpeg(image, level), None)
+
+    def by_file(level: int) -> Degrade:
+        return lambda image: to_file(image, level)
+
     cases = [Case("clean", lambda image: (image, None), noise, 0, found(0, None))]
-    for n in NOISE_LEVELS:
-        cases.append(Case(f"noise {n}", lambda image, n=n: (add_noise(image, n), None), noise, n, found(n, None)))
+    cases += [Case(f"noise {n}", with_noise(n), noise, n, found(n, None)) for n in NOISE_LEVELS]
     for q in JPEG_QUALITIES:
-        cases.append(Case(f"jpeg {q} file", lambda image, q=q: to_file(image, q), quality, q, found(0, q)))
-        cases.append(Case(f"jpeg {q} pixels", lambda image, q=q: (jpeg(image, q), None), quality, q, found(0, q)))
+        cases.append(Case(f"jpeg {q} file", by_file(q), quality, q, found(0, q)))
+        cases.append(Case(f"jpeg {q} pixels", by_pixels(q), quality, q, found(0, q)))
     return cases
 
 

@@ -93,16 +93,11 @@ def sense(image: np.ndarray, jpeg_tables: Mapping[int, Sequence[int]] | None = N
         ValueError: for another shape or dtype, or tables that are none.
     """
     image = _check(image)
+    noise, gray = noise_level(image), image.shape[2] == 1
     if jpeg_tables:
-        quality, source = jpeg_quality(jpeg_tables), "file"
-    else:
-        quality, source = pixel_jpeg_quality(image), "pixels"
-    return Findings(
-        noise_level=noise_level(image),
-        jpeg_quality=quality,
-        jpeg_source=None if quality is None else source,  # type: ignore[arg-type]
-        gray=image.shape[2] == 1,
-    )
+        return Findings(noise, jpeg_quality(jpeg_tables), "file", gray)
+    quality = pixel_jpeg_quality(image)
+    return Findings(noise, quality, None if quality is None else "pixels", gray)
 
 
 def _check(image: np.ndarray) -> np.ndarray:
@@ -195,13 +190,11 @@ def _quality_by_evidence(evidence: np.ndarray) -> float | None:
     of_tables = evidence[np.arange(64), tables - 1]
     quality = int(of_tables.sum(axis=1).argmax()) + 1
     of_table, of_steps = of_tables[quality - 1], evidence.max(axis=1)
-    if of_table.sum() >= _STANDARD_SHARE * of_steps.sum():
-        enough = of_table.sum() >= _LEAST_EVIDENCE and (of_table > 0).sum() >= _LEAST_FREQUENCIES
-        return float(quality) if enough else None
     clear = of_steps >= _LEAST_EVIDENCE
-    if clear.sum() < _LEAST_CUSTOM_FREQUENCIES:
-        return None
-    return _nearest_quality(evidence.argmax(axis=1)[clear] + 1, _LUMA_STEPS[clear])
+    if clear.sum() >= _LEAST_CUSTOM_FREQUENCIES and of_table.sum() < _STANDARD_SHARE * of_steps.sum():
+        return _nearest_quality(evidence.argmax(axis=1)[clear] + 1, _LUMA_STEPS[clear])
+    enough = of_table.sum() >= _LEAST_EVIDENCE and (of_table > 0).sum() >= _LEAST_FREQUENCIES
+    return float(quality) if enough else None
 
 
 def _evidence(image: np.ndarray, grid: tuple[int, int], most: int) -> np.ndarray:
@@ -227,6 +220,9 @@ def _coefficients(image: np.ndarray, grid: tuple[int, int], most: int) -> np.nda
     kept = (blocks.min(axis=(1, 2)) > 0) & (blocks.max(axis=(1, 2)) < 255)
     if kept.sum() >= len(blocks) / 8:
         blocks = blocks[kept]
+    # A pattern that repeats is one witness. Blocks are told apart by a hash, as sorting them whole takes long.
+    factors = np.cumprod(np.full(blocks[0].size, 0x100000001B3, np.uint64))
+    blocks = blocks[np.unique(blocks.reshape(len(blocks), -1) @ factors, return_index=True)[1]]
     # JFIF's Y, rounded as the decoder had it before it made RGB of it; the offset of 128 is in frequency 0 alone.
     luma = blocks if image.shape[2] == 1 else np.rint(blocks @ np.array([0.299, 0.587, 0.114], np.float32))
     return dctn(luma.reshape(-1, _BLOCK, _BLOCK).astype(np.float32), axes=(1, 2), norm="ortho").reshape(-1, 64)
@@ -306,7 +302,7 @@ def _white_level(patches: np.ndarray) -> float:
 def _texture(patches: np.ndarray) -> np.ndarray:
     """Sum of squared differences of neighbours in each patch, (N,)."""
     square = patches.reshape(*patches.shape[:2], _PATCH, _PATCH)
-    return sum((np.diff(square, axis=axis) ** 2).sum(axis=(1, 2, 3)) for axis in (2, 3))  # type: ignore[return-value]
+    return sum((np.diff(square, axis=axis) ** 2).sum(axis=(1, 2, 3)) for axis in (2, 3))
 
 
 @lru_cache(maxsize=2)

@@ -124,8 +124,19 @@ def test_wishes_that_cannot_be_are_refused(wish, message):
 
 @pytest.mark.parametrize(
     ("scale", "passes"),
-    [(1.5, (2,)), (2, (2,)), (2.5, (3,)), (4, (4,)), (5, (2, 3)), (6, (2, 3)), (7, (2, 4)), (8, (2, 4)), (9, (3, 3))]
-    + [(10, (3, 4)), (16, (4, 4)), (17, (2, 3, 3))],
+    [
+        (1.5, (2,)),
+        (2, (2,)),
+        (2.5, (3,)),
+        (4, (4,)),
+        (5, (2, 3)),
+        (6, (2, 3)),
+        (7, (2, 4)),
+        (9, (3, 3)),
+        (10, (3, 4)),
+        (16, (4, 4)),
+        (17, (2, 3, 3)),
+    ],
 )
 def test_passes_reach_the_scale_and_little_more(scale, passes):
     plan = make_plan(CLEAN, Wish(scale=scale), BUNDLED)
