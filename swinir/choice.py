@@ -9,6 +9,7 @@ The thresholds were measured by `scripts/measure_choice.py gain` with the bundle
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations_with_replacement
 
 from swinir.sensing import Findings
@@ -106,6 +107,7 @@ class _Repair:
     none: float  # the level that means no fault
     gains: Callable[[float], bool]
     limit: str
+    thrice: float = 1.0  # what the level of a grey picture is multiplied by for an expert that gets it as colour
 
 
 # In the order in which the faults are undone.
@@ -129,8 +131,13 @@ _REPAIRS = (
         none=0.0,
         gains=lambda level: level >= LEAST_NOISE,
         limit=f"experts gain from {LEAST_NOISE:.0f} on",
+        # The same noise in three channels has, along their mean, thrice the variance that the expert was trained for.
+        thrice=math.sqrt(3),
     ),
 )
+# Added to the distance of an expert for other channels, by whether the picture is grey. An expert for colour does as
+# well as one for grey if its level is a little nearer; one for grey cannot know what channels have in common.
+_ILL_SUITED = {True: 0.1, False: 10.0}
 # real_sr is not among them: it invents details, and is for those who name it.
 _ENLARGING = ("classical_sr", "lightweight_sr")
 
@@ -149,8 +156,8 @@ def make_plan(findings: Findings, wish: Wish, experts: Sequence[ZooEntry]) -> Pl
             left_alone.append(f"{repair.name} is left alone: {why}.")
             continue
         family = _family(repair.kind, repair.tasks, level, findings, wish, experts)
-        expert = min(family, key=lambda entry: (_distance(entry.parts.level, level), _rank(entry)))
-        reason = f"{why}; the nearest expert is for {expert.parts.level}{_channels(expert, findings)}."
+        expert = min(family, key=partial(_fit, repair=repair, level=level, findings=findings))
+        reason = f"{why}; the best expert here is for {expert.parts.level}{_channels(expert, findings)}."
         steps.append(Step(expert, reason))
     if wish.scale > 1:
         family = _family("x", _ENLARGING, wish.scale, findings, wish, experts)
@@ -174,6 +181,21 @@ def _needed(repair: _Repair, findings: Findings, wish: Wish) -> tuple[float | No
     return measured, f"{repair.name} {measured:.0f} was found"
 
 
+def _fit(entry: ZooEntry, repair: _Repair, level: float, findings: Findings) -> tuple[float, tuple[int, int, bool]]:
+    """Less is better: by level first, then by network."""
+    if _suits(entry, findings):
+        return _distance(entry.parts.level, level), _rank(entry)
+    met = level * repair.thrice if findings.gray else level
+    return _distance(entry.parts.level, met) + _ILL_SUITED[findings.gray], _rank(entry)
+
+
+def _suits(entry: ZooEntry, findings: Findings) -> bool:
+    """Whether a picture's channels are the network's."""
+    from swinir.tasks import TASKS
+
+    return TASKS[entry.parts.task].gray == findings.gray
+
+
 def _distance(level: float, wanted: float) -> float:
     """By ratio, for noise as for JPEG, whose quantisation steps go with 1 / quality; no level is nothing."""
     return abs(math.log(max(level, 1) / max(wanted, 1)))
@@ -187,27 +209,23 @@ def _rank(entry: ZooEntry) -> tuple[int, int, bool]:
 def _family(
     kind: Kind, tasks: tuple[str, ...], level: float, findings: Findings, wish: Wish, experts: Sequence[ZooEntry]
 ) -> list[ZooEntry]:
-    """The experts that serve a purpose: those of the task named, else for the picture's colours, else any."""
+    """The experts that serve a purpose: of the task named, or else of any that does."""
     from swinir.tasks import TASKS
 
     if wish.task is not None and TASK_IN_NAME[wish.task][1] == kind:
         tasks = (wish.task,)
-    ordered = sorted(tasks, key=lambda name: TASKS[name].gray != findings.gray)
-    for fits in (True, False):
-        family = [e for e in experts if e.parts.task in tasks and (TASKS[e.parts.task].gray == findings.gray) == fits]
-        if family:
-            return family
-    first = [entry for entry in RELEASED if entry.parts.task == ordered[0]]
-    alias = min(first, key=lambda entry: (_distance(entry.parts.level, level), entry.sha256 is None)).alias
-    names = " or ".join(ordered)
-    raise ValueError(f"no expert of {names} is on this machine; run `swinir zoo download {alias}`")
+    family = [entry for entry in experts if entry.parts.task in tasks]
+    if family:
+        return family
+    best = min(tasks, key=lambda task: TASKS[task].gray != findings.gray)
+    released = [entry for entry in RELEASED if entry.parts.task == best]
+    alias = min(released, key=lambda entry: (_distance(entry.parts.level, level), _rank(entry))).alias
+    raise ValueError(f"no expert of {' or '.join(tasks)} is on this machine; run `swinir zoo download {alias}`")
 
 
 def _channels(expert: ZooEntry, findings: Findings) -> str:
     """What to say where a picture's channels are not the network's."""
-    from swinir.tasks import TASKS
-
-    if TASKS[expert.parts.task].gray == findings.gray:
+    if _suits(expert, findings):
         return ""
     return ", and takes the grey picture as colour" if findings.gray else ", and takes each channel on its own"
 

@@ -49,6 +49,9 @@ _LEAST_CUSTOM_FREQUENCIES = 12
 _PATCH = 6
 _PATCHES = 40_000  # looked at, at most
 _LEAST_PATCHES = 1500
+_LEAST_SIDE = 20  # of an image: a covariance of 3 * 36 values needs more patches than that
+_VARIED = 0.5  # share of the patches with any difference, below which a picture is a drawing
+_CENTRAL = 0.3  # share of the patches, those farthest from 0 and 255, that are looked at in any case
 _FLAT = 0.99  # share of the patches without any texture that passes the test for one
 _ROUNDS = 12
 _SETTLED = 0.02
@@ -253,28 +256,31 @@ def noise_level(image: np.ndarray) -> float:
     efficient statistical method for image noise level estimation", algorithm 1), of patches whose gradients are no
     stronger than the noise makes them (Liu, Tanaka and Okutomi, 2013, "Single-image noise level estimation for blind
     denoising", section III). The two steps take turns until they agree. Near 0 and 255, deviations are first scaled
-    up by what clipping took. Images of fewer than 20x20 pixels have too few patches: 0.
+    up by what clipping took, and patches about `level` or nearer to the ends are left out if others are enough.
+    Noise of real cameras, which interpolation has smoothed, and noise that was compressed read lower than they look.
+    Images of fewer than 20x20 pixels have too few patches, and drawings no noise: 0.
     """
     image = _check(image)
-    if min(image.shape[:2]) < 20:
+    if min(image.shape[:2]) < _LEAST_SIDE:
         return 0.0
     patches = _patches(image)
     varied = np.ptp(patches, axis=2).max(axis=1) > 0
-    if varied.mean() < 0.5:  # a drawing
+    if varied.mean() < _VARIED:
         return 0.0
     patches = patches[varied]
     means = patches.mean(axis=2, keepdims=True)
-    inside = np.abs(means - 127.5).max(axis=(1, 2))
-    level = _white_level(patches)
+    from_middle = np.abs(means - 127.5).max(axis=(1, 2))
+    always_kept = np.quantile(from_middle, _CENTRAL)
     limit = _texture_limit(image.shape[2])
+    level = _white_level(patches)
     for _ in range(_ROUNDS):
-        near = max(127.5 - level, np.quantile(inside, 0.3))
-        central = inside <= near
-        restored = (patches[central] - means[central]) / _clipping_ratio(means[central], level) + means[central]
-        texture = _texture(restored)
+        central = from_middle <= max(127.5 - level, always_kept)
+        some, mean = patches[central], means[central]
+        some = (some - mean) / _clipping_ratio(mean, level) + mean
+        texture = _texture(some)
         least = min(_LEAST_PATCHES, len(texture))
         allowed = max(limit * level**2, np.partition(texture, least - 1)[least - 1])
-        before, level = level, _white_level(restored[texture <= allowed])
+        before, level = level, _white_level(some[texture <= allowed])
         if abs(level - before) < _SETTLED:
             break
     return float(np.sqrt(max(level**2 - 1 / 12, 0)))  # less what rounding to whole values adds

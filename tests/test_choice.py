@@ -52,6 +52,14 @@ def test_compression_goes_to_the_nearest_expert_of_the_pictures_colours(quality,
     assert bundled_plan(findings(jpeg=quality, gray=gray)) == [f"{task}_jpeg{expert}_tiny"]
 
 
+@pytest.mark.parametrize(
+    ("level", "expert"),
+    [(8, "color_dn_noise15"), (14, "color_dn_noise25"), (24, "gray_dn_noise25"), (45, "color_dn_noise50")],
+)
+def test_noise_of_a_grey_picture_goes_to_the_expert_that_meets_it_at_its_level(level, expert):
+    assert bundled_plan(findings(noise=level, gray=True)) == [f"{expert}_tiny"]  # thrice the same noise is stronger
+
+
 def test_faults_too_small_to_gain_from_are_left_alone():
     plan = make_plan(findings(noise=LEAST_NOISE - 0.1, jpeg=BEST_JPEG + 1), Wish(), BUNDLED)
     assert plan.steps == ()
@@ -187,11 +195,17 @@ def test_a_nearer_level_stands_above_a_larger_network():
 
 
 def test_grey_pictures_go_through_colour_when_nothing_else_is_there_and_the_other_way_round():
-    for gray, words in ((True, "takes the grey picture as colour"), (False, "takes each channel on its own")):
+    cases = ((True, 50, "takes the grey picture as colour"), (False, 25, "takes each channel on its own"))
+    for gray, level, words in cases:
         others = [e for e in BUNDLED if TASKS[e.parts.task].gray != gray]
         plan = make_plan(findings(noise=26, gray=gray), Wish(), others)
-        assert [step.expert.parts.level for step in plan.steps] == [25]
+        assert [step.expert.parts.level for step in plan.steps] == [level]
         assert words in plan.steps[0].reason
+
+
+def test_a_picture_with_colour_goes_through_an_expert_for_colour_of_any_level():
+    experts = [e for e in EVERYTHING if e.alias in ("color_jpeg_car_jpeg10_tiny", "jpeg_car_jpeg40_DFWB")]
+    assert aliases(make_plan(findings(jpeg=40), Wish(), experts)) == ["color_jpeg_car_jpeg10_tiny"]
 
 
 @pytest.mark.parametrize(
