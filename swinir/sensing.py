@@ -31,6 +31,7 @@ _LUMA_STEPS = np.array(
 _ZIGZAG = np.array(sorted(range(64), key=lambda i: (i // 8 + i % 8, i // 8 if (i // 8 + i % 8) % 2 else i % 8)))
 _LARGEST_STEP = 255  # of a baseline file
 
+_LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # JFIF's Y of RGB
 _BLOCK = 8
 _BLOCKS = 4096  # looked at, at most
 _BLOCKS_OF_A_GRID = 384  # looked at to tell whether the grid is a shifted one
@@ -53,6 +54,7 @@ _LEAST_SIDE = 20  # of an image: a covariance of 3 * 36 values needs more patche
 _VARIED = 0.5  # share of the patches with any difference, below which a picture is a drawing
 _CENTRAL = 0.3  # share of the patches, those farthest from 0 and 255, that are looked at in any case
 _FLAT = 0.99  # share of the patches without any texture that passes the test for one
+_SHARED = 5.0  # that luma must show above the channels together; texture alone makes less
 _ROUNDS = 12
 _SETTLED = 0.02
 
@@ -227,7 +229,7 @@ def _coefficients(image: np.ndarray, grid: tuple[int, int], most: int) -> np.nda
     factors = np.cumprod(np.full(blocks[0].size, 0x100000001B3, np.uint64))
     blocks = blocks[np.unique(blocks.reshape(len(blocks), -1) @ factors, return_index=True)[1]]
     # JFIF's Y, rounded as the decoder had it before it made RGB of it; the offset of 128 is in frequency 0 alone.
-    luma = blocks if image.shape[2] == 1 else np.rint(blocks @ np.array([0.299, 0.587, 0.114], np.float32))
+    luma = blocks if image.shape[2] == 1 else np.rint(blocks @ _LUMA)
     return dctn(luma.reshape(-1, _BLOCK, _BLOCK).astype(np.float32), axes=(1, 2), norm="ortho").reshape(-1, 64)
 
 
@@ -249,20 +251,33 @@ def _log_ratios() -> np.ndarray:
 
 
 def noise_level(image: np.ndarray) -> float:
-    """Standard deviation of the white Gaussian noise in an (H, W, 1) or (H, W, 3) uint8 image, in units of 1/255.
+    """Standard deviation of the Gaussian noise in an (H, W, 1) or (H, W, 3) RGB uint8 image, in units of 1/255.
 
-    The noise is taken as independent between pixels and channels, and as clipped with them at 0 and 255. The
-    variance common to most principal components of a patch is that of the noise (Chen, Zhu and Heng, 2015, "An
-    efficient statistical method for image noise level estimation", algorithm 1), of patches whose gradients are no
-    stronger than the noise makes them (Liu, Tanaka and Okutomi, 2013, "Single-image noise level estimation for blind
-    denoising", section III). The two steps take turns until they agree. Near 0 and 255, deviations are first scaled
-    up by what clipping took, and patches about `level` or nearer to the ends are left out if others are enough.
-    Noise of real cameras, which interpolation has smoothed, and noise that was compressed read lower than they look.
-    Images of fewer than 20x20 pixels have too few patches, and drawings no noise: 0.
+    The noise is taken as white, independent between channels, and clipped with the pixels at 0 and 255. Where
+    channels share their noise, as after JPEG, which keeps little of it in chroma, luma decides: what comes back is
+    the level of the independent noise that would be as strong there. Images of fewer than 20x20 pixels have too few
+    patches, and drawings no noise: 0.
     """
     image = _check(image)
     if min(image.shape[:2]) < _LEAST_SIDE:
         return 0.0
+    level = _white_noise(image)
+    if image.shape[2] == 1:
+        return level
+    shared = _white_noise(np.rint(image @ _LUMA).astype(np.uint8)[..., None]) / float(np.linalg.norm(_LUMA))
+    return shared if shared > level + _SHARED else level
+
+
+def _white_noise(image: np.ndarray) -> float:
+    """Level of noise that is independent between pixels and channels.
+
+    The variance common to most principal components of a patch is that of the noise (Chen, Zhu and Heng, 2015, "An
+    efficient statistical method for image noise level estimation", algorithm 1), of patches whose gradients are no
+    stronger than the noise makes them (Liu, Tanaka and Okutomi, 2013, "Single-image noise level estimation for blind
+    denoising", section III). The two steps take turns until they agree. Near 0 and 255, deviations are first scaled
+    up by what clipping took, and patches about a standard deviation or nearer to the ends are left out if others are
+    enough.
+    """
     patches = _patches(image)
     varied = np.ptp(patches, axis=2).max(axis=1) > 0
     if varied.mean() < _VARIED:

@@ -169,6 +169,12 @@ def test_compression_is_no_noise(name, quality):
     assert noise_level(jpeg(picture(name), quality)) < 3
 
 
+@pytest.mark.parametrize("level", [25, 50])
+@pytest.mark.parametrize("name", ["astronaut", "coffee"])
+def test_noise_is_measured_through_a_good_compression(name, level):
+    assert noise_level(jpeg(add_noise(picture(name), level), 90)) == pytest.approx(level, rel=0.2)
+
+
 @given(SEEDS, st.integers(10, 245), st.floats(1, 50), st.sampled_from([1, 3]))
 @settings(max_examples=30, deadline=None)
 def test_noise_on_a_plain_ground_is_measured_in_spite_of_clipping(seed, value, level, channels):
