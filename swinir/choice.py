@@ -15,8 +15,8 @@ from itertools import combinations_with_replacement
 from swinir.sensing import Findings
 from swinir.zoo import RELEASED, TASK_IN_NAME, Kind, ZooEntry
 
-LEAST_NOISE = 7.0
-BEST_JPEG = 70.0
+LEAST_NOISE = 7.0  # there the expert for 15 gains on nine pictures of ten, at 5 on half of them
+BEST_JPEG = 70.0  # there the experts for 40 gain on 17 pictures of 20, at 80 on six
 UNCOMPRESSED = 100.0
 
 
@@ -197,7 +197,10 @@ def _suits(entry: ZooEntry, findings: Findings) -> bool:
 
 
 def _distance(level: float, wanted: float) -> float:
-    """By ratio, for noise as for JPEG, whose quantisation steps go with 1 / quality; no level is nothing."""
+    """By ratio: JPEG's quantisation steps go with 1 / quality.
+
+    Measured, experts for noise 15 and 25 are equal at 20, those for JPEG 10 and 40 at 18 (grey) and 23.
+    """
     return abs(math.log(max(level, 1) / max(wanted, 1)))
 
 

@@ -34,6 +34,7 @@ _LARGEST_STEP = 255  # of a baseline file
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # JFIF's Y of RGB
 _BLOCK = 8
 _BLOCKS = 4096  # looked at, at most
+_ENOUGH_BLOCKS = 64  # without clipped pixels, to look at no others
 _BLOCKS_OF_A_GRID = 384  # looked at to tell whether the grid is a shifted one
 _BINS = 8  # of a histogram of coefficients, for each unit
 _LARGEST_COEFFICIENT = 512
@@ -223,7 +224,7 @@ def _coefficients(image: np.ndarray, grid: tuple[int, int], most: int) -> np.nda
     stride = max(1, int(np.sqrt(rows * cols / most)))
     blocks = blocks[::stride, ::stride].reshape(-1, _BLOCK * _BLOCK, image.shape[2])
     kept = (blocks.min(axis=(1, 2)) > 0) & (blocks.max(axis=(1, 2)) < 255)
-    if kept.sum() >= len(blocks) / 8:
+    if kept.sum() >= _ENOUGH_BLOCKS:
         blocks = blocks[kept]
     # A pattern that repeats is one witness. Blocks are told apart by a hash, as sorting them whole takes long.
     factors = np.cumprod(np.full(blocks[0].size, 0x100000001B3, np.uint64))
