@@ -5,6 +5,7 @@
 Needs no torch, so that the command line answers at once.
 """
 
+import contextlib
 import csv
 import difflib
 import os
@@ -34,6 +35,7 @@ __all__ = [
     "format_name",
     "locate",
     "parse_name",
+    "present",
     "verify",
 ]
 
@@ -325,6 +327,16 @@ def locate(name: str | Path) -> Path:
         remedy = "reinstall the package" if entry.bundled else f"run `swinir zoo download {entry.alias}`"
         raise FileNotFoundError(f"{path} is not there; {remedy}")
     return path
+
+
+def present() -> tuple[ZooEntry, ...]:
+    """The entries whose files are on this machine where `locate` looks, bundled ones first; the files are not read."""
+    found = []
+    for entry in (*bundled(), *RELEASED):
+        with contextlib.suppress(FileNotFoundError):
+            locate(entry.name)
+            found.append(entry)
+    return tuple(found)
 
 
 def download(entry: ZooEntry, *, target: Path | None = None, progress: bool = False) -> Path:

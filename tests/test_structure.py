@@ -24,6 +24,7 @@ LAYERS = (
         "swinir.graphs",
         "swinir.containers",
         "swinir.picture",
+        "swinir.sensing",
     ),
     (
         "swinir.network",
@@ -52,6 +53,7 @@ LAYERS = (
         "swinir.architecture",
         "swinir.untrusted",
         "swinir.evaluate",
+        "swinir.choice",
     ),
     ("swinir.train", "swinir.report"),
     ("swinir.cli", "swinir.__main__"),

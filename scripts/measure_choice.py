@@ -1,0 +1,156 @@
+"""Measure what pictures are told to need: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
+
+`estimates` degrades the images of folders, and compares noise, JPEG quality and chosen experts with the truth.
+`gain` runs experts on images degraded by other levels than theirs: from where on they help, as `swinir.choice` assumes.
+"""
+
+import io
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+from PIL import Image
+
+import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
+from swinir.choice import Wish, make_plan
+from swinir.degrade.jpeg import jpeg
+from swinir.evaluate import to_tensor, to_uint8
+from swinir.image import list_images, read, to_gray, to_rgb
+from swinir.metrics import psnr
+from swinir.sensing import Findings, sense
+from swinir.zoo import find, present
+
+NEAR = 3.0  # units of the level
+NOISE_LEVELS = (15, 25, 50)
+JPEG_QUALITIES = (10, 20, 30, 40, 60, 80)
+SEED = 1
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+
+
+Tables = dict[int, list[int]]
+Degrade = Callable[[np.ndarray], tuple[np.ndarray, Tables | None]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A degradation, what is measured after it, and the truth. NaN stands for no compression."""
+
+    name: str
+    apply: Degrade
+    measured: Callable[[Findings], float]
+    truth: float
+    findings: Callable[[bool], Findings]  # what a perfect measurement of a grey picture, or of another, finds
+
+
+def add_noise(image: np.ndarray, level: float) -> np.ndarray:
+    """White Gaussian noise on an (H, W, C) uint8 image, rounded and clipped, as files hold it."""
+    noise = np.random.default_rng(SEED).normal(0, level, image.shape)
+    return (image + noise).round().clip(0, 255).astype(np.uint8)
+
+
+def to_file(image: np.ndarray, quality: int) -> tuple[np.ndarray, Tables]:
+    """The image as Pillow reads it back from a JPEG file, and the tables in it."""
+    stream = io.BytesIO()
+    Image.fromarray(image.squeeze()).save(stream, "JPEG", quality=quality)
+    file = Image.open(stream)
+    return np.asarray(file).reshape(image.shape), getattr(file, "quantization")  # noqa: B009 - only JPEG files have it
+
+
+def make_cases() -> list[Case]:
+    """Clean, noise, JPEG by the tables of a file, JPEG by pixels alone."""
+
+    def found(noise: float, quality: float | None) -> Callable[[bool], Findings]:
+        return lambda gray: Findings(noise, quality, "file" if quality else None, gray)
+
+    def noise(findings: Findings) -> float:
+        return findings.noise_level
+
+    def quality(findings: Findings) -> float:
+        return findings.jpeg_quality or float("nan")
+
+    def with_noise(level: int) -> Degrade:
+        return lambda image: (add_noise(image, level), None)
+
+    def by_pixels(level: int) -> Degrade:
+        return lambda image: (jpeg(image, level), None)
+
+    def by_file(level: int) -> Degrade:
+        return lambda image: to_file(image, level)
+
+    cases = [Case("clean", lambda image: (image, None), noise, 0, found(0, None))]
+    cases += [Case(f"noise {n}", with_noise(n), noise, n, found(n, None)) for n in NOISE_LEVELS]
+    for q in JPEG_QUALITIES:
+        cases.append(Case(f"jpeg {q} file", by_file(q), quality, q, found(0, q)))
+        cases.append(Case(f"jpeg {q} pixels", by_pixels(q), quality, q, found(0, q)))
+    return cases
+
+
+@app.command()
+def estimates(folders: Annotated[list[Path], typer.Argument(help="Folders of clean images.")]) -> None:
+    """Print, for each folder and degradation, how often the estimate is within 3 and the choice of experts is right."""
+    experts = present()
+    typer.echo(f"experts: {', '.join(entry.alias for entry in experts)}")
+    typer.echo(f"{'set':12} {'input':16} {'images':>6} {'near':>5} {'right':>5}   measured: least, median, most")
+    for folder in folders:
+        images = [read(path) for path in list_images(folder)]
+        if not images:
+            raise typer.BadParameter(f"no images in {folder}")
+        for case in make_cases():
+            values, right = [], 0
+            for image in images:
+                findings = sense(*case.apply(image))
+                values.append(case.measured(findings))
+                plans = (make_plan(f, Wish(), experts) for f in (findings, case.findings(findings.gray)))
+                ours, ideal = ([step.expert for step in plan.steps] for plan in plans)
+                right += ours == ideal
+            near = sum(abs(value - case.truth) <= NEAR for value in values)
+            spread = ", ".join(f"{v:.1f}" for v in (min(values), statistics.median(values), max(values)))
+            typer.echo(f"{folder.name:12} {case.name:16} {len(values):6} {near:5} {right:5}   {spread}")
+
+
+def middles(folder: Path, size: int, gray: bool) -> Iterator[np.ndarray]:
+    """The middle of each image, on JPEG's grid."""
+    for path in list_images(folder):
+        image = to_gray(read(path)) if gray else to_rgb(read(path))
+        top, left = (max(0, side - size) // 16 * 8 for side in image.shape[:2])
+        yield image[top : top + size, left : left + size]
+
+
+@app.command()
+def gain(
+    folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
+    experts: Annotated[list[str], typer.Option("--expert", help="Alias of weights for noise or JPEG; may repeat.")],
+    levels: Annotated[list[float], typer.Option("--level", help="Noise level or JPEG quality; may repeat.")],
+    size: Annotated[int, typer.Option("--size", min=16, help="Side of the middles that are restored.")] = 144,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 10,
+) -> None:
+    """Print what experts change in PSNR, in dB, on images of each level; and of how many images they gain."""
+    from swinir.checkpoint import load_model
+    from swinir.restoration import restore
+
+    kind = find(experts[0]).parts.kind
+    degrade = {"noise": add_noise, "jpeg": lambda image, quality: jpeg(image, int(quality))}[kind]
+    models = {name: load_model(name, device="cpu") for name in experts}
+    grays = {model.config.in_chans == 1 for model in models.values()}
+    if len(grays) > 1:
+        raise typer.BadParameter("name experts for colour, or experts for grey pictures")
+    clean = list(middles(folder, size, grays.pop()))[:images]
+    typer.echo(f"{'level':>6} {'input':>6}   {'   '.join(f'{name:>24}' for name in models)}")
+    for level in levels:
+        inputs = [degrade(gt, level) for gt in clean]
+        before = [psnr(lq, gt) for lq, gt in zip(inputs, clean, strict=True)]
+        cells = []
+        for model in models.values():
+            restored = [to_uint8(restore(model, to_tensor(lq.astype(np.float32) / 255))) for lq in inputs]
+            gains = [psnr(r, gt) - b for r, gt, b in zip(restored, clean, before, strict=True)]
+            cells.append(f"{statistics.mean(gains):+17.2f} {sum(g > 0 for g in gains):3}/{len(gains):<3}")
+        typer.echo(f"{level:6g} {statistics.mean(before):6.2f}   {'   '.join(cells)}")
+
+
+if __name__ == "__main__":
+    app()

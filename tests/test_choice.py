@@ -1,0 +1,254 @@
+"""swinir.choice: the plan for findings and wishes, among experts that are or aren't there."""
+
+import math
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from swinir import zoo
+from swinir.choice import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
+from swinir.sensing import Findings
+from swinir.tasks import TASKS
+
+CLEAN = Findings(noise_level=0.4, jpeg_quality=None, jpeg_source=None, gray=False)
+BUNDLED = zoo.bundled()
+EVERYTHING = (*BUNDLED, *zoo.RELEASED)
+
+
+def findings(noise=0.4, jpeg=None, gray=False):
+    return Findings(noise, jpeg, "pixels" if jpeg else None, gray)
+
+
+def aliases(plan: Plan):
+    return [step.expert.alias for step in plan.steps]
+
+
+def bundled_plan(found, **wish):
+    return aliases(make_plan(found, Wish(**wish), BUNDLED))
+
+
+# What is done unasked
+
+
+def test_a_clean_picture_is_left_alone_and_the_plan_says_why():
+    plan = make_plan(CLEAN, Wish(), BUNDLED)
+    assert plan.steps == ()
+    assert plan.factor == 1
+    assert [line.split(" is left alone")[0] for line in plan.explain()] == ["JPEG quality", "noise"]
+
+
+@pytest.mark.parametrize(
+    ("level", "expert"), [(LEAST_NOISE, 15), (12, 15), (18, 15), (21, 25), (33, 25), (38, 50), (50, 50), (90, 50)]
+)
+def test_noise_goes_to_the_nearest_expert(level, expert):
+    assert bundled_plan(findings(noise=level)) == [f"color_dn_noise{expert}_tiny"]
+
+
+@pytest.mark.parametrize(("quality", "expert"), [(3, 10), (10, 10), (18, 10), (22, 40), (40, 40), (BEST_JPEG, 40)])
+@pytest.mark.parametrize(("gray", "task"), [(False, "color_jpeg_car"), (True, "jpeg_car")])
+def test_compression_goes_to_the_nearest_expert_of_the_pictures_colours(quality, expert, gray, task):
+    assert bundled_plan(findings(jpeg=quality, gray=gray)) == [f"{task}_jpeg{expert}_tiny"]
+
+
+@pytest.mark.parametrize(
+    ("level", "expert"),
+    [(8, "color_dn_noise15"), (14, "color_dn_noise25"), (24, "gray_dn_noise25"), (45, "color_dn_noise50")],
+)
+def test_noise_of_a_grey_picture_goes_to_the_expert_that_meets_it_at_its_level(level, expert):
+    assert bundled_plan(findings(noise=level, gray=True)) == [f"{expert}_tiny"]  # thrice the same noise is stronger
+
+
+def test_faults_too_small_to_gain_from_are_left_alone():
+    plan = make_plan(findings(noise=LEAST_NOISE - 0.1, jpeg=BEST_JPEG + 1), Wish(), BUNDLED)
+    assert plan.steps == ()
+    assert ["experts gain" in line for line in plan.left_alone] == [True, True]
+
+
+def test_compression_is_undone_before_noise_and_enlarging_comes_last():
+    steps = bundled_plan(findings(noise=26, jpeg=35), scale=2)
+    assert steps == ["color_jpeg_car_jpeg40_tiny", "color_dn_noise25_tiny", "lightweight_sr_x2_tiny"]
+
+
+def test_every_step_has_a_reason():
+    for step in make_plan(findings(noise=26, jpeg=35), Wish(scale=2), BUNDLED).steps:
+        assert step.reason.endswith(".")
+        assert "found" in step.reason or "asked for" in step.reason
+
+
+# What is asked for
+
+
+def test_levels_asked_for_stand_above_what_was_found():
+    assert bundled_plan(findings(noise=50, jpeg=10), noise=14, jpeg=44) == [
+        "color_jpeg_car_jpeg40_tiny",
+        "color_dn_noise15_tiny",
+    ]
+    assert bundled_plan(CLEAN, noise=3) == ["color_dn_noise15_tiny"]
+    assert bundled_plan(CLEAN, jpeg=95) == ["color_jpeg_car_jpeg40_tiny"]
+
+
+def test_noise_0_and_jpeg_100_leave_a_fault_alone():
+    assert bundled_plan(findings(noise=50, jpeg=10), noise=0) == ["color_jpeg_car_jpeg10_tiny"]
+    assert bundled_plan(findings(noise=50, jpeg=10), jpeg=100) == ["color_dn_noise50_tiny"]
+
+
+def test_a_task_asked_for_is_the_only_thing_done():
+    worn = findings(noise=50, jpeg=10)
+    assert bundled_plan(worn, task="color_dn") == ["color_dn_noise50_tiny"]
+    assert bundled_plan(worn, task="color_dn", noise=15) == ["color_dn_noise15_tiny"]
+    assert bundled_plan(worn, task="color_jpeg_car") == ["color_jpeg_car_jpeg10_tiny"]
+    assert bundled_plan(worn, task="lightweight_sr", scale=3) == ["lightweight_sr_x3_tiny"]
+    assert bundled_plan(CLEAN, task="color_dn", scale=2) == ["color_dn_noise15_tiny", "lightweight_sr_x2_tiny"]
+
+
+def test_a_task_for_grey_serves_colour_when_named():
+    plan = make_plan(findings(noise=25), Wish(task="gray_dn"), BUNDLED)
+    assert aliases(plan) == ["gray_dn_noise25_tiny"]
+    assert "each channel on its own" in plan.steps[0].reason
+
+
+@pytest.mark.parametrize(
+    ("wish", "message"),
+    [
+        ({"scale": 0.5}, "scale must be at least 1, got 0.5"),
+        ({"scale": math.nan}, "scale must be at least 1, got nan"),
+        ({"scale": math.inf}, "scale must be at least 1, got inf"),
+        ({"task": "denoise"}, "unknown task 'denoise'; choose one of classical_sr"),
+        ({"noise": -1}, "noise must be from 0 to 255, got -1"),
+        ({"noise": math.nan}, "noise must be from 0 to 255, got nan"),
+        ({"jpeg": 0}, "jpeg must be from 1 to 100, got 0"),
+        ({"task": "real_sr"}, "real_sr enlarges; ask for a scale above 1"),
+    ],
+)
+def test_wishes_that_cannot_be_are_refused(wish, message):
+    with pytest.raises(ValueError, match=message):
+        Wish(**wish)
+
+
+# Enlarging
+
+
+@pytest.mark.parametrize(
+    ("scale", "passes"),
+    [
+        (1.5, (2,)),
+        (2, (2,)),
+        (2.5, (3,)),
+        (4, (4,)),
+        (5, (2, 3)),
+        (6, (2, 3)),
+        (7, (2, 4)),
+        (9, (3, 3)),
+        (10, (3, 4)),
+        (16, (4, 4)),
+        (17, (2, 3, 3)),
+    ],
+)
+def test_passes_reach_the_scale_and_little_more(scale, passes):
+    plan = make_plan(CLEAN, Wish(scale=scale), BUNDLED)
+    assert tuple(step.scale for step in plan.steps) == passes
+    assert plan.factor == math.prod(passes)
+
+
+@given(st.floats(1, 1e4), st.sets(st.sampled_from([2, 3, 4, 8]), min_size=1))
+def test_as_few_passes_as_possible_and_never_too_small(scale, scales):
+    experts = [e for e in zoo.RELEASED if e.parts.task == "classical_sr" and e.parts.level in scales]
+    plan = make_plan(CLEAN, Wish(scale=scale), experts)
+    assert plan.factor >= scale
+    if plan.steps:
+        assert max(scales) ** (len(plan.steps) - 1) < scale
+    if len(plan.steps) == 1:
+        assert plan.factor == min(s for s in scales if s >= scale)
+
+
+def test_a_grey_picture_is_enlarged_as_colour():
+    plan = make_plan(findings(gray=True), Wish(scale=2), BUNDLED)
+    assert aliases(plan) == ["lightweight_sr_x2_tiny"]
+    assert "takes the grey picture as colour" in plan.steps[0].reason
+
+
+def test_networks_that_invent_details_are_used_when_named_only():
+    real = [e for e in zoo.RELEASED if e.parts.task == "real_sr"]
+    with pytest.raises(ValueError, match="no expert of classical_sr or lightweight_sr"):
+        make_plan(CLEAN, Wish(scale=4), real)
+    assert aliases(make_plan(CLEAN, Wish(scale=4, task="real_sr"), EVERYTHING)) == ["real_sr_x4_DFOWMFC_GAN"]
+    assert aliases(make_plan(CLEAN, Wish(scale=2, task="real_sr"), EVERYTHING)) == ["real_sr_x2_DFO_GAN"]
+
+
+# Which experts are there
+
+
+def test_large_experts_stand_above_small_ones_of_the_same_level():
+    found = findings(noise=27, jpeg=12)
+    assert aliases(make_plan(found, Wish(scale=4), EVERYTHING)) == [
+        "color_jpeg_car_jpeg10_DFWB",
+        "color_dn_noise25_DFWB",
+        "classical_sr_x4_DF2K",
+    ]
+
+
+def test_a_nearer_level_stands_above_a_larger_network():
+    large = [e for e in zoo.RELEASED if e.alias == "color_dn_noise15_DFWB"]
+    assert aliases(make_plan(findings(noise=27), Wish(), [*large, *BUNDLED])) == ["color_dn_noise25_tiny"]
+
+
+def test_grey_pictures_go_through_colour_when_nothing_else_is_there_and_the_other_way_round():
+    cases = ((True, 50, "takes the grey picture as colour"), (False, 25, "takes each channel on its own"))
+    for gray, level, words in cases:
+        others = [e for e in BUNDLED if TASKS[e.parts.task].gray != gray]
+        plan = make_plan(findings(noise=26, gray=gray), Wish(), others)
+        assert [step.expert.parts.level for step in plan.steps] == [level]
+        assert words in plan.steps[0].reason
+
+
+def test_a_picture_with_colour_goes_through_an_expert_for_colour_of_any_level():
+    experts = [e for e in EVERYTHING if e.alias in ("color_jpeg_car_jpeg10_tiny", "jpeg_car_jpeg40_DFWB")]
+    assert aliases(make_plan(findings(jpeg=40), Wish(), experts)) == ["color_jpeg_car_jpeg10_tiny"]
+
+
+@pytest.mark.parametrize(
+    ("found", "wish", "command"),
+    [
+        (findings(noise=44), Wish(), "color_dn or gray_dn .* `swinir zoo download color_dn_noise50_DFWB`"),
+        (findings(jpeg=28, gray=True), Wish(), "`swinir zoo download jpeg_car_jpeg30_DFWB`"),
+        (CLEAN, Wish(scale=3), "`swinir zoo download classical_sr_x3_"),
+        (CLEAN, Wish(scale=4, task="real_sr"), "no expert of real_sr .* `swinir zoo download real_sr_x4_"),
+    ],
+)
+def test_what_is_missing_is_named_with_the_command_that_fetches_it(found, wish, command):
+    with pytest.raises(ValueError, match=command) as caught:
+        make_plan(found, wish, ())
+    alias = str(caught.value).split("`")[1].split()[-1]
+    assert zoo.find(alias).parts.task in str(caught.value)
+
+
+@given(
+    st.builds(findings, st.floats(0, 200), st.none() | st.floats(1, 100), st.booleans()),
+    st.builds(
+        Wish,
+        scale=st.floats(1, 50),
+        noise=st.none() | st.floats(0, 255),
+        jpeg=st.none() | st.floats(1, 100),
+        task=st.none() | st.sampled_from(["color_dn", "gray_dn", "jpeg_car", "color_jpeg_car"]),
+    ),
+)
+def test_any_wish_has_a_plan_among_the_bundled_experts(found, wish):
+    plan = make_plan(found, wish, BUNDLED)
+    kinds = [step.expert.parts.kind for step in plan.steps]
+    assert kinds == sorted(kinds)  # jpeg, noise, x
+    assert plan.factor >= wish.scale
+    assert len(plan.explain()) == len(plan.steps) + len(plan.left_alone)
+    assert plan == make_plan(replace(found), wish, BUNDLED)
+
+
+# zoo.present
+
+
+def test_bundled_experts_are_present_and_downloaded_ones_once_they_are_there(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINIR_ZOO", str(tmp_path))
+    assert zoo.present() == BUNDLED
+    entry = zoo.find("color_dn_noise15_DFWB")
+    (tmp_path / entry.file).touch()
+    assert zoo.present() == (*BUNDLED, entry)
