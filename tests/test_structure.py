@@ -20,6 +20,7 @@ LAYERS = (
     (
         "swinir.network",
         "swinir.prepared",
+        "swinir.plain",
         "swinir.baselines",
         "swinir.exif",
         "swinir.png",
@@ -99,6 +100,12 @@ def test_every_module_says_what_it_is_for(module):
     text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
     assert text
     assert text.splitlines()[0].endswith((".", ":"))
+
+
+def test_the_plain_network_shares_no_code_with_the_rest():
+    tree = ast.parse(MODULES["swinir.plain"].read_text())
+    imported = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any("swinir" in line or "timm" in line or "einops" in line for line in imported)
 
 
 def called(node):
