@@ -44,6 +44,7 @@ LAYERS = (
         "swinir.architecture",
         "swinir.untrusted",
         "swinir.evaluate",
+        "swinir.bench",
     ),
     ("swinir.train", "swinir.report"),
     ("swinir.cli", "swinir.__main__"),
