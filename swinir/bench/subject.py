@@ -74,10 +74,9 @@ def live_weights(network: NetworkConfig, seed: int = SEED) -> dict[str, Tensor]:
             weights[name] = float("norm" in name and name.endswith("weight")) + normal / 20
         else:
             weights[name] = normal / shape[1:].numel() ** 0.5
-    for last in ("conv_last.weight", "upsample.0.weight"):
-        if last in weights:  # an image around its mean, most of which survives the clamp to [0, 1]
-            weights[last] *= 0.2 * network.img_range**0.5
-            break
+    weights["conv_first.weight"] /= network.img_range
+    last = "conv_last.weight" if "conv_last.weight" in weights else "upsample.0.weight"
+    weights[last] *= 0.2 * network.img_range  # few of the values that come out are clamped
     return weights
 
 
