@@ -4,6 +4,7 @@ Every way runs by `restore`, with the same padding and tiles. To add one is to a
 """
 
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,7 +78,9 @@ def _spandrel(model: SwinIR) -> Restorer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pth"
         write_checkpoint(path, model.state_dict(), model.config)
-        loaded = ModelLoader(device=model.conv_first.weight.device).load_from_file(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch, about how spandrel calls it
+            loaded = ModelLoader(device=model.conv_first.weight.device).load_from_file(path)
     return _restorer("spandrel", model, loaded.model.eval().requires_grad_(False))
 
 
