@@ -1,16 +1,22 @@
 # make demo   set up, restore a photograph with a bundled expert, show the gain
 # make test   set up, lint, type-check, run the tests
+# make bench  set up, measure speed, memory and exactness on this machine; numbers and pictures go to bench/
 
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format clean
+.PHONY: demo test bench check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
 
 test: .venv/installed-dev check
 	$(BIN)/python -m pytest
+
+bench: .venv/installed-plots
+	mkdir -p bench
+	$(BIN)/swinir bench lightweight_sr_x2_tiny --sizes 136,264 --repeats 3 --json bench/tiny_x2.json --plot bench/tiny_x2.png
+	$(BIN)/swinir bench lightweight_sr_x2_DIV2K --sizes 136 --repeats 3 --json bench/small_x2.json --plot bench/small_x2.png
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -33,6 +39,10 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+.venv/installed-plots: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[plots]'
+	@touch $@ .venv/installed
+
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/installed
+	@touch $@ .venv/installed-plots .venv/installed

@@ -4,9 +4,6 @@ The loader alone, the trainer, and the plain loop that the trainer is held again
 that a busy machine slows both. Medians and quartiles are given, of the time on the clock and of that on the CPU.
 """
 
-import gc
-import os
-import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +20,8 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 import torch  # isort: skip
 from torch import Tensor
 
-from swinir.evaluate import environment
+from swinir.bench.machine import machine
+from swinir.bench.memory import peak_bytes
 from swinir.train.config import TrainConfig, load_config
 from swinir.train.data import to_unit
 from swinir.train.journal import write_facts
@@ -35,7 +33,6 @@ from swinir.train.trainer import Trainer
 
 LOADER_BATCHES = 10  # of one timing
 MEMORY_STEPS = 3  # Adam's moments are there from the first on
-CPU, STATUS = Path("/proc/cpuinfo"), Path("/proc/self/status")
 Batch = list[tuple[Tensor, Tensor]]  # low quality and ground truth of each part
 
 
@@ -121,42 +118,27 @@ def peak_memory(config: TrainConfig, device: torch.device, plain: bool) -> float
 
     On the CPU what the process grows by, the compiler's own memory included; None where the system does not tell.
     """
-    if device.type == "cpu" and not STATUS.exists():
-        return None
     with TemporaryDirectory() as folder:
         trainer, load = make_trainer(config, device, folder)
         batch = load()
         del trainer.optimization
-        gc.collect()
-        if device.type == "cpu":
-            Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
-        before = used(device, peak=False)
-        if plain:
-            clock(Plain(config, device, batch).step, MEMORY_STEPS)
-        else:
-            trainer.optimization = Optimization(build_network(config), config, trainer.processes)
-            trainer.network.train()
-            clock(lambda: trainer._step(load()), MEMORY_STEPS)
-        return round((used(device, peak=True) - before) / 1e6, 1)
 
+        def train() -> None:
+            if plain:
+                clock(Plain(config, device, batch).step, MEMORY_STEPS)
+            else:
+                trainer.optimization = Optimization(build_network(config), config, trainer.processes)
+                trainer.network.train()
+                clock(lambda: trainer._step(load()), MEMORY_STEPS)
 
-def used(device: torch.device, *, peak: bool) -> int:
-    """Bytes in use, now or at most so far: tensors on a GPU, or this process's memory."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) if peak else torch.cuda.memory_allocated(device)
-    field = "VmHWM:" if peak else "VmRSS:"
-    return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(field))
+        peak = peak_bytes(train, device)
+    return None if peak is None else round(peak / 1e6, 1)
 
 
 def facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
     """What the numbers depend on."""
-    cpu = re.search(r"model name\s*: (.*)", CPU.read_text()) if CPU.exists() else None
     return {
-        **environment(device),
-        "cpu": cpu[1] if cpu else "unknown CPU",
-        "cores": os.cpu_count(),
-        "load": os.getloadavg()[0],
-        "threads": torch.get_num_threads(),
+        **machine(device),
         "config": config.model_dump(mode="json"),
         "parameters": sum(p.numel() for p in build_network(config).parameters()),
     }

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 from golden_state import state
-from plain_swinir import PlainSwinIR
 
 from swinir.network import NetworkConfig, SwinIR
+from swinir.plain import PlainSwinIR
 
 SMALL = NetworkConfig(embed_dim=24, depths=(2, 3), num_heads=(3, 2), img_size=32)
 CONFIGS = {

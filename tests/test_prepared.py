@@ -14,11 +14,11 @@ from conftest import DATA
 from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_swinir import PlainSwinIR
 from test_plain import CONFIGS, SMALL, live
 
 import swinir.prepared
 from swinir.network import NetworkConfig, SwinIR
+from swinir.plain import PlainSwinIR
 from swinir.prepared import MergedShuffles, PreparedSwinIR, prepare
 from swinir.restoration import restore
 

@@ -29,6 +29,7 @@ LAYERS = (
     (
         "swinir.network",
         "swinir.prepared",
+        "swinir.plain",
         "swinir.baselines",
         "swinir.exif",
         "swinir.png",
@@ -54,6 +55,7 @@ LAYERS = (
         "swinir.untrusted",
         "swinir.evaluate",
         "swinir.choice",
+        "swinir.bench",
     ),
     ("swinir.train", "swinir.report"),
     ("swinir.cli", "swinir.__main__"),
@@ -110,6 +112,12 @@ def test_every_module_says_what_it_is_for(module):
     text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
     assert text
     assert text.splitlines()[0].endswith((".", ":"))
+
+
+def test_the_plain_network_shares_no_code_with_the_rest():
+    tree = ast.parse(MODULES["swinir.plain"].read_text())
+    imported = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert not any("swinir" in line or "timm" in line or "einops" in line for line in imported)
 
 
 def called(node):

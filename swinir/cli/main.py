@@ -17,7 +17,7 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import demo, info, test, train, zoo
+from swinir.cli import bench, demo, info, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
+app.command("bench")(bench.bench)
 app.command("info")(info.info)
 app.command("train")(train.train)
 app.add_typer(zoo.app, name="zoo")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from swinir.cli.options import check_parent, choose_device
+
 if TYPE_CHECKING:
     import torch
 
@@ -72,11 +74,11 @@ def benchmark(
 
     protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, tile_blend, precision, self_ensemble)
     for file in (json_file, csv_file):
-        _check_parent(file)
+        check_parent(file)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
     if folder_gt is not None and folder_lq is not None and protocol.task.degradation is not None:
         _notice(f"{task} makes its input from --folder_gt; --folder_lq is not used")
-    chosen = _device(device)
+    chosen = choose_device(device)
     checkpoint = _read(model_path, protocol.task.weights_key)
     check_network(checkpoint.network, protocol, checkpoint.path.name)
     _check_size(checkpoint, protocol, large_model)
@@ -127,26 +129,8 @@ def _protocol(
     return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, cast(TileBlend, tile_blend), precision, self_ensemble)
 
 
-def _check_parent(file: Path | None) -> None:
-    if file is not None and not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere")
-
-
 def _notice(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
-
-
-def _device(name: str | None) -> "torch.device":
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
-    return device
 
 
 def _read(model_path: str, key: str) -> "Checkpoint":

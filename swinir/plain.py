@@ -1,11 +1,13 @@
 """SwinIR written down from the paper (Liang et al., ICCVW 2021, Section 3), for clarity alone.
 
-An oracle for tests and the base line for speed: it shares no code with the package. It reads a state dict by its
-keys, so it computes with the very weights of a `SwinIR`, for any configuration. Attention is spelled out (roll, cut
-into windows, mask by regions, softmax) over the whole image at once, as the released program does it.
+An oracle for tests and the base line for speed: it shares no code with the package, and must not. It reads a state
+dict by its keys, so it computes with the very weights of a `SwinIR`, for any configuration. Attention is spelled out
+(roll, cut into windows, mask by regions, softmax) over the whole image at once, as the released program does it.
 """
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -13,9 +15,14 @@ from torch import Tensor
 
 
 class PlainSwinIR:
-    """(B, C, H, W) in [0, 1] to (B, C, H*upscale, W*upscale), with the weights and the dtype of a state dict."""
+    """(B, C, H, W) in [0, 1] to (B, C, H*upscale, W*upscale), with the weights and the dtype of a state dict.
 
-    def __init__(self, config, state):
+    Args:
+        config: anything with the attributes of `NetworkConfig`.
+        state: learned weights by the released names, on the device that is to do the work.
+    """
+
+    def __init__(self, config: Any, state: Mapping[str, Tensor]) -> None:
         self.config = config
         self.state = state
 
@@ -56,7 +63,7 @@ class PlainSwinIR:
         normed = self.layer_norm(f"{name}.norm1", x)
         normed = torch.roll(normed, (-shift, -shift), (1, 2))
         windows = cut(normed, window)
-        mask = region_mask(*x.shape[1:3], window, shift).to(x) if shift else None
+        mask = region_mask(x.shape[1], x.shape[2], window, shift).to(x) if shift else None
         windows = self.attention(f"{name}.attn", windows, heads, mask)
         attended = torch.roll(join(windows, window, x.shape), (shift, shift), (1, 2))
         x = x + attended

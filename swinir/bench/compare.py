@@ -1,0 +1,272 @@
+"""The variants of one case, measured: memory, time, and how far their results lie apart.
+
+Each variant's memory is measured in a process of its own, since no process gives back all that a network took. Time is
+measured in one process, in rounds: every variant runs once a round, so that whatever else keeps the machine busy slows
+all of them. Rows hold the medians of the rounds, and their quartiles.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from multiprocessing import get_context
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swinir.bench.machine import settle
+from swinir.bench.memory import peak_bytes
+from swinir.bench.subject import Case, Subject
+from swinir.bench.variants import Variant
+from swinir.restoration import Restorer, restore
+
+REFERENCES = ("plain", "fp32")  # whose result the others are held against: the first of them that ran
+Work = Callable[[], Tensor]
+Quartiles = tuple[float, float, float]  # lower, median, upper
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one run: on the clock, and of all threads on the CPU."""
+
+    seconds: float
+    cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured of one variant in one case; None where it was not, or does not exist.
+
+    Attributes:
+        variant: its name.
+        precision: "fp32" or "bf16".
+        height, width, batch, tile, tile_overlap: of the case, in low-quality pixels; no overlap without tiles.
+        megapixels: of the output, in 1e6.
+        gflop: operations of the network on these images, in 1e9; see `Case.gflop`.
+        status: "ok" or "failed".
+        error: why it failed.
+        peak_mb: memory at most, beside weights and input, in 1e6 bytes; see `swinir.bench.memory`.
+        first_seconds: of the first run, with all that the variant prepares or compiles in it.
+        samples: seconds of the runs, round by round.
+        seconds: lower quartile, median and upper quartile of the samples.
+        cpu_seconds: the same of the time of all threads on the CPU.
+        seconds_per_megapixel: the median, for each megapixel of output.
+        gflops: operations a second, in 1e9, at the median.
+        matrix_share: `gflops` as a share of what matrix products in this precision reach.
+        reference: the variant whose result this one's is held against.
+        max_difference, psnr: of the two, for values in [0, 1], and in dB (inf if they are equal).
+        ratio_to: the first variant that ran.
+        ratio: how many times as fast as that: the median of the rounds.
+    """
+
+    variant: str
+    precision: str
+    height: int
+    width: int
+    batch: int
+    tile: int | None
+    tile_overlap: int | None
+    megapixels: float
+    gflop: float
+    status: str
+    error: str | None = None
+    peak_mb: float | None = None
+    first_seconds: float | None = None
+    samples: tuple[float, ...] | None = None
+    seconds: Quartiles | None = None
+    cpu_seconds: Quartiles | None = None
+    seconds_per_megapixel: float | None = None
+    gflops: float | None = None
+    matrix_share: float | None = None
+    reference: str | None = None
+    max_difference: float | None = None
+    psnr: float | None = None
+    ratio_to: str | None = None
+    ratio: float | None = None
+
+
+@dataclass
+class Candidate:
+    """A variant on its way through the measurements; whatever fails first is its error, and the rest is left out."""
+
+    variant: Variant
+    error: str | None = None
+    peak_mb: float | None = None
+    work: Work | None = None
+    output: Tensor | None = None
+    first: Timing | None = None
+    timings: list[Timing] = field(default_factory=list)
+
+    @contextmanager
+    def attempt(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # of any library that a variant runs on
+            self.error = _one_line(error)
+
+
+def compare(
+    subject: Subject,
+    variants: Sequence[Variant],
+    case: Case,
+    *,
+    device: torch.device,
+    repeats: int = 5,
+    memory: bool = True,
+    matrix_gflops: Mapping[str, float] | None = None,
+    run: Callable[[Work, torch.device], tuple[Tensor, Timing]] | None = None,
+) -> list[Row]:
+    """Measure each variant; one that cannot run becomes a row that says why, and the others go on.
+
+    Args:
+        repeats: rounds, after one run of each variant to warm up.
+        memory: measure memory too, which takes a new process for each variant.
+        matrix_gflops: for each precision, from `swinir.bench.machine.matrix_gflops`; without it there are no shares.
+        run: runs and times a piece of work; `timed` by default.
+    """
+    run = run or timed
+    candidates = [Candidate(variant) for variant in variants]
+    if memory:  # first: a variant that takes more than there is ends in its own process, and is not tried in this one
+        for candidate in _running(candidates):
+            with candidate.attempt():
+                candidate.peak_mb = peak_mb(candidate.variant, subject, case, device)
+    model, lq = subject.build(device), case.picture(subject.network).to(device)
+    for candidate in _running(candidates):
+        with candidate.attempt():
+            candidate.work = work_of(candidate.variant, candidate.variant.build(model), lq, case)
+    for candidate in _running(candidates):
+        with candidate.attempt():
+            assert candidate.work is not None
+            output, candidate.first = run(candidate.work, device)
+            candidate.output = output.to("cpu", torch.float32, copy=True)
+    for _ in range(repeats):
+        for candidate in _running(candidates):
+            with candidate.attempt():
+                assert candidate.work is not None
+                candidate.timings.append(run(candidate.work, device)[1])
+    return rows_of(candidates, subject, case, matrix_gflops or {})
+
+
+def _running(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
+    return (candidate for candidate in candidates if candidate.error is None)
+
+
+def work_of(variant: Variant, network: Restorer, lq: Tensor, case: Case) -> Work:
+    """The restoration of `lq` by what the variant built."""
+    return partial(
+        restore,
+        network,
+        lq,
+        tile=case.tile,
+        tile_overlap=case.tile_overlap,
+        precision=variant.precision,
+        **variant.options,
+    )
+
+
+def timed(work: Work, device: torch.device) -> tuple[Tensor, Timing]:
+    """What `work` returns and how long it takes, until the device is done."""
+    settle(device)
+    wall, cpu = time.perf_counter(), time.process_time()
+    output = work()
+    settle(device)
+    return output, Timing(time.perf_counter() - wall, time.process_time() - cpu)
+
+
+def peak_mb(variant: Variant, subject: Subject, case: Case, device: torch.device) -> float | None:
+    """Memory of one restoration beside weights and input, in 1e6 bytes, measured in a new process; None as there.
+
+    Raises:
+        MemoryError: when the process is killed.
+        Exception: whatever the variant raises.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        try:
+            peak = pool.submit(_peak, variant, subject, case, device, torch.get_num_threads()).result()
+        except BrokenProcessPool as error:
+            raise MemoryError(
+                "the process was killed, likely for want of memory; try a smaller size or tile"
+            ) from error
+    return None if peak is None else peak / 1e6
+
+
+def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device, threads: int) -> int | None:
+    torch.set_num_threads(threads)
+    network, lq = variant.build(subject.build(device)), case.picture(subject.network).to(device)
+    # A small image is enough to prepare weights and start threads. What a library keeps for itself from the first
+    # large one on is memory that this one takes.
+    window = subject.network.window
+    before = lq if variant.compiles else lq[:1, :, :window, :window]
+    work_of(variant, network, before, case)()
+    return peak_bytes(work_of(variant, network, lq, case), device)
+
+
+def rows_of(
+    candidates: Sequence[Candidate], subject: Subject, case: Case, matrix_gflops: Mapping[str, float]
+) -> list[Row]:
+    """The numbers that follow from what was measured."""
+    done = {c.variant.name: c for c in candidates if c.error is None}
+    first = next(iter(done.values()), None)
+    reference = next((done[name] for name in REFERENCES if name in done), None)
+    rows = []
+    for candidate in candidates:
+        row = Row(
+            candidate.variant.name,
+            candidate.variant.precision,
+            *(case.height, case.width, case.batch, case.tile, case.tile_overlap if case.tile else None),
+            megapixels=case.megapixels(subject.network),
+            gflop=case.gflop(subject.network),
+            status="failed" if candidate.error else "ok",
+            error=candidate.error,
+            peak_mb=candidate.peak_mb,
+        )
+        if candidate.error is None and first is not None:
+            row = _timed(row, candidate, first, matrix_gflops.get(row.precision))
+            row = row if reference is None else _compared(row, candidate, reference)
+        rows.append(row)
+    return rows
+
+
+def _timed(row: Row, candidate: Candidate, first: Candidate, rate: float | None) -> Row:
+    assert candidate.first is not None
+    seconds = quartiles([t.seconds for t in candidate.timings])
+    gflops = row.gflop / seconds[1]
+    pairs = zip(first.timings, candidate.timings, strict=True)
+    return replace(
+        row,
+        first_seconds=candidate.first.seconds,
+        samples=tuple(t.seconds for t in candidate.timings),
+        seconds=seconds,
+        cpu_seconds=quartiles([t.cpu_seconds for t in candidate.timings]),
+        seconds_per_megapixel=seconds[1] / row.megapixels,
+        gflops=gflops,
+        matrix_share=gflops / rate if rate else None,
+        ratio_to=first.variant.name,
+        ratio=quartiles([a.seconds / b.seconds for a, b in pairs])[1],
+    )
+
+
+def _compared(row: Row, candidate: Candidate, reference: Candidate) -> Row:
+    assert candidate.output is not None
+    assert reference.output is not None
+    error = (candidate.output - reference.output).double()
+    squared = error.square().mean().item()
+    psnr = -10 * math.log10(squared) if squared else math.inf
+    return replace(row, reference=reference.variant.name, max_difference=error.abs().max().item(), psnr=psnr)
+
+
+def quartiles(values: Sequence[float]) -> Quartiles:
+    """Lower quartile, median, upper quartile."""
+    low, median, high = np.percentile(values, [25, 50, 75]).tolist()
+    return low, median, high
+
+
+def _one_line(error: Exception) -> str:
+    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    plain = text and isinstance(error, ValueError | ImportError | MemoryError)
+    return text if plain else f"{type(error).__name__}: {text}"

@@ -1,0 +1,115 @@
+"""What is measured: a network and an image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import skimage
+import torch
+from torch import Tensor
+
+from swinir import zoo
+from swinir.checkpoint import build_model, find_checkpoint, read_checkpoint
+from swinir.counting import count_macs
+from swinir.image import read
+from swinir.network import NetworkConfig, SwinIR
+from swinir.restoration import align_tile
+from swinir.tasks import get_task
+from swinir.tiling import align_overlap, mirror_to
+
+PHOTOGRAPH = "astronaut.png"  # comes with scikit-image; NASA, public domain
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The network that is measured.
+
+    Attributes:
+        name: as the user gave it.
+        network: its configuration.
+        file: where its weights stand; None draws them at random, see `live_weights`.
+    """
+
+    name: str
+    network: NetworkConfig
+    file: Path | None = None
+
+    def build(self, device: torch.device) -> SwinIR:
+        """The network with its weights, in eval mode."""
+        if self.file is not None:
+            return build_model(read_checkpoint(self.file), device)
+        return SwinIR.from_state(self.network, live_weights(self.network)).requires_grad_(False).eval().to(device)
+
+
+def find_subject(name: str) -> Subject:
+    """The network of a weights file or of a name in the zoo; a released one need not have been downloaded.
+
+    Raises:
+        CheckpointError: for what is neither, or cannot be read.
+    """
+    try:
+        file = find_checkpoint(name)
+    except FileNotFoundError:  # a name of the zoo
+        parts = zoo.find(name).parts
+        scale = parts.level if parts.kind == "x" else 1
+        network = get_task(parts.task).network_for(scale, img_size=parts.patch, large=parts.size == "L")
+        return Subject(name, network)
+    return Subject(name, read_checkpoint(file).network, file)
+
+
+def live_weights(network: NetworkConfig, seed: int = SEED) -> dict[str, Tensor]:
+    """Random weights that keep activations of order one through all layers, and attention far from uniform.
+
+    A network's initial weights would not do: they are so small that little of its work shows in the result.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.device("meta"):
+        shapes = {name: parameter.shape for name, parameter in SwinIR(network).named_parameters()}
+    weights = {}
+    for name, shape in shapes.items():
+        normal = torch.randn(shape, generator=generator)
+        if name.endswith("relative_position_bias_table"):
+            weights[name] = normal / 2
+        elif len(shape) == 1:  # around what norms and other layers start with
+            weights[name] = float("norm" in name and name.endswith("weight")) + normal / 20
+        else:
+            weights[name] = normal / shape[1:].numel() ** 0.5
+    weights["conv_first.weight"] /= network.img_range
+    last = "conv_last.weight" if "conv_last.weight" in weights else "upsample.0.weight"
+    weights[last] *= 0.2 * network.img_range  # few of the values that come out are clamped
+    return weights
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is restored: `batch` images of height x width low-quality pixels, whole or in tiles."""
+
+    height: int
+    width: int
+    batch: int = 1
+    tile: int | None = None
+    tile_overlap: int = 32
+
+    def check(self, network: NetworkConfig) -> None:
+        """A ValueError for tiles that the network cannot have."""
+        if self.tile is not None:
+            align_overlap(self.tile_overlap, align_tile(self.tile, network.window), network.window)
+
+    def picture(self, network: NetworkConfig) -> Tensor:
+        """(B, C, H, W) in [0, 1]: a photograph, cut or mirrored to size."""
+        pixels = torch.tensor(read(Path(skimage.__file__).parent / "data" / PHOTOGRAPH))
+        image = pixels.permute(2, 0, 1)[None, :, : self.height, : self.width].float() / 255
+        if network.in_chans != 3:
+            image = image.mean(1, keepdim=True).expand(-1, network.in_chans, -1, -1)
+        return mirror_to(image, self.height, self.width).repeat(self.batch, 1, 1, 1)
+
+    def megapixels(self, network: NetworkConfig) -> float:
+        """Of the output, in millions."""
+        return self.batch * self.height * self.width * network.upscale**2 / 1e6
+
+    def gflop(self, network: NetworkConfig) -> float:
+        """Two operations for each multiply-accumulate of the images themselves, in 1e9.
+
+        What padding and the overlaps of tiles add is done for nothing, and lowers the rate.
+        """
+        return 2e-9 * self.batch * count_macs(network, self.height, self.width)

@@ -1,0 +1,115 @@
+"""Ways to run one network, as a table: what `swinir bench` compares.
+
+Every way runs by `restore`, with the same padding and tiles. To add one is to add a row.
+"""
+
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from swinir.baselines import BaselineConfig
+from swinir.checkpoint import write_checkpoint
+from swinir.network import SwinIR
+from swinir.plain import PlainSwinIR
+from swinir.restoration import Restorer
+
+
+class Foreign(nn.Module):
+    """Any function of an image, in the form that `restore` takes beside `SwinIR`, with the windows of `model`."""
+
+    def __init__(self, name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.config = BaselineConfig(name, model.config.in_chans, model.config.upscale, window=model.config.window)
+        weight = model.conv_first.weight
+        self.like = nn.Parameter(weight.new_empty(0), requires_grad=False)  # tells `restore` where it runs, and in what
+        self.function = function
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.function(x)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to run a network.
+
+    Attributes:
+        name: what the command line calls it.
+        precision: of its matrix products and convolutions, as `restore` takes it.
+        about: what it is, in half a line.
+        build: makes of a network in eval mode what `restore` runs. Raises what it likes when it cannot.
+        compiles: whether the first run at a size makes something for this size; memory is that of a later run then.
+        options: further arguments of `restore`.
+    """
+
+    name: str
+    precision: str
+    about: str
+    build: Callable[[SwinIR], Restorer]
+    compiles: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _as_it_is(model: SwinIR) -> Restorer:
+    return model
+
+
+def _plain(model: SwinIR) -> Restorer:
+    return _restorer("plain", model, PlainSwinIR(model.config, model.state_dict()))
+
+
+def _compiled(model: SwinIR) -> Restorer:
+    """The network in the form that is trained, not the prepared one, which is made to run without a compiler."""
+    torch.compiler.reset()  # graphs of earlier sizes would count against the number that PyTorch keeps
+    return _restorer("compiled", model, torch.compile(model, dynamic=False, fullgraph=True))
+
+
+def _spandrel(model: SwinIR) -> Restorer:
+    """spandrel's SwinIR, from a file that this package writes."""
+    try:
+        from spandrel import ModelLoader
+    except ImportError as error:
+        raise ImportError("spandrel is not there; install it with: pip install 'swinir-toolkit[baselines]'") from error
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "weights.pth"
+        write_checkpoint(path, model.state_dict(), model.config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of PyTorch, about how spandrel calls it
+            loaded = ModelLoader(device=model.conv_first.weight.device).load_from_file(path)
+    return _restorer("spandrel", model, loaded.model.eval().requires_grad_(False))
+
+
+def _restorer(name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> Restorer:
+    return cast(Restorer, Foreign(name, model, function))
+
+
+_ROWS = (
+    Variant("plain", "fp32", "the network as the paper spells it out", _plain),
+    Variant("fp32", "fp32", "this package", _as_it_is),
+    Variant("bf16", "bf16", "this package, operands of 16 bits", _as_it_is),
+    Variant("fp32-compiled", "fp32", "this package's network by torch.compile", _compiled, compiles=True),
+    Variant("bf16-compiled", "bf16", "the same with autocast to 16 bits", _compiled, compiles=True),
+    Variant("spandrel", "fp32", "spandrel's network, which other tools run", _spandrel),
+)
+VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
+
+
+def get_variants(names: Sequence[str]) -> list[Variant]:
+    """The rows of these names, in this order.
+
+    Raises:
+        ValueError: for an unknown name, one that comes twice, or none at all.
+    """
+    for i, name in enumerate(names):
+        if name not in VARIANTS:
+            raise ValueError(f"unknown variant {name!r}; choose from {', '.join(VARIANTS)}")
+        if name in names[:i]:
+            raise ValueError(f"variant {name!r} is named twice; name each once")
+    if not names:
+        raise ValueError(f"no variant to measure; choose from {', '.join(VARIANTS)}")
+    return [VARIANTS[name] for name in names]

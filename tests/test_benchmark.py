@@ -1,0 +1,442 @@
+"""The benchmark's arithmetic, its turns, what it survives. No number of seconds is asserted."""
+
+import functools
+import json
+import math
+import os
+import signal
+import sys
+from dataclasses import asdict, fields, replace
+from statistics import median
+
+import numpy as np
+import pytest
+import torch
+
+from swinir import zoo
+from swinir.bench import machine
+from swinir.bench.compare import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
+from swinir.bench.memory import peak_bytes
+from swinir.bench.subject import Case, Subject, find_subject, live_weights
+from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
+from swinir.checkpoint import write_checkpoint
+from swinir.counting import count_macs
+from swinir.image import read
+from swinir.network import NetworkConfig, SwinIR
+from swinir.report.speed import check_plot, plot_speed, write_speed
+from swinir.tasks import TASKS
+
+CPU = torch.device("cpu")
+TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)
+SUBJECT = Subject("tiny", TINY)
+linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no mark that starts anew")
+
+
+def constant(value, model):
+    """A network whose every pixel is `value`."""
+    return Foreign("constant", model, lambda x: torch.full((*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2), value))
+
+
+def fake(name, value=0.5, **options):
+    return Variant(name, "fp32", "a constant", functools.partial(constant, value), **options)
+
+
+def refuse(model):
+    raise ImportError("no such library")
+
+
+def die(model):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def take_200_mb(model):
+    def take(x):
+        ballast = torch.ones(50_000_000)
+        return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + ballast[0]
+
+    return Foreign("heavy", model, take)
+
+
+def measure(variants, case=Case(16, 16), **options):  # noqa: B008 - frozen
+    rows = compare(SUBJECT, variants, case, device=CPU, memory=False, **options)
+    assert [row.variant for row in rows] == [variant.name for variant in variants]
+    return rows
+
+
+# Time
+
+
+def test_variants_take_turns_round_by_round():
+    order = []
+
+    def run(work, device):
+        output = work()
+        order.append(round(output.mean().item(), 1))
+        return output, Timing(1, 1)
+
+    measure([fake("a", 0.1), fake("b", 0.2), fake("c", 0.3)], repeats=3, run=run)
+    assert order == 4 * [0.1, 0.2, 0.3]
+
+
+def scripted(seconds):
+    """A clock that reads what is given for each variant, the first run among them."""
+    left = [Timing(*both) for both in seconds]
+    return lambda work, device: (work(), left.pop(0))
+
+
+def test_rates_follow_from_the_median_of_the_rounds():
+    clock = scripted([(9, 9), (8, 8), (1, 2), (2, 4), (3, 5), (1, 1), (2, 9), (4, 2)])
+    case = Case(16, 24, batch=2)
+    slow, fast = measure([fake("a"), fake("b")], case, repeats=3, run=clock, matrix_gflops={"fp32": 2.0})
+    assert (slow.first_seconds, fast.first_seconds) == (9, 8)
+    assert slow.samples == (1, 3, 2)
+    assert slow.seconds == (1.5, 2, 2.5)
+    assert fast.seconds == (1.5, 2, 3)
+    assert slow.cpu_seconds == (3.5, 5, 7)
+    assert slow.megapixels == 2 * 32 * 48 / 1e6
+    assert slow.seconds_per_megapixel == 2 / slow.megapixels
+    assert slow.gflop == pytest.approx(2 * 2 * count_macs(TINY, 16, 24) / 1e9)
+    assert slow.gflops == slow.gflop / 2
+    assert slow.matrix_share == slow.gflop / 4
+    assert (slow.ratio, slow.ratio_to) == (1, "a")
+    assert fast.ratio == median([1 / 2, 3 / 1, 2 / 4])
+
+
+def test_a_ratio_is_the_median_of_rounds_not_the_ratio_of_medians():
+    """A round in which the machine is busy slows all variants; their ratio in it stays."""
+    clock = scripted([(1, 1)] * 2 + [(2, 1), (1, 1), (20, 1), (10, 1), (2, 1), (4, 1)])
+    _, row = measure([fake("a"), fake("b")], repeats=3, run=clock)
+    assert row.ratio == 2
+
+
+@pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [5.0, 1.0, 4.0, 2.0], list(range(7))], ids=str)
+def test_quartiles(values):
+    low, middle, high = quartiles(values)
+    assert middle == median(values)
+    assert min(values) <= low <= middle <= high <= max(values)
+
+
+def test_without_a_rate_of_matrix_products_there_is_no_share():
+    assert measure([fake("a")], repeats=1)[0].matrix_share is None
+
+
+def test_the_rate_of_matrix_products_is_the_best_of_the_shapes(monkeypatch):
+    ticks = iter(range(100))
+    monkeypatch.setattr(machine, "PRODUCTS", {"cpu": ((2, 3, 4), (5, 6, 7))})
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(ticks))
+    rates = machine.matrix_gflops(CPU, ["fp32", "bf16", "fp32"], repeats=2)
+    assert rates == {name: pytest.approx(2e-9 * 5 * 6 * 7) for name in ("fp32", "bf16")}
+
+
+def test_the_machine_is_named():
+    facts = machine.machine(CPU)
+    assert facts["threads"] == 1
+    assert facts["device"] == "cpu"
+    assert facts["cpu"]
+    assert facts["torch"] == torch.__version__
+
+
+# What fails
+
+
+def failing(name, after):
+    """A variant that fails from its run number `after` on."""
+    runs = []
+
+    def build(model):
+        def run(x):
+            runs.append(1)
+            if len(runs) > after:
+                raise RuntimeError("\n  out of luck\nand more lines")
+            return torch.zeros(1, 3, 2 * x.shape[2], 2 * x.shape[3])
+
+        return Foreign(name, model, run)
+
+    return Variant(name, "fp32", "fails", build)
+
+
+def test_a_variant_that_cannot_run_is_a_row_and_the_others_go_on():
+    broken = Variant("broken", "fp32", "never there", refuse)
+    rows = measure([fake("a"), broken, failing("first", 0), failing("later", 2), fake("b")], repeats=3)
+    assert [row.status for row in rows] == ["ok", "failed", "failed", "failed", "ok"]
+    assert [row.error for row in rows[1:4]] == ["no such library", *2 * ["RuntimeError: out of luck"]]
+    assert all(row.seconds is row.ratio is row.psnr is None for row in rows[1:4])
+    assert len(rows[0].samples) == len(rows[4].samples) == 3
+
+
+def test_ratios_are_to_the_first_variant_that_ran():
+    rows = measure([Variant("broken", "fp32", "never there", refuse), fake("a"), fake("b")], repeats=1)
+    assert [row.ratio_to for row in rows] == [None, "a", "a"]
+
+
+def test_all_variants_may_fail():
+    (row,) = measure([Variant("broken", "fp32", "never there", refuse)])
+    assert row.status == "failed"
+
+
+def test_an_interruption_is_no_failure_of_a_variant():
+    def run(work, device):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        measure([fake("a")], run=run)
+
+
+# Exactness
+
+
+def test_results_are_held_against_the_plain_network_or_else_fp32():
+    rows = measure([fake("fp32", 0.5), fake("other", 0.51), fake("same", 0.5)], repeats=1)
+    assert {row.reference for row in rows} == {"fp32"}
+    assert rows[1].max_difference == pytest.approx(0.01)
+    assert rows[1].psnr == pytest.approx(40, abs=1e-3)
+    assert (rows[2].max_difference, rows[2].psnr) == (0, math.inf)
+    rows = measure([fake("fp32", 0.5), fake("plain", 0.4)], repeats=1)
+    assert {row.reference for row in rows} == {"plain"}
+    assert rows[0].psnr == pytest.approx(20, abs=1e-3)
+
+
+def test_without_a_reference_there_is_no_difference():
+    assert measure([fake("a"), fake("b")], repeats=1)[1].psnr is None
+
+
+@pytest.mark.parametrize("case", [Case(21, 18), Case(40, 24, batch=2, tile=16, tile_overlap=8)], ids=["whole", "tiles"])
+def test_the_variants_agree(case):
+    names = ["plain", "fp32", "bf16"]
+    _, fp32, bf16 = measure(get_variants(names), case, repeats=1)
+    assert fp32.max_difference < 1e-5
+    assert 30 < bf16.psnr < 100
+    assert (fp32.tile, fp32.tile_overlap) == (case.tile, 8 if case.tile else None)
+
+
+def test_spandrel_agrees():
+    pytest.importorskip("spandrel", reason="the extra `baselines`")
+    _, row = measure(get_variants(["fp32", "spandrel"]), repeats=1)
+    assert row.error is None
+    assert row.max_difference < 1e-5
+
+
+def test_without_spandrel_its_row_says_how_to_install_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "spandrel", None)
+    (row,) = measure(get_variants(["spandrel"]), repeats=1)
+    assert "pip install 'swinir-toolkit[baselines]'" in row.error
+
+
+@pytest.mark.slow
+def test_compiled_networks_agree():
+    rows = measure(get_variants(["fp32", "fp32-compiled", "bf16-compiled"]), repeats=1)
+    if "compiler" in (rows[1].error or "").lower():
+        pytest.skip("no compiler here")
+    assert [row.error for row in rows] == [None] * 3
+    assert rows[1].max_difference < 1e-5
+    assert rows[2].psnr > 30
+
+
+def test_tiles_reach_the_network():
+    seen = []
+
+    def build(model):
+        def run(x):
+            seen.append(tuple(x.shape))
+            return torch.zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
+
+        return Foreign("watched", model, run)
+
+    measure([Variant("watched", "fp32", "tells", build)], Case(40, 40, batch=2, tile=16, tile_overlap=8), repeats=1)
+    assert set(seen) == {(2, 3, 16, 16)}
+
+
+# Memory
+
+
+@linux
+def test_memory_of_a_process_of_its_own_is_what_it_takes():
+    heavy = Variant(
+        "heavy", "fp32", "takes 200 MB", take_200_mb, compiles=True
+    )  # runs twice: freed memory counts again
+    assert peak_mb(heavy, SUBJECT, Case(16, 16), CPU) == pytest.approx(200, rel=0.1)
+
+
+@linux
+def test_the_peak_counts_from_where_it_began():
+    kept = torch.ones(10_000_000)
+    twice = [peak_bytes(lambda: torch.ones(20_000_000).sum(), CPU) for _ in range(2)]
+    assert twice == [pytest.approx(80e6, rel=0.1)] * 2
+    assert peak_bytes(lambda: None, CPU) < 8e6
+    assert kept.sum() == len(kept)
+
+
+def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_path):
+    monkeypatch.setattr("swinir.bench.memory.CLEAR", tmp_path / "none" / "such")
+    assert peak_bytes(lambda: None, CPU) is None
+
+
+def test_a_variant_whose_process_is_killed_is_not_tried_again():
+    rows = compare(SUBJECT, [Variant("deadly", "fp32", "kills", die)], Case(16, 16), device=CPU, repeats=1)
+    assert rows[0].status == "failed"
+    assert "killed" in rows[0].error
+    assert "try a smaller size or tile" in rows[0].error
+
+
+def test_memory_stands_in_the_row(monkeypatch):
+    monkeypatch.setattr("swinir.bench.compare.peak_mb", lambda *_: 12.5)
+    (row,) = compare(SUBJECT, [fake("a")], Case(16, 16), device=CPU, repeats=1)
+    assert row.peak_mb == 12.5
+
+
+# What is measured
+
+
+def test_a_file_is_measured_with_its_weights(tmp_path):
+    path = tmp_path / "tiny.pth"
+    state = SwinIR(TINY).state_dict()
+    write_checkpoint(path, state, TINY)
+    subject = find_subject(str(path))
+    assert subject.network == TINY
+    assert torch.equal(subject.build(CPU).conv_first.weight, state["conv_first.weight"])
+
+
+def test_a_bundled_network_has_its_file():
+    assert find_subject("lightweight_sr_x2_tiny").file == zoo.locate("lightweight_sr_x2_tiny")
+
+
+@pytest.mark.parametrize("entry", zoo.RELEASED, ids=lambda entry: entry.alias)
+def test_a_released_network_that_is_not_there_has_random_weights(entry, tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINIR_ZOO", str(tmp_path))
+    subject = find_subject(entry.alias)
+    assert subject.file is None
+    with torch.device("meta"):
+        assert sum(p.numel() for p in SwinIR(subject.network).parameters()) == entry.parameters
+
+
+def test_an_unknown_network_is_refused():
+    with pytest.raises(ValueError, match="did you mean lightweight_sr_x2"):
+        find_subject("lightweight_sr_x2_tinny")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"upsampler": "pixelshuffle", "upscale": 4, "num_feat": 16},
+        {"upsampler": "nearest+conv", "upscale": 4, "num_feat": 16},
+        {"upsampler": "", "upscale": 1, "in_chans": 1},
+        {"upsampler": "", "upscale": 1, "window_size": 7, "img_size": 14, "img_range": 255.0},
+    ],
+    ids=str,
+)
+def test_random_weights_are_the_same_each_time_and_alive(options):
+    network = replace(TINY, depths=(2, 2, 2), num_heads=(2, 2, 2), **options)
+    a, b = live_weights(network), live_weights(network)
+    assert a.keys() == dict(SwinIR(network).named_parameters()).keys()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    model = Subject("random", network).build(CPU)
+    assert not model.training
+    lq = Case(32, 40).picture(network)
+    with torch.inference_mode():
+        restored = model(lq)
+        # Attention counts: with a tenth of its bias, the result is another one.
+        for name, parameter in model.named_parameters():
+            if name.endswith("relative_position_bias_table"):
+                parameter.mul_(0.1)
+        assert (model(lq) - restored).abs().max() > 1e-3
+    assert 0.02 < restored.std() < 1
+    assert ((restored < 0) | (restored > 1)).float().mean() < 0.35
+
+
+@pytest.mark.parametrize(("channels", "size"), [(3, (50, 60)), (1, (50, 60)), (3, (530, 20))], ids=str)
+def test_the_picture_is_a_photograph_of_the_size(channels, size):
+    picture = Case(*size, batch=2).picture(replace(TINY, in_chans=channels))
+    assert picture.shape == (2, channels, *size)
+    assert 0 <= picture.min() < picture.max() <= 1
+    assert torch.equal(picture[0], picture[1])
+    assert picture.std() > 0.05
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(4, 0), (16, 16), (16, -1)], ids=str)
+def test_tiles_that_cannot_be_are_refused_before_the_work(tile, overlap):
+    with pytest.raises(ValueError, match="tile"):
+        Case(32, 32, tile=tile, tile_overlap=overlap).check(TINY)
+    Case(32, 32, tile=16, tile_overlap=8).check(TINY)
+
+
+def test_operations_are_those_that_the_literature_counts():
+    medium = TASKS["classical_sr"].network_for(4)
+    assert Case(64, 64, batch=3).gflop(medium) == pytest.approx(3 * 2 * 53.6, rel=1e-3)
+    assert Case(100, 50).megapixels(medium) == 16 * 0.005
+
+
+def test_variants_are_chosen_by_name():
+    assert [variant.name for variant in get_variants(["bf16", "plain"])] == ["bf16", "plain"]
+    assert all(row.name == name for name, row in VARIANTS.items())
+    for names, words in (
+        (["fp23"], "unknown variant 'fp23'; choose from plain"),
+        (["a"], "spandrel"),
+        ([], "no variant"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            get_variants(names)
+    with pytest.raises(ValueError, match="'bf16' is named twice"):
+        get_variants(["bf16", "bf16"])
+
+
+# What is written
+
+
+def some_rows():
+    candidates = []
+    for name, seconds in (("plain", 2.0), ("fp32", 1.0)):
+        timings = [Timing(seconds, seconds), Timing(seconds + 1, seconds)]
+        output = torch.zeros(1, 3, 32, 32)
+        candidates.append(
+            Candidate(VARIANTS[name], peak_mb=3.0, output=output, first=Timing(seconds, seconds), timings=timings)
+        )
+    candidates.append(Candidate(VARIANTS["bf16"], error="no luck"))
+    cases = (Case(16, 16), Case(32, 24))
+    return [row for case in cases for row in rows_of(candidates, SUBJECT, case, {"fp32": 100.0})]
+
+
+def test_json_holds_every_field_of_every_row(tmp_path):
+    rows = some_rows()
+    write_speed(tmp_path / "a.json", {"repeats": 2}, rows)
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["repeats"] == 2
+    assert [row.keys() for row in found["rows"]] == [{f.name for f in fields(Row)}] * 6
+    assert found["rows"][1]["psnr"] == "inf"
+    assert found["rows"][2] == json.loads(json.dumps(asdict(rows[2])))
+    assert found["rows"][2]["error"] == "no luck"
+    assert found["rows"][0]["seconds"] == [2.25, 2.5, 2.75]
+
+
+def test_every_field_of_a_row_is_explained():
+    for field in fields(Row):
+        assert f" {field.name}" in Row.__doc__
+
+
+@pytest.mark.parametrize("suffix", ["png", "svg"])
+def test_the_plot_is_a_picture(tmp_path, suffix):
+    pytest.importorskip("matplotlib", reason="the extra `plots`")
+    path = tmp_path / f"a.{suffix}"
+    plot_speed(path, "tiny", some_rows())
+    assert list(tmp_path.iterdir()) == [path]
+    if suffix == "svg":
+        text = path.read_text()
+        assert "matplotlib" in text
+    else:
+        image = read(path)
+        assert image.shape[1] > 1000
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10
+
+
+def test_a_plot_without_memory_is_drawn(tmp_path):
+    pytest.importorskip("matplotlib", reason="the extra `plots`")
+    plot_speed(tmp_path / "a.png", "tiny", [replace(row, peak_mb=None) for row in some_rows()])
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_a_plot_needs_a_known_format_and_matplotlib(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=r"end in one of \.png"):
+        check_plot(tmp_path / "a.gif")
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ImportError, match=r"swinir-toolkit\[plots\]"):
+        check_plot(tmp_path / "a.png")
