@@ -57,7 +57,7 @@ LAYERS = (
         "swinir.choice",
         "swinir.bench",
     ),
-    ("swinir.train", "swinir.report"),
+    ("swinir.train", "swinir.report", "swinir.repair", "swinir.folder"),
     ("swinir.cli", "swinir.__main__"),
 )
 

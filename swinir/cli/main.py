@@ -17,7 +17,7 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import bench, demo, info, test, train, zoo
+from swinir.cli import bench, demo, info, restore, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -27,6 +27,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command("restore")(restore.restore)
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)

@@ -1,0 +1,461 @@
+"""Files and folders of real pictures in, the same out: planned before the work, one record each, nothing lost.
+
+A record is a line of `results.jsonl` in the output folder. The last line about a result says from which input and
+with which settings it was made, so that running again does only what is left.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from swinir import __version__
+from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
+from swinir.encoding import can_hold, write_picture
+from swinir.picture import Picture
+from swinir.repair import Experts, Repaired, Treatment, describe, repair
+from swinir.restoration import out_of_memory, resolve_precision
+
+RECORDS = "results.jsonl"
+Existing = Literal["recorded", "skip", "overwrite"]
+# Errors of writing that the next picture would meet as well.
+FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
+
+
+class OutputError(OSError):
+    """Nothing more can be written; the message is one line with the way out."""
+
+
+@dataclass(frozen=True)
+class Output:
+    """How results are named and stored.
+
+    Attributes:
+        suffix: added to the name's stem.
+        extension: "auto" keeps that of the input where it can be written, else .png; or one such as "png".
+        quality: of JPEG, WebP and AVIF, 1 to 100; None is the format's own.
+        keep_metadata: EXIF, XMP and resolution; the colour profile stays in any case.
+    """
+
+    suffix: str = ""
+    extension: str = "auto"
+    quality: int | None = None
+    keep_metadata: bool = True
+
+    def __post_init__(self) -> None:
+        if "/" in self.suffix or "\0" in self.suffix:
+            raise ValueError(f"suffix must be part of a file name, got {self.suffix!r}")
+        if self.extension != "auto":
+            can_hold(f".{self.extension}")
+
+    def name(self, source: Path) -> str:
+        """Of the result of a file."""
+        extension = f".{self.extension}"
+        if self.extension == "auto":
+            extension = source.suffix
+            try:
+                can_hold(extension)
+            except ValueError:
+                extension = ".png"
+        return f"{source.stem}{self.suffix}{extension}"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A file and where its result goes."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Result:
+    """The record of one picture.
+
+    Attributes:
+        status: "restored"; "unchanged" for one that needed nothing and was written as it is; "skipped"; "failed";
+            "begun" in the file alone, while it is worked on.
+        experts: name and SHA-256 of the weights of each pass.
+        settings: digest of everything else that decides the result.
+        replaces: size and time of the file that stood under the name when the work began.
+    """
+
+    input: str
+    output: str
+    status: str
+    error: str = ""
+    input_sha256: str = ""
+    settings: str = ""
+    width: int | None = None
+    height: int | None = None
+    output_width: int | None = None
+    output_height: int | None = None
+    experts: tuple[tuple[str, str], ...] = ()
+    precision: str = ""
+    tile: int | str | None = None
+    seconds: float | None = None
+    notes: tuple[str, ...] = ()
+    findings: tuple[str, ...] = ()
+    replaces: tuple[int, int] | None = None
+
+
+# Planning
+
+
+def plan_jobs(inputs: Sequence[Path], output: Path, how: Output, *, recursive: bool = False) -> list[Job]:
+    """What to make of files and folders; no picture is opened.
+
+    Args:
+        inputs: files, in which case their suffix does not matter, and folders, of which the pictures are taken.
+        output: the folder for results; for a single file it may be the result's own name.
+        recursive: folders below folders too; their layout is kept.
+
+    Raises:
+        FileNotFoundError: for an input that is not there.
+        ValueError: for a folder without pictures, an output inside an input folder, two inputs with one output,
+            an input that would be replaced.
+    """
+    single = len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix != ""
+    if single:
+        can_hold(output.suffix)
+        jobs = [Job(inputs[0], output)]
+    else:
+        jobs = [job for given in inputs for job in _jobs_of(given, output, how, recursive)]
+    for given in inputs:
+        if not os.path.lexists(given):
+            raise FileNotFoundError(f"{named(given)} is not there; check the path")
+    _check(jobs)
+    return jobs
+
+
+def _jobs_of(given: Path, output: Path, how: Output, recursive: bool) -> list[Job]:
+    if not given.is_dir():
+        return [Job(given, output / how.name(given))]
+    folder = given.resolve()
+    if output.resolve() == folder and not how.suffix:
+        raise ValueError(f"{named(output)} is the input folder itself; name another with -o, or a --suffix")
+    if recursive and output.resolve() != folder and output.resolve().is_relative_to(folder):
+        raise ValueError(f"{named(output)} lies inside the input folder {named(given)}; name another with -o")
+    files = sorted(path for path in _files(given, recursive) if path.suffix.lower() in EXTENSIONS)
+    if not files:
+        below = "" if recursive else "; -r looks into folders below it"
+        raise ValueError(f"no pictures in {named(given)}{below}")
+    return [Job(path, output / path.relative_to(given).parent / how.name(path)) for path in files]
+
+
+def _files(folder: Path, recursive: bool) -> Iterator[Path]:
+    """Names that do not begin with a dot; links to folders are not followed."""
+    if not recursive:
+        yield from (path for path in folder.iterdir() if not path.name.startswith("."))
+        return
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in names if not name.startswith("."))
+
+
+def _check(jobs: Sequence[Job]) -> None:
+    sources = {job.source.resolve(): job.source for job in jobs if job.source.exists()}
+    seen: dict[str, Job] = {}
+    for job in jobs:
+        target = job.target.resolve()
+        if target in sources:
+            raise ValueError(
+                f"the result of {named(job.source)} would replace the input {named(sources[target])}; "
+                "name another folder with -o, or a --suffix"
+            )
+        same = str(target).casefold()  # some file systems take two such names for one
+        if same in seen and seen[same].source.resolve() != job.source.resolve():
+            raise ValueError(
+                f"{named(seen[same].source)} and {named(job.source)} would both become {named(job.target)}; "
+                "restore them into folders of their own"
+            )
+        seen[same] = job
+
+
+# Records
+
+
+def settings_digest(treatment: Treatment, how: Output, precision: str) -> str:
+    """Of everything that decides a result beside input and weights."""
+    facts = asdict(treatment) | asdict(how) | {"precision": precision, "version": __version__}
+    if treatment.tile == "auto":
+        facts["tile"] = "auto"
+    text = json.dumps(facts, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class Records:
+    """The lines of `results.jsonl`: the last one about each output, and a place for more."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / RECORDS
+        self.last: dict[str, dict[str, Any]] = {}
+        torn = False
+        if self.path.is_file():
+            content = self.path.read_bytes()
+            torn = bool(content) and not content.endswith(b"\n")  # a process was killed while it wrote
+            for line in content.splitlines():
+                try:
+                    row = json.loads(line)
+                    self.last[row["output"]] = row
+                except (ValueError, KeyError, TypeError):
+                    continue
+        self._torn = torn
+
+    def add(self, result: Result) -> None:
+        """Append a line, on the disk before this returns."""
+        row = asdict(result)
+        text = json.dumps(row, ensure_ascii=True) + "\n"
+        with _stopping(self.path), self.path.open("ab") as file:
+            file.write(b"\n" * self._torn + text.encode())
+            file.flush()
+            os.fsync(file.fileno())
+        self._torn = False
+        self.last[result.output] = row
+
+
+def _state(path: Path) -> tuple[int, int] | None:
+    """Size and time of change of a file, None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _is_done(row: dict[str, Any] | None, job: Job, input_hash: str, settings: str, experts: Experts) -> bool:
+    """Whether the file under a result's name is what a record says, from this input with these settings."""
+    state = _state(job.target)
+    if row is None or state is None or (row["input_sha256"], row["settings"]) != (input_hash, settings):
+        return False
+    if row["status"] == "begun":  # and interrupted, perhaps after the result had got its name
+        return row["replaces"] is None or tuple(row["replaces"]) != state
+    if row["status"] not in ("restored", "unchanged"):
+        return False
+    try:
+        return all(experts.sha256(name) == known for name, known in row["experts"])
+    except (OSError, ValueError):
+        return False
+
+
+# The work
+
+
+class _stopping:  # noqa: N801 - a context manager, used as a verb
+    """Turns the errors of a full or vanished disk into the one that stops the run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError) and not isinstance(error, OutputError) and error.errno in FATAL:
+            advice = {errno.ENOSPC: "make room", errno.EDQUOT: "make room"}.get(error.errno or 0, "check the folder")
+            raise OutputError(
+                f"cannot write {named(self.path)}: {error.strerror}; {advice}, and run the same command again"
+            ) from error
+
+
+@dataclass
+class Clock:
+    """Where the time went: how long networks computed, of how long in all."""
+
+    busy: float = 0.0
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def utilisation(self) -> float:
+        """Share of the time in which networks computed."""
+        return self.busy / max(time.perf_counter() - self.started, 1e-9)
+
+
+@dataclass(frozen=True)
+class _Read:
+    picture: Picture | None
+    input_hash: str
+    error: str = ""
+
+
+def restore_files(
+    jobs: Sequence[Job],
+    folder: Path,
+    treatment: Treatment,
+    experts: Experts,
+    how: Output | None = None,
+    *,
+    existing: Existing = "recorded",
+    max_pixels: int = MAX_PIXELS,
+    clock: Clock | None = None,
+    progress: Callable[[Job, float], None] | None = None,
+    shown: Callable[[Job, Repaired, Picture], None] | None = None,
+) -> Iterator[Result]:
+    """Restore pictures one after another; the next is read and the last one written meanwhile.
+
+    A failure becomes a result and the rest goes on. Interrupted by an exception, what is being written is finished.
+
+    Args:
+        folder: where the records are; it is made, as are those of the results.
+        existing: what becomes of results that are there: "recorded" leaves those alone that a record shows to be
+            made from the same input with the same settings, and refuses others; "skip" leaves all alone;
+            "overwrite" makes all again.
+        progress: called with the job and the share of it that is done.
+        shown: called with the input and what became of it, before it is written.
+
+    Raises:
+        OutputError: when nothing more can be written: disk full, folder gone or read-only.
+    """
+    how, clock = how or Output(), clock or Clock()
+    with _stopping(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    records = Records(folder)
+    precision = resolve_precision(treatment.precision, experts.device)
+    settings = settings_digest(treatment, how, precision)
+    with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        upcoming = [reader.submit(_read, job, max_pixels) for job in jobs[:1]]
+        writing: Future[Result] | None = None
+        for number, job in enumerate(jobs):
+            read = upcoming.pop().result()
+            upcoming = [reader.submit(_read, nxt, max_pixels) for nxt in jobs[number + 1 : number + 2]]
+            result, repaired = _one(
+                job, read, treatment, experts, records, settings, precision, existing, clock, progress
+            )
+            if writing is not None:  # one at a time: results do not pile up in memory
+                done, writing = writing.result(), None
+                records.add(done)
+                yield done
+            if repaired is None or read.picture is None:
+                if result.status != "skipped":
+                    records.add(result)
+                yield result
+                continue
+            if shown is not None:
+                shown(job, repaired, read.picture)
+            records.add(replace(result, status="begun"))
+            writing = writer.submit(_write, job, result, repaired, how)
+        if writing is not None:
+            done = writing.result()
+            records.add(done)
+            yield done
+
+
+def _read(job: Job, max_pixels: int) -> _Read:
+    try:
+        with job.source.open("rb") if job.source.is_file() else _nothing() as file:
+            input_hash = hashlib.file_digest(file, "sha256").hexdigest() if file else ""
+        return _Read(read_picture(job.source, max_pixels=max_pixels), input_hash)
+    except ImageError as error:
+        return _Read(None, "", str(error))
+    except (OSError, MemoryError) as error:
+        return _Read(None, "", f"{named(job.source)}: {_reason(error)}")
+
+
+class _nothing:  # noqa: N801
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _one(
+    job: Job,
+    read: _Read,
+    treatment: Treatment,
+    experts: Experts,
+    records: Records,
+    settings: str,
+    precision: str,
+    existing: Existing,
+    clock: Clock,
+    progress: Callable[[Job, float], None] | None,
+) -> tuple[Result, Repaired | None]:
+    """Decide about and restore one picture; the result is not written yet."""
+    result = Result(
+        input=str(job.source),
+        output=str(job.target),
+        status="failed",
+        input_sha256=read.input_hash,
+        settings=settings,
+        precision=precision,
+        tile=treatment.tile,
+        replaces=_state(job.target),
+    )
+    if read.picture is None:
+        return replace(result, error=read.error), None
+    height, width = read.picture.pixels.shape[:2]
+    result = replace(result, width=width, height=height, notes=read.picture.notes)
+    if result.replaces is not None and existing != "overwrite":
+        row = records.last.get(result.output)
+        if _is_done(row, job, read.input_hash, settings, experts):
+            return replace(result, status="skipped", error="done before"), None
+        differs = "was made from another input or with other settings" if row else "is there, and not by this command"
+        if existing == "skip":
+            return replace(result, status="skipped", error=f"{named(job.target)} {differs}"), None
+        return replace(
+            result, error=f"{named(job.target)} {differs}; --overwrite makes it again, --skip-existing leaves it"
+        ), None
+    start = time.perf_counter()
+    try:
+        repaired = repair(
+            read.picture, treatment, experts, progress=None if progress is None else lambda share: progress(job, share)
+        )
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        advice = "a smaller model, --precision bf16 or another --device would help"
+        return replace(result, error=f"{named(job.source)}: {_reason(error)}; {advice}"), None
+    except (ValueError, OSError) as error:
+        return replace(result, error=f"{named(job.source)}: {_reason(error)}"), None
+    finally:
+        clock.busy += time.perf_counter() - start
+    height, width = repaired.picture.pixels.shape[:2]
+    used = tuple((step.weights, experts.sha256(step.weights)) for step in repaired.passes)
+    status = "restored" if repaired.passes or (height, width) != read.picture.pixels.shape[:2] else "unchanged"
+    return replace(
+        result,
+        status=status,
+        output_width=width,
+        output_height=height,
+        experts=used,
+        seconds=time.perf_counter() - start,
+        findings=repaired.findings,
+    ), repaired
+
+
+def _write(job: Job, result: Result, repaired: Repaired, how: Output) -> Result:
+    with _stopping(job.target):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with _stopping(job.target):
+            lost = write_picture(
+                job.target, repaired.picture, quality=_quality(job.target, how), keep_metadata=how.keep_metadata
+            )
+    except OutputError:
+        raise
+    except (ValueError, OSError, MemoryError) as error:
+        return replace(result, status="failed", error=f"{named(job.target)}: {_reason(error)}")
+    return replace(result, notes=(*result.notes, *lost))
+
+
+def _quality(target: Path, how: Output) -> int | None:
+    """The quality for formats that have one."""
+    return how.quality if can_hold(target.suffix).takes_quality else None
+
+
+def expert_names(result: Result) -> str:
+    """The experts of a result for a line of text."""
+    return ", ".join(describe(name) for name, _ in result.experts)

@@ -1,0 +1,275 @@
+"""A picture through its experts: which ones, in which order, and what becomes of depth, alpha and size.
+
+Picture -> sense -> make_plan -> pass by pass through `restore` -> exact size -> Picture
+"""
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swinir import zoo
+from swinir.checkpoint import find_checkpoint, load_model, sha256
+from swinir.choice import Wish, make_plan
+from swinir.degrade.resize import imresize
+from swinir.memory import free_memory
+from swinir.picture import Picture, from_unit, to_unit
+from swinir.restoration import Restorer, restore
+from swinir.sensing import sense
+from swinir.tiling import TileBlend
+
+POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded
+COPIES = 2.5  # of its weights that a loaded network takes, the prepared form among them
+MAX_PASSES = 6
+NOTHING_ASKED = Wish()
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """How pictures are restored; everything that decides their pixels, the experts' weights apart.
+
+    Attributes:
+        model: a weights file or a name in the zoo; None chooses experts by the picture.
+        wish: what to repair, and how much to enlarge at least, when experts are chosen.
+        outscale: how much larger the result is, exactly; None is what the passes give.
+        tile: as `restore` takes it.
+        alpha: whether an enlarged picture's alpha goes through the network too, or is resized.
+    """
+
+    model: str | None = None
+    wish: Wish = NOTHING_ASKED
+    outscale: float | None = None
+    tile: int | Literal["auto"] | None = "auto"
+    tile_overlap: int = 32
+    tile_blend: TileBlend = "cut"
+    precision: str = "fp32"
+    self_ensemble: bool = False
+    alpha: Literal["model", "bicubic"] = "model"
+
+    def __post_init__(self) -> None:
+        if self.outscale is not None and not 0 < self.outscale < math.inf:
+            raise ValueError(f"outscale must be positive, got {self.outscale}")
+        if self.alpha not in ("model", "bicubic"):
+            raise ValueError(f"alpha_upsampler must be model or bicubic, got {self.alpha!r}")
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One expert that a picture goes through, and why."""
+
+    weights: str
+    reason: str
+
+
+class Experts:
+    """Networks that stay loaded as long as they fit a budget of memory; the one used longest ago goes first.
+
+    Args:
+        device: where they are.
+        budget: in bytes; None is a share of what is free now.
+        load: from weights, by path or name, to a network.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        budget: float | None = None,
+        load: Callable[[str, torch.device], Restorer] = load_model,
+    ) -> None:
+        self.device, self.load = device, load
+        self.budget = POOL_SHARE * free_memory(device) if budget is None else budget
+        self._loaded: OrderedDict[str, Restorer] = OrderedDict()
+        self._hashes: dict[str, str] = {}
+
+    def get(self, weights: str) -> Restorer:
+        """The network of these weights."""
+        if weights not in self._loaded:
+            self._loaded[weights] = self.load(weights, self.device)
+            while len(self._loaded) > 1 and sum(map(_taken, self._loaded.values())) > self.budget:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(weights)
+        return self._loaded[weights]
+
+    def sha256(self, weights: str) -> str:
+        """Of the weights' file."""
+        if weights not in self._hashes:
+            self._hashes[weights] = sha256(find_checkpoint(weights))
+        return self._hashes[weights]
+
+
+def _taken(network: Restorer) -> float:
+    return COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
+
+
+@dataclass(frozen=True)
+class Repaired:
+    """A restored picture, the passes it went through, and what was found and decided, a sentence each."""
+
+    picture: Picture
+    passes: tuple[Pass, ...]
+    findings: tuple[str, ...]
+
+
+def plan_passes(picture: Picture, treatment: Treatment, experts: Experts) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
+    """The passes that a picture needs, and what was found in it.
+
+    Raises:
+        ValueError: when an expert is needed that is not there, with the command that fetches it.
+    """
+    if treatment.model is not None:
+        return _named_passes(treatment.model, treatment.outscale, experts), ()
+    tables = dict(enumerate(picture.jpeg_tables)) if picture.jpeg_tables else None
+    findings = sense(_to_8_bits(picture.pixels), tables)
+    plan = make_plan(findings, treatment.wish, zoo.present())
+    passes = tuple(Pass(step.expert.name, step.reason) for step in plan.steps)
+    return passes, (*findings.explain(), *plan.explain())
+
+
+def _named_passes(model: str, outscale: float | None, experts: Experts) -> tuple[Pass, ...]:
+    """One pass through the model, or as many as reach the scale."""
+    scale = experts.get(model).config.upscale
+    count = 1
+    while outscale is not None and scale > 1 and scale**count < outscale and count < MAX_PASSES:
+        count += 1
+    return (Pass(model, "named"),) * count
+
+
+def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
+    return pixels if pixels.dtype == np.uint8 else from_unit(to_unit(pixels), np.uint8)
+
+
+def repair(
+    picture: Picture,
+    treatment: Treatment,
+    experts: Experts,
+    *,
+    progress: Callable[[float], None] | None = None,
+) -> Repaired:
+    """Restore a picture.
+
+    Depth, alpha and metadata stay; alpha is enlarged with the picture. A picture that needs nothing comes out as it
+    is. Grey pictures go through experts for colour as three equal channels, whose mean is taken; colour ones through
+    experts for grey channel by channel.
+
+    Args:
+        progress: called with the share of the passes' work that is done.
+
+    Raises:
+        ValueError: when an expert is needed that is not there.
+        TooLargeError: when the device cannot hold the smallest tiles.
+    """
+    passes, findings = plan_passes(picture, treatment, experts)
+    size = _final_size(picture, treatment, passes, experts)
+    image = to_unit(picture.pixels)
+    gray_in_colour = image.shape[2] == 3 and bool((image == image[..., :1]).all())
+    channels = image.shape[2]
+    if gray_in_colour:
+        image = image[..., :1]
+    colour = _run(image, passes, treatment, experts, progress)
+    colour = _resized(colour, size)
+    if colour.shape[2] < channels:
+        colour = np.repeat(colour, channels, axis=2)
+    alpha = None
+    if picture.alpha is not None:
+        enlarging = tuple(p for p in passes if experts.get(p.weights).config.upscale > 1)
+        alpha = from_unit(_alpha(to_unit(picture.alpha), enlarging, size, treatment, experts), picture.alpha.dtype)
+    pixels = picture.pixels if not passes and size is None else from_unit(colour, picture.pixels.dtype)
+    return Repaired(replace(picture, pixels=pixels, alpha=alpha), passes, findings)
+
+
+def _final_size(
+    picture: Picture, treatment: Treatment, passes: tuple[Pass, ...], experts: Experts
+) -> tuple[int, int] | None:
+    """Height and width asked for; None if the passes give them."""
+    factor = math.prod(experts.get(p.weights).config.upscale for p in passes)
+    wanted = treatment.outscale
+    if wanted is None or wanted == factor:
+        return None
+    height, width = picture.pixels.shape[:2]
+    return max(1, round(height * wanted)), max(1, round(width * wanted))
+
+
+def _run(
+    image: np.ndarray,
+    passes: tuple[Pass, ...],
+    treatment: Treatment,
+    experts: Experts,
+    progress: Callable[[float], None] | None = None,
+) -> np.ndarray:
+    """(H, W, C) float32 in [0, 1] through all passes."""
+    for number, step in enumerate(passes):
+        model = experts.get(step.weights)
+        image = _one_pass(model, image, treatment, _share(progress, number, len(passes)))
+    return image
+
+
+def _share(progress: Callable[[float], None] | None, number: int, count: int) -> Callable[[int, int], None] | None:
+    if progress is None:
+        return None
+    return lambda done, total: progress((number + done / total) / count)
+
+
+def _one_pass(
+    model: Restorer, image: np.ndarray, treatment: Treatment, progress: Callable[[int, int], None] | None
+) -> np.ndarray:
+    lq = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    given, wanted = lq.shape[1], model.config.in_chans
+    if given < wanted:
+        lq = lq.expand(-1, wanted, -1, -1)
+    elif given > wanted:
+        lq = lq.transpose(0, 1)  # a batch of its channels
+    restored: Tensor = restore(
+        model,
+        lq,
+        tile=treatment.tile,
+        tile_overlap=treatment.tile_overlap,
+        tile_blend=treatment.tile_blend,
+        precision=treatment.precision,
+        self_ensemble=treatment.self_ensemble,
+        progress=progress,
+    )
+    if not restored.isfinite().all():
+        raise ValueError("the network's result has NaN or infinite values; try other weights")
+    if given > wanted:
+        restored = restored.transpose(0, 1)
+    if given < wanted:
+        restored = restored.mean(1, keepdim=True)
+    return restored[0].permute(1, 2, 0).cpu().float().numpy()
+
+
+def _alpha(
+    alpha: np.ndarray,
+    passes: tuple[Pass, ...],
+    size: tuple[int, int] | None,
+    treatment: Treatment,
+    experts: Experts,
+) -> np.ndarray:
+    """(H, W) float32 in [0, 1], enlarged as the picture is."""
+    factor = math.prod(experts.get(p.weights).config.upscale for p in passes)
+    height, width = size or (alpha.shape[0] * factor, alpha.shape[1] * factor)
+    if alpha.min() == alpha.max():  # opaque, mostly
+        return np.full((height, width), alpha.flat[0], np.float32)
+    if treatment.alpha == "bicubic" or not passes:
+        return _resized(alpha[..., None], (height, width))[..., 0]
+    return _resized(_run(alpha[..., None], passes, treatment, experts), size)[..., 0]
+
+
+def _resized(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+    """(H, W, C) in [0, 1] by antialiased bicubic interpolation; as it is where the size is."""
+    if size is None or size == image.shape[:2]:
+        return image
+    return np.clip(imresize(image, size=size), 0, 1).astype(np.float32)
+
+
+def describe(weights: str) -> str:
+    """What to call weights in a record: their short name in the zoo, or the file's name."""
+    try:
+        return zoo.find(weights).alias if not Path(weights).exists() else Path(weights).name
+    except ValueError:
+        return Path(weights).name
