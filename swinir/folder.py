@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swinir import __version__
+from swinir.atomic import temporaries
 from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
 from swinir.encoding import can_hold, write_picture
 from swinir.picture import Picture
@@ -23,6 +24,7 @@ from swinir.repair import Experts, Repaired, Treatment, describe, repair
 from swinir.restoration import out_of_memory, resolve_precision
 
 RECORDS = "results.jsonl"
+DONE = ("restored", "unchanged")
 Existing = Literal["recorded", "skip", "overwrite"]
 # Errors of writing that the next picture would meet as well.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
@@ -219,6 +221,20 @@ class Records:
         self._torn = False
         self.last[result.output] = row
 
+    def show(self, job: Job, input_hash: str, settings: str, experts: Experts) -> bool:
+        """Whether the file under a result's name is what its record says, from this input with these settings."""
+        row, state = self.last.get(str(job.target)), _state(job.target)
+        if row is None or state is None or (row["input_sha256"], row["settings"]) != (input_hash, settings):
+            return False
+        if row["status"] == "begun":  # and interrupted, perhaps after the result had got its name
+            return row["replaces"] is None or tuple(row["replaces"]) != state
+        if row["status"] not in DONE:
+            return False
+        try:
+            return all(experts.sha256(name) == known for name, known in row["experts"])
+        except (OSError, ValueError):
+            return False
+
 
 def _state(path: Path) -> tuple[int, int] | None:
     """Size and time of change of a file, None if there is none."""
@@ -227,21 +243,6 @@ def _state(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_size, status.st_mtime_ns
-
-
-def _is_done(row: dict[str, Any] | None, job: Job, input_hash: str, settings: str, experts: Experts) -> bool:
-    """Whether the file under a result's name is what a record says, from this input with these settings."""
-    state = _state(job.target)
-    if row is None or state is None or (row["input_sha256"], row["settings"]) != (input_hash, settings):
-        return False
-    if row["status"] == "begun":  # and interrupted, perhaps after the result had got its name
-        return row["replaces"] is None or tuple(row["replaces"]) != state
-    if row["status"] not in ("restored", "unchanged"):
-        return False
-    try:
-        return all(experts.sha256(name) == known for name, known in row["experts"])
-    except (OSError, ValueError):
-        return False
 
 
 # The work
@@ -279,8 +280,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class _Read:
-    picture: Picture | None
-    input_hash: str
+    """What the reading thread found: a picture, or why there is none."""
+
+    picture: Picture | None = None
+    input_hash: str = ""
+    done: bool = False
     error: str = ""
 
 
@@ -318,12 +322,21 @@ def restore_files(
     records = Records(folder)
     precision = resolve_precision(treatment.precision, experts.device)
     settings = settings_digest(treatment, how, precision)
+    for parent in {job.target.parent for job in jobs}:
+        for leftover in temporaries(parent) if parent.is_dir() else ():  # of a run that was killed
+            leftover.unlink(missing_ok=True)
+
+    def read_next(job: Job) -> _Read:
+        return _read(
+            job, max_pixels, lambda found: existing != "overwrite" and records.show(job, found, settings, experts)
+        )
+
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        upcoming = [reader.submit(_read, job, max_pixels) for job in jobs[:1]]
+        upcoming = [reader.submit(read_next, job) for job in jobs[:1]]
         writing: Future[Result] | None = None
         for number, job in enumerate(jobs):
             read = upcoming.pop().result()
-            upcoming = [reader.submit(_read, nxt, max_pixels) for nxt in jobs[number + 1 : number + 2]]
+            upcoming = [reader.submit(read_next, following) for following in jobs[number + 1 : number + 2]]
             result, repaired = _one(
                 job, read, treatment, experts, records, settings, precision, existing, clock, progress
             )
@@ -346,23 +359,19 @@ def restore_files(
             yield done
 
 
-def _read(job: Job, max_pixels: int) -> _Read:
+def _read(job: Job, max_pixels: int, is_done: Callable[[str], bool]) -> _Read:
+    input_hash = ""
     try:
-        with job.source.open("rb") if job.source.is_file() else _nothing() as file:
-            input_hash = hashlib.file_digest(file, "sha256").hexdigest() if file else ""
+        if job.source.is_file():  # of anything else the reader says what it is
+            with job.source.open("rb") as file:
+                input_hash = hashlib.file_digest(file, "sha256").hexdigest()
+            if is_done(input_hash):
+                return _Read(input_hash=input_hash, done=True)
         return _Read(read_picture(job.source, max_pixels=max_pixels), input_hash)
     except ImageError as error:
-        return _Read(None, "", str(error))
+        return _Read(input_hash=input_hash, error=str(error))
     except (OSError, MemoryError) as error:
-        return _Read(None, "", f"{named(job.source)}: {_reason(error)}")
-
-
-class _nothing:  # noqa: N801
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
+        return _Read(input_hash=input_hash, error=f"{named(job.source)}: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:
@@ -394,14 +403,14 @@ def _one(
         tile=treatment.tile,
         replaces=_state(job.target),
     )
+    if read.done:
+        return replace(result, status="skipped", error="done before"), None
     if read.picture is None:
         return replace(result, error=read.error), None
     height, width = read.picture.pixels.shape[:2]
     result = replace(result, width=width, height=height, notes=read.picture.notes)
     if result.replaces is not None and existing != "overwrite":
         row = records.last.get(result.output)
-        if _is_done(row, job, read.input_hash, settings, experts):
-            return replace(result, status="skipped", error="done before"), None
         differs = "was made from another input or with other settings" if row else "is there, and not by this command"
         if existing == "skip":
             return replace(result, status="skipped", error=f"{named(job.target)} {differs}"), None

@@ -1,0 +1,34 @@
+"""Pictures and experts for the tests of `swinir restore`."""
+
+import numpy as np
+import torch
+
+from swinir.checkpoint import write_checkpoint
+from swinir.encoding import write_picture
+from swinir.network import NetworkConfig, SwinIR
+from swinir.picture import Picture
+
+SMALL = {"embed_dim": 8, "depths": (1,), "num_heads": (2,), "window_size": 4, "img_size": 8}
+
+
+def write_expert(path, **options):
+    """A small network of random weights, as a checkpoint; by default it doubles colour pictures."""
+    with torch.random.fork_rng():
+        torch.manual_seed(len(str(options)))
+        config = NetworkConfig(**SMALL | {"upsampler": "pixelshuffledirect", "upscale": 2} | options)
+        write_checkpoint(path, SwinIR(config).state_dict(), config)
+    return path
+
+
+def smooth(height, width, channels=3, dtype=np.uint8, seed=0):
+    """(H, W, C) waves over the whole range of an integer dtype."""
+    phase = np.random.default_rng(seed).uniform(0, 6, channels)
+    y, x = np.mgrid[:height, :width][..., None]
+    waves = 0.5 + 0.5 * np.sin(x / 5 + y / 7 + phase)
+    return (waves * np.iinfo(dtype).max).astype(dtype)
+
+
+def write(path, pixels, **options):
+    """A picture file."""
+    write_picture(path, Picture(pixels, **options))
+    return path

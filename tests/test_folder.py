@@ -1,0 +1,282 @@
+"""Folders of pictures: what is planned, what is recorded, and that nothing is lost, done twice or half written."""
+
+import errno
+import json
+import os
+import random
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from forks import Command, commands
+from pictures import smooth, write, write_expert
+
+import swinir.folder
+from swinir.decoding import read_picture
+from swinir.folder import RECORDS, Output, OutputError, plan_jobs, restore_files
+from swinir.repair import Experts, Treatment
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    """Three pictures in a folder, one of them below another."""
+    folder = tmp_path / "in"
+    (folder / "below").mkdir(parents=True)
+    write(folder / "a.png", smooth(20, 24))
+    write(folder / "b.tif", smooth(20, 24, 1, np.uint16))
+    write(folder / "below" / "c.jpg", smooth(20, 24))
+    return folder
+
+
+@pytest.fixture
+def treatment(tmp_path):
+    return Treatment(model=str(write_expert(tmp_path / "x2.pth")))
+
+
+def run(folder, output, treatment, how=None, **options):
+    """All results of a folder."""
+    how = how or Output()
+    jobs = plan_jobs([folder], output, how, recursive=True)
+    return list(restore_files(jobs, output, treatment, Experts(CPU, 1e9), how, **options))
+
+
+def statuses(results):
+    return [result.status for result in results]
+
+
+def contents(folder):
+    """Bytes of the results, by name."""
+    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORDS}
+
+
+# Planning
+
+
+def test_the_layout_of_folders_is_kept(pictures, tmp_path):
+    jobs = plan_jobs([pictures], tmp_path / "out", Output(), recursive=True)
+    assert [job.target.relative_to(tmp_path / "out") for job in jobs] == [
+        Path("a.png"), Path("b.tif"), Path("below/c.jpg"),
+    ]  # fmt: skip
+    assert len(plan_jobs([pictures], tmp_path / "out", Output())) == 2
+
+
+def test_names_take_a_suffix_and_an_extension():
+    assert Output("_x2", "webp").name(Path("in/photo.JPG")) == "photo_x2.webp"
+    assert Output().name(Path("photo.JPG")) == "photo.JPG"
+    assert Output().name(Path("photo.gif")) == "photo.png"
+
+
+def test_a_single_file_may_get_a_name_of_its_own(pictures, tmp_path):
+    (job,) = plan_jobs([pictures / "a.png"], tmp_path / "other.webp", Output())
+    assert job.target == tmp_path / "other.webp"
+
+
+@pytest.mark.parametrize(
+    ("inputs", "output", "recursive", "message"),
+    [
+        (["in/a.png", "in/below/a.png"], "out", False, "would both become"),
+        (["in"], "in", False, "is the input folder itself"),
+        (["in"], "in/out", True, "lies inside the input folder"),
+        (["in/a.png"], "in", False, "would replace the input"),
+        (["in/b.tif"], "in/a.png", False, None),
+        (["empty"], "out", False, "no pictures in .*empty; -r looks"),
+        (["empty"], "out", True, "no pictures in .*empty$"),
+    ],
+)
+def test_what_would_lose_a_picture_is_refused_before_the_work(
+    pictures, tmp_path, monkeypatch, inputs, output, recursive, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    shutil.copy(pictures / "a.png", pictures / "below" / "a.png")
+    if message is None:  # another picture of the folder, as the name of a single result
+        assert plan_jobs([Path(p) for p in inputs], Path(output), Output())
+        return
+    with pytest.raises(ValueError, match=message):
+        plan_jobs([Path(p) for p in inputs], Path(output), Output(), recursive=recursive)
+
+
+def test_an_input_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.png is not there"):
+        plan_jobs([tmp_path / "absent.png"], tmp_path / "out", Output())
+
+
+def test_names_that_differ_in_case_alone_are_taken_for_one(tmp_path):
+    for name in ("a.png", "A.png"):
+        write(tmp_path / name, smooth(8, 8))
+    with pytest.raises(ValueError, match="would both become"):
+        plan_jobs([tmp_path], tmp_path / "out", Output())
+
+
+@pytest.mark.parametrize("options", [{"suffix": "a/b"}, {"extension": "xyz"}])
+def test_an_output_that_cannot_be_is_refused(options):
+    with pytest.raises(ValueError, match=r"suffix must be|pictures are written as"):
+        Output(**options)
+
+
+# Running
+
+
+def test_results_are_written_and_recorded(pictures, tmp_path, treatment):
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == ["restored"] * 3
+    assert read_picture(tmp_path / "out" / "b.tif").pixels.shape == (40, 48, 1)
+    assert read_picture(tmp_path / "out" / "b.tif").pixels.dtype == np.uint16
+    rows = [json.loads(line) for line in (tmp_path / "out" / RECORDS).read_text().splitlines()]
+    assert [(Path(row["input"]).name, row["status"]) for row in rows if row["status"] != "begun"] == [
+        ("a.png", "restored"), ("b.tif", "restored"), ("c.jpg", "restored"),
+    ]  # fmt: skip
+    assert rows[-1]["experts"][0][0] == treatment.model
+    assert len(rows[-1]["experts"][0][1]) == len(rows[-1]["input_sha256"]) == 64
+
+
+def test_a_failure_costs_one_picture(pictures, tmp_path, treatment):
+    (pictures / "b.tif").write_bytes(b"II*\0 not really")
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == ["restored", "failed", "restored"]
+    assert "b.tif" in results[1].error
+    assert not (tmp_path / "out" / "b.tif").exists()
+
+
+def test_running_again_does_nothing_twice(pictures, tmp_path, treatment, monkeypatch):
+    run(pictures, tmp_path / "out", treatment)
+    before = contents(tmp_path / "out")
+    monkeypatch.setattr(swinir.folder, "repair", None)  # would be called for work
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == ["skipped"] * 3
+    assert {result.error for result in results} == {"done before"}
+    assert contents(tmp_path / "out") == before
+
+
+@pytest.mark.parametrize("change", ["settings", "input", "weights"])
+def test_what_has_changed_is_noticed(pictures, tmp_path, treatment, change):
+    run(pictures, tmp_path / "out", treatment)
+    if change == "settings":
+        treatment = replace(treatment, outscale=3.0)
+    elif change == "input":
+        write(pictures / "a.png", smooth(20, 24, seed=1))
+    else:
+        write_expert(Path(treatment.model), mlp_ratio=1.0)
+    changed = ["failed"] + ["skipped" if change == "input" else "failed"] * 2
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == changed
+    assert "was made from another input or with other settings; --overwrite" in results[0].error
+    left = run(pictures, tmp_path / "out", treatment, existing="skip")
+    assert statuses(left) == ["skipped"] * 3
+    assert "other settings" in left[0].error
+    assert statuses(run(pictures, tmp_path / "out", treatment, existing="overwrite")) == ["restored"] * 3
+    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["skipped"] * 3
+
+
+def test_a_file_of_someone_else_is_left_alone(pictures, tmp_path, treatment):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a.png").write_text("mine")
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == ["failed", "restored", "restored"]
+    assert "is there, and not by this command" in results[0].error
+    assert (tmp_path / "out" / "a.png").read_text() == "mine"
+
+
+def test_a_record_that_was_torn_is_passed_over(pictures, tmp_path, treatment):
+    run(pictures, tmp_path / "out", treatment)
+    records = tmp_path / "out" / RECORDS
+    content = records.read_bytes()
+    records.write_bytes(content[:-30])  # the last picture's own line; that it was begun stands before
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == ["skipped"] * 3
+    records.write_bytes(content + b'{"input": "x')
+    (tmp_path / "out" / "a.png").unlink()
+    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["restored", "skipped", "skipped"]
+    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["skipped"] * 3
+
+
+@pytest.mark.parametrize(("code", "advice"), [(errno.ENOSPC, "make room"), (errno.EROFS, "check the folder")])
+def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, monkeypatch, code, advice):
+    real = swinir.folder.write_picture
+
+    def full(path, *args, **options):
+        if path.name == "b.tif":
+            raise OSError(code, os.strerror(code))
+        return real(path, *args, **options)
+
+    monkeypatch.setattr(swinir.folder, "write_picture", full)
+    results = restore_files(
+        plan_jobs([pictures], tmp_path / "out", Output(), recursive=True),
+        tmp_path / "out",
+        treatment,
+        Experts(CPU, 1e9),
+    )
+    assert next(results).status == "restored"
+    with pytest.raises(OutputError, match=advice):
+        next(results)
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", RECORDS]
+    monkeypatch.undo()
+    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["skipped", "restored", "restored"]
+
+
+def test_an_output_folder_that_vanishes_stops_the_run(pictures, tmp_path, treatment):
+    jobs = plan_jobs([pictures], tmp_path / "out", Output(), recursive=True)
+    results = restore_files(jobs, tmp_path / "out", treatment, Experts(CPU, 1e9))
+    next(results)
+    shutil.rmtree(tmp_path / "out")
+    with pytest.raises(OutputError, match="cannot write"):
+        list(results)
+
+
+def test_memory_that_runs_out_costs_one_picture(pictures, tmp_path, treatment, monkeypatch):
+    real = swinir.folder.repair
+
+    def limited(picture, *args, **options):
+        if picture.pixels.dtype == np.uint16:
+            raise MemoryError("no memory for 24x24 pixels at once")
+        return real(picture, *args, **options)
+
+    monkeypatch.setattr(swinir.folder, "repair", limited)
+    results = run(pictures, tmp_path / "out", treatment)
+    assert statuses(results) == ["restored", "failed", "restored"]
+    assert "no memory for 24x24 pixels at once; a smaller model" in results[1].error
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_kills_leave_no_partial_file_and_the_folder_is_finished_with_the_same_bytes(tmp_path, treatment):
+    folder, output, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
+    folder.mkdir()
+    for i in range(8):
+        write(folder / f"{i}.png", smooth(32 + i, 40, seed=i))
+    words = ["restore", str(folder), "-n", treatment.model, "--device", "cpu", "-o"]
+    chance = random.Random(0)
+    with commands() as command:
+        assert command(Command([*words, str(tmp_path / "whole")], str(log))) == [0]
+        expected = contents(tmp_path / "whole")
+        assert len(expected) == 8
+        kills = 0
+        while kills < 200:
+            shutil.rmtree(output, ignore_errors=True)
+            for _ in range(12):
+                row = chance.randrange(16)
+                before = len((output / RECORDS).read_bytes().splitlines()) if (output / RECORDS).exists() else 0
+                (code,) = command(
+                    Command([*words, str(output)], str(log), kill=signal.SIGKILL, rows=before + row % 3,
+                            seconds=chance.uniform(0, 0.05), metrics=str(output / RECORDS))
+                )  # fmt: skip
+                kills += code == -signal.SIGKILL
+                made = (
+                    {n: c for n, c in contents(output).items() if not n.name.endswith(".part")}
+                    if output.exists()
+                    else {}
+                )
+                assert made == {name: expected[name] for name in made}
+                if code == 0:
+                    break
+            assert command(Command([*words, str(output)], str(log))) == [0]
+            rows = [json.loads(line) for line in (output / RECORDS).read_text().splitlines() if line.endswith("}")]
+            assert contents(output) == expected
+            done = [row["output"] for row in rows if row["status"] == "restored"]
+            assert len(done) == len(set(done))
