@@ -1,0 +1,129 @@
+"""`swinir restore` as its user meets it: words, exit codes, what is said, what is written."""
+
+import json
+import signal
+
+import numpy as np
+import pytest
+from forks import Command, commands
+from pictures import smooth, write, write_expert
+
+from swinir.cli.main import main
+from swinir.decoding import read_picture
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The current folder, with an expert and two pictures in it."""
+    monkeypatch.chdir(tmp_path)
+    write_expert(tmp_path / "x2.pth")
+    (tmp_path / "in").mkdir()
+    write(tmp_path / "in" / "a.png", smooth(20, 24))
+    write(tmp_path / "in" / "b.png", smooth(20, 24, 1))
+    return tmp_path
+
+
+def restore(*words):
+    return main(["restore", "--device", "cpu", *map(str, words)])
+
+
+def test_a_folder_comes_out_enlarged(folder, capsys):
+    assert restore("in", "-n", "x2.pth", "-o", "out") == 0
+    assert read_picture("out/a.png").pixels.shape == (40, 48, 3)
+    assert read_picture("out/b.png").pixels.shape == (40, 48, 1)
+    assert "in/a.png -> out/a.png: x2.pth" in (said := capsys.readouterr().out)
+    assert "2 restored, 0 skipped, 0 failed; see out" in said
+
+
+def test_a_picture_needs_no_options_at_all(folder):
+    noisy = smooth(64, 64) + np.random.default_rng(0).normal(0, 25, (64, 64, 3))
+    write(folder / "photo.png", np.clip(noisy, 0, 255).astype(np.uint8))
+    assert restore("photo.png", "--json", "all.json") == 0
+    (row,) = json.loads((folder / "all.json").read_text())["pictures"]
+    assert row["output"] == "restored/photo.png"
+    assert "noise25" in row["experts"][0][0]
+
+
+def test_why_an_expert_is_used_is_said_when_asked(folder, capsys):
+    assert restore("in/a.png", "-s", "2", "--explain") == 0
+    said = capsys.readouterr().out
+    assert "Noise: standard deviation" in said
+    assert "lightweight_sr_x2_tiny: enlargement by 2 was asked for" in said
+
+
+def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
+    (folder / "in" / "c.png").write_bytes(b"nothing")
+    assert restore("in", "-n", "x2.pth", "-o", "out") == 1
+    said = capsys.readouterr()
+    assert "failed: in/c.png" in said.err
+    assert "2 restored, 0 skipped, 1 failed" in said.err
+    assert restore("in", "-n", "x2.pth", "-o", "out", "-q") == 1
+    assert "0 restored, 2 skipped, 1 failed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["absent.png"], "absent.png is not there"),
+        (["in", "-o", "in"], "is the input folder itself"),
+        (["in", "-n", "lightweight_sr_x9"], "lightweight_sr"),
+        (["in", "-n", "x2.pth", "--noise", "25"], "--model names the expert itself"),
+        (["in", "--task", "deblur"], "unknown task 'deblur'"),
+        (["in", "--task", "lightweight_sr"], "ask for a scale above 1"),
+        (["in", "-s", "0"], "--outscale must be above 0 and at most 64, got 0.0"),
+        (["in", "-t", "big"], "--tile must be auto, 0 for whole pictures, or a side in pixels, got 'big'"),
+        (["in", "--ext", "xcf"], "pictures are written as .png"),
+        (["in", "--quality", "101"], "--quality must be from 1 to 100, got 101"),
+        (["in", "--precision", "int8"], "--precision must be one of"),
+        (["in", "--skip-existing", "--overwrite"], "exclude each other"),
+        (["in", "--alpha_upsampler", "nearest"], "alpha_upsampler must be model or bicubic"),
+        (["in", "--max-pixels", "0"], "--max-pixels must be positive"),
+        (["in", "--json", "nowhere/all.json"], "folder not found"),
+    ],
+)
+def test_a_mistake_is_one_line_and_stops_before_the_work(folder, capsys, words, message):
+    assert restore(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (folder / "restored").exists()
+
+
+def test_a_picture_beyond_the_limit_is_refused(folder, capsys):
+    assert restore("in", "-n", "x2.pth", "--max-pixels", "0.0001") == 1
+    assert "is more than the limit" in capsys.readouterr().err
+
+
+def test_before_and_after_stand_side_by_side(folder):
+    assert restore("in/a.png", "-n", "x2.pth", "-o", "out", "--compare") == 0
+    picture = read_picture("out/a_compare.png").pixels
+    assert picture.shape[1] > 2 * 48
+
+
+def test_other_formats_and_names_can_be_asked_for(folder):
+    assert restore("in", "-n", "x2.pth", "-o", "out", "--ext", "jpg", "--quality", "80", "--suffix", "_x2") == 0
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["a_x2.jpg", "b_x2.jpg", "results.jsonl"]
+
+
+@pytest.mark.parametrize("size", ["1", "0", "16"])
+def test_tiles_of_any_kind_are_taken(folder, capsys, size):
+    code = restore("in/a.png", "-n", "x2.pth", "-o", "out", "-t", size, "--tile_overlap", "4")
+    assert code == (1 if size == "1" else 0)
+    if size == "1":
+        assert "tile must be at least one window of 4 pixels" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_stops_within_a_tile_and_the_rest_is_done_next_time(folder, kind, code):
+    for i in range(6):
+        write(folder / "in" / f"{i}.png", smooth(200, 200, seed=i))
+    words = ["restore", "in", "-n", "x2.pth", "-o", "out", "--device", "cpu"]
+    with commands() as command:
+        log = folder / "log"
+        assert command(Command(words, str(log), kill=kind, rows=3, metrics="out/results.jsonl")) == [code]
+        assert "not reached" in log.read_text()
+        assert "Traceback" not in log.read_text()
+        assert command(Command(words, str(log))) == [0]
+    assert len(list((folder / "out").glob("*.png"))) == 8
+    assert not [p for p in (folder / "out").iterdir() if p.name.endswith(".part")]
