@@ -16,7 +16,7 @@ import torch
 from swinir import zoo
 from swinir.bench import machine
 from swinir.bench.compare import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
-from swinir.bench.memory import peak_bytes
+from swinir.bench.peak import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
 from swinir.checkpoint import write_checkpoint
@@ -267,7 +267,7 @@ def test_the_peak_counts_from_where_it_began():
 
 
 def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr("swinir.bench.memory.CLEAR", tmp_path / "none" / "such")
+    monkeypatch.setattr("swinir.bench.peak.CLEAR", tmp_path / "none" / "such")
     assert peak_bytes(lambda: None, CPU) is None
 
 
