@@ -135,10 +135,12 @@ def compare(
         for candidate in _running(candidates):
             with candidate.attempt():
                 candidate.peak_mb = peak_mb(candidate.variant, subject, case, device)
-    model, lq = subject.build(device), case.picture(subject.network).to(device)
+    lq = case.picture(subject.network).to(device)
     for candidate in _running(candidates):
         with candidate.attempt():
-            candidate.work = work_of(candidate.variant, candidate.variant.build(model), lq, case)
+            # A model of its own for each: of one, `restore` keeps one prepared form, and would make it anew each turn.
+            network = candidate.variant.build(subject.build(device))
+            candidate.work = work_of(candidate.variant, network, lq, case)
     for candidate in _running(candidates):
         with candidate.attempt():
             assert candidate.work is not None
