@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from swinir import zoo
+from swinir import prepared, zoo
 from swinir.bench import machine
 from swinir.bench.compare import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
-from swinir.bench.memory import peak_bytes
+from swinir.bench.peak import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
 from swinir.checkpoint import write_checkpoint
@@ -76,6 +76,15 @@ def test_variants_take_turns_round_by_round():
 
     measure([fake("a", 0.1), fake("b", 0.2), fake("c", 0.3)], repeats=3, run=run)
     assert order == 4 * [0.1, 0.2, 0.3]
+
+
+def test_nothing_is_prepared_anew_while_variants_take_turns(monkeypatch):
+    made, real = [], prepared.PreparedSwinIR
+    monkeypatch.setattr(
+        prepared, "PreparedSwinIR", lambda model, *args, **options: made.append(1) or real(model, *args, **options)
+    )
+    measure(get_variants(["fp32", "bf16"]), repeats=3)
+    assert len(made) == 2
 
 
 def scripted(seconds):
@@ -267,7 +276,7 @@ def test_the_peak_counts_from_where_it_began():
 
 
 def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr("swinir.bench.memory.CLEAR", tmp_path / "none" / "such")
+    monkeypatch.setattr("swinir.bench.peak.CLEAR", tmp_path / "none" / "such")
     assert peak_bytes(lambda: None, CPU) is None
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from swinir.bench.machine import settle
-from swinir.bench.memory import peak_bytes
+from swinir.bench.peak import peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
 from swinir.restoration import Restorer, restore
@@ -50,7 +50,7 @@ class Row:
         gflop: operations of the network on these images, in 1e9; see `Case.gflop`.
         status: "ok" or "failed".
         error: why it failed.
-        peak_mb: memory at most, beside weights and input, in 1e6 bytes; see `swinir.bench.memory`.
+        peak_mb: memory at most, beside weights and input, in 1e6 bytes; see `swinir.bench.peak`.
         first_seconds: of the first run, with all that the variant prepares or compiles in it.
         samples: seconds of the runs, round by round.
         seconds: lower quartile, median and upper quartile of the samples.
@@ -135,10 +135,12 @@ def compare(
         for candidate in _running(candidates):
             with candidate.attempt():
                 candidate.peak_mb = peak_mb(candidate.variant, subject, case, device)
-    model, lq = subject.build(device), case.picture(subject.network).to(device)
+    lq = case.picture(subject.network).to(device)
     for candidate in _running(candidates):
         with candidate.attempt():
-            candidate.work = work_of(candidate.variant, candidate.variant.build(model), lq, case)
+            # A model of its own for each: of one, `restore` keeps one prepared form, and would make it anew each turn.
+            network = candidate.variant.build(subject.build(device))
+            candidate.work = work_of(candidate.variant, network, lq, case)
     for candidate in _running(candidates):
         with candidate.attempt():
             assert candidate.work is not None

@@ -36,7 +36,7 @@ def matrix_gflops(device: torch.device, precisions: Iterable[str], repeats: int 
     """The highest rate of linear layers among a few large ones, in 1e9 operations a second, for each precision."""
     return {
         name: max(_rate(device, DTYPES[name], shape, repeats) for shape in PRODUCTS.get(device.type, PRODUCTS_DEFAULT))
-        for name in sorted(set(precisions))
+        for name in dict.fromkeys(precisions)
     }
 
 
