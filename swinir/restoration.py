@@ -3,18 +3,32 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import get_args
+from typing import Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinir.baselines import RCAN, BaselineConfig
 from swinir.network import NetworkConfig, SwinIR
 from swinir.prepared import prepare
 from swinir.tiling import TileBlend, mirror_to, run_cut, run_tiled
 
-Restorer = SwinIR | RCAN  # what `restore` can run
 PRECISIONS = ("fp32", "bf16", "auto")
+
+
+class Backend(Protocol):
+    """A network that something else than PyTorch runs, in one precision."""
+
+    config: NetworkConfig
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """(B, in_chans, H, W) of whole windows to (B, in_chans, H*upscale, W*upscale)."""
+
+
+Restorer = SwinIR | RCAN  # what can be trained
+Runnable = Restorer | Backend  # what `restore` can run
 
 
 @contextmanager
@@ -46,7 +60,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 @torch.inference_mode()
 def restore(
-    model: Restorer,
+    model: Runnable,
     lq: Tensor,
     *,
     tile: int | None = None,
@@ -62,7 +76,7 @@ def restore(
     already) by its mirror image, run, cropped and clamped.
 
     Args:
-        model: from `load_model`; its device does the work.
+        model: from `load_model` or `load_exported`; its device does the work.
         lq: (B, C, H, W) in [0, 1], on any device; the result, and with tiles the canvas, stays there.
         tile: side of square tiles in low-quality pixels, rounded down to a multiple of the window; None runs
             the image whole.
@@ -87,20 +101,22 @@ def restore(
         tile = align_tile(tile, model.config.window)
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
-    weight = next(model.parameters())
-    forward = _forward(model, resolve_precision(precision, weight.device), weight.device)
+    place = next(model.parameters()) if isinstance(model, nn.Module) else model
+    forward = _forward(model, resolve_precision(precision, place.device), place.device)
     run = partial(
         _restore_one, forward, model.config, tile=tile, overlap=tile_overlap, blend=tile_blend, progress=progress
     )
-    lq = lq.to(weight.dtype)
+    lq = lq.to(place.dtype)
     if not self_ensemble:
         return run(lq).clamp_(0, 1)
     total = torch.stack([_turn_back(run(_turn(lq, i)), i) for i in range(8)])
     return total.mean(0).clamp_(0, 1)
 
 
-def _forward(model: Restorer, precision: str, device: torch.device) -> Callable[[Tensor], Tensor]:
+def _forward(model: Runnable, precision: str, device: torch.device) -> Callable[[Tensor], Tensor]:
     """The network as a function of an image: SwinIR in its prepared form, others as they are."""
+    if precision != "fp32" and not isinstance(model, nn.Module):
+        raise ValueError(f"an exported network computes in fp32, got precision {precision!r}; leave it out")
     network: Callable[[Tensor], Tensor] = prepare(model, precision) if isinstance(model, SwinIR) else model
     half = precision == "bf16" and network is model
 

@@ -33,6 +33,8 @@ LAYERS = (
         "swinir.architecture",
         "swinir.untrusted",
         "swinir.evaluate",
+        "swinir.backends",
+        "swinir.export",
     ),
     ("swinir.train", "swinir.report"),
     ("swinir.cli", "swinir.__main__"),
