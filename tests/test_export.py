@@ -3,11 +3,10 @@
 import json
 import sys
 from dataclasses import replace
-from functools import cache
-from typing import NamedTuple
 
 import pytest
 import torch
+from exports import TINY, need
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from plain_swinir import PlainSwinIR, region_mask
@@ -17,18 +16,11 @@ import swinir.export
 from swinir.backends import load_exported
 from swinir.checkpoint import write_checkpoint
 from swinir.cli.main import main
-from swinir.export import SUFFIXES, WholeWindows, Written, export, shift_mask, shift_order, window_order
-from swinir.network import NetworkConfig, SwinIR
+from swinir.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
+from swinir.network import NetworkConfig
 from swinir.windows import shifted_windows, to_windows
 
-TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
-NEEDS = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "openvino": ("onnx", "onnxscript", "openvino"), "torch": ()}
 SIZES = [(1, 1), (1, 3), (4, 1), (2, 2), (5, 3)]  # in windows
-
-
-def need(format):
-    for module in NEEDS[format]:
-        pytest.importorskip(module, reason=f"{module} comes with the extra `{format}`")
 
 
 def picture(config, rows, columns, batch=1):
@@ -66,30 +58,6 @@ def test_the_exported_form_is_the_papers_network(config, size):
 # Files
 
 
-class Sample(NamedTuple):
-    """A network, its state before it was exported, and the result."""
-
-    network: SwinIR
-    before: dict
-    written: Written
-
-
-@pytest.fixture(scope="session")
-def sample(tmp_path_factory):
-    """`sample(format)` exports a small network, once."""
-
-    @cache
-    def make(format):
-        need(format)
-        network = live(TINY, torch.float64).train()
-        before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-        path = tmp_path_factory.mktemp(format) / f"network{SUFFIXES[format]}"
-        facts = {"task": "lightweight_sr", "checkpoint": "expert.pth", "checkpoint_sha256": "0f"}
-        return Sample(network, before, export(network, path, format, **facts))
-
-    return make
-
-
 def check_written(written, format, network):
     """Hold a file against the paper at sizes that it was not checked with."""
     assert max(check.difference for check in written.checks) < 1e-5
@@ -107,12 +75,11 @@ def test_a_file_gives_the_papers_numbers_at_any_size(format, sample):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("format", SUFFIXES)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_file_gives_the_papers_numbers_for_any_network(name, format, tmp_path):
-    need(format)
+def test_a_file_gives_the_papers_numbers_for_any_network(name, tmp_path):
+    need("onnx")
     network = live(replace(CONFIGS[name], depths=(2,), num_heads=(3,)))
-    check_written(export(network, tmp_path / f"network{SUFFIXES[format]}", format), format, network)
+    check_written(export(network, tmp_path / "network.onnx", "onnx"), "onnx", network)
 
 
 def test_a_file_says_what_it_holds(sample):
@@ -145,9 +112,7 @@ def test_a_file_that_fails_the_check_is_not_written(format, weight, difference, 
     path.write_bytes(b"as it was")
     network = live(TINY)
     network.norm.weight.fill_(weight)
-    with pytest.raises(
-        ValueError, match=rf"not written, for on a .* its output differs from PyTorch's by {difference}"
-    ):
+    with pytest.raises(ValueError, match=rf"not written, .* differs from PyTorch's by {difference}"):
         export(network, path, format)
     assert [(file.name, file.read_bytes()) for file in tmp_path.iterdir()] == [(path.name, b"as it was")]
 
