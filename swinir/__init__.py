@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from swinir.backends import load_exported as load_exported
     from swinir.checkpoint import load_model as load_model
     from swinir.color import luma as luma
     from swinir.metrics import psnr as psnr
@@ -27,6 +28,7 @@ except PackageNotFoundError:  # run from a source tree that is not installed
 
 _HOMES = {
     "load_model": "checkpoint",
+    "load_exported": "backends",
     "restore": "restoration",
     "SwinIR": "network",
     "NetworkConfig": "network",
@@ -35,7 +37,7 @@ _HOMES = {
     "psnrb": "metrics",
     "luma": "color",
 }
-__all__ = ["NetworkConfig", "SwinIR", "load_model", "luma", "psnr", "psnrb", "restore", "ssim"]
+__all__ = ["NetworkConfig", "SwinIR", "load_exported", "load_model", "luma", "psnr", "psnrb", "restore", "ssim"]
 
 
 def __getattr__(name: str) -> Any:

@@ -261,16 +261,8 @@ def reconcile(
     described: dict[str, Any], inferred: NetworkConfig, rules: dict[str, str]
 ) -> tuple[NetworkConfig, dict[str, str]]:
     """The network that the file describes, held against the one inferred; rules stay for what it leaves open."""
-    known = {field.name: field.type for field in fields(NetworkConfig)}
-    for name, value in dict.items(described):
-        if name in known and not _has_type(value, known[name]):
-            raise CheckpointError(f"its network option {name} has a value of the wrong type or size; save it again")
-    try:
-        network = NetworkConfig.from_dict(inferred.to_dict() | described)
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"its network options are invalid: {reason(error)}; save it again") from error
-    check_size(network)
-
+    network = stated_network(described, inferred)
+    known = [field.name for field in fields(NetworkConfig)]
     unseen = {"use_checkpoint", "mlp_ratio", "window_size", *rules}
     if inferred.upsampler in ("", "pixelshuffledirect"):
         unseen.add("num_feat")
@@ -286,6 +278,20 @@ def reconcile(
         pairs = [f"{name} {getattr(network, name)!r} for {getattr(inferred, name)!r}" for name in sorted(differing)]
         raise CheckpointError(f"its network options disagree with its weights: {some(pairs)}; save it again")
     return network, {name: rule for name, rule in rules.items() if name not in described}
+
+
+def stated_network(described: dict[str, Any], default: NetworkConfig) -> NetworkConfig:
+    """The network that a file describes, with the options of `default` where it leaves one out."""
+    known = {field.name: field.type for field in fields(NetworkConfig)}
+    for name, value in dict.items(described):
+        if name in known and not _has_type(value, known[name]):
+            raise CheckpointError(f"its network option {name} has a value of the wrong type or size; save it again")
+    try:
+        network = NetworkConfig.from_dict(default.to_dict() | described)
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"its network options are invalid: {reason(error)}; save it again") from error
+    check_size(network)
+    return network
 
 
 def _has_type(value: Any, kind: Any) -> bool:

@@ -27,7 +27,7 @@ from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
-from swinir.restoration import Restorer, out_of_memory, restore
+from swinir.restoration import Runnable, out_of_memory, restore
 from swinir.tasks import TaskSpec
 from swinir.tiling import TileBlend
 
@@ -213,7 +213,7 @@ def to_uint8(image: Tensor) -> np.ndarray:
 
 
 def evaluate(
-    model: Restorer,
+    model: Runnable,
     samples: Sequence[Sample],
     protocol: Protocol,
     *,
@@ -241,7 +241,7 @@ def evaluate(
 
 
 def _evaluate_one(
-    model: Restorer,
+    model: Runnable,
     sample: Sample,
     protocol: Protocol,
     load: Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]],

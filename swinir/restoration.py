@@ -4,10 +4,10 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Literal, get_args
+from typing import Literal, Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinir.baselines import RCAN, BaselineConfig
 from swinir.memory import auto_tile
@@ -15,10 +15,24 @@ from swinir.network import NetworkConfig, SwinIR
 from swinir.prepared import prepare
 from swinir.tiling import TileBlend, TooLargeError, mirror_to, run_cut, run_tiled
 
-Restorer = SwinIR | RCAN  # what `restore` can run
 PRECISIONS = ("fp32", "bf16", "auto")
 GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together
 logger = logging.getLogger(__name__)
+
+
+class Backend(Protocol):
+    """A network that something else than PyTorch runs, in one precision."""
+
+    config: NetworkConfig
+    device: torch.device
+    dtype: torch.dtype
+
+    def __call__(self, x: Tensor, /) -> Tensor:
+        """(B, in_chans, H, W) of whole windows to (B, in_chans, H*upscale, W*upscale)."""
+
+
+Restorer = SwinIR | RCAN  # what can be trained
+Runnable = Restorer | Backend  # what `restore` can run
 
 
 @contextmanager
@@ -50,7 +64,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 @torch.inference_mode()
 def restore(
-    model: Restorer,
+    model: Runnable,
     lq: Tensor,
     *,
     tile: int | Literal["auto"] | None = None,
@@ -67,14 +81,14 @@ def restore(
     already) by its mirror image, run, cropped and clamped.
 
     Args:
-        model: from `load_model`; its device does the work.
+        model: from `load_model` or `load_exported`; its device does the work.
         lq: (B, C, H, W) in [0, 1], on any device; the result, and with tiles the canvas, stays there.
         tile: longest side of tiles in low-quality pixels, rounded down to a multiple of the window; None runs the
             image whole, "auto" in the largest tiles that the device has memory for.
         tile_overlap: by how much neighbouring tiles overlap at least, in low-quality pixels.
         tile_blend: "cut" takes each pixel from one tile, with the overlap rounded up to a multiple of the window,
             and comes the closer to the whole image the larger the overlap; tiles that do not fit the memory after
-            all are halved. "mean" averages the tiles where they overlap, edges and all, as the released program does.
+            all are divided. "mean" averages the tiles where they overlap, edges and all, as the released program does.
         precision: "fp32"; "bf16" for the matrix products and convolutions, with float32 residuals and output;
             "auto" picks bf16 on GPUs that have it. What comes out of bf16 without finite values is done in fp32.
         self_ensemble: average over the eight flips and rotations (the paper's "+").
@@ -93,16 +107,16 @@ def restore(
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
-    weight = next(model.parameters())
+    place = next(model.parameters()) if isinstance(model, nn.Module) else model
     config = model.config
     height, width = (_padded(size, config.window) for size in lq.shape[-2:])
     if tile == "auto":
-        fitting = auto_tile(config, height, width, tile_overlap, device=weight.device, batch=len(lq))
+        fitting = auto_tile(config, height, width, tile_overlap, device=place.device, batch=len(lq))
         tile = fitting or max(height, width)
     elif tile is not None:
         tile = align_tile(tile, config.window)
-    forward = _forward(model, resolve_precision(precision, weight.device), weight.device, compile=compile)
-    gpu = weight.device.type != "cpu"
+    forward = _forward(model, resolve_precision(precision, place.device), place.device, compile=compile)
+    gpu = place.device.type != "cpu"
     run = partial(
         _restore_one,
         forward,
@@ -113,7 +127,7 @@ def restore(
         batch=max(1, GPU_PIXELS // tile**2) if gpu and tile else 1,
         progress=progress,
     )
-    lq = lq.to(weight.dtype)
+    lq = lq.to(place.dtype)
     if not self_ensemble:
         return run(lq).clamp_(0, 1)
     total = torch.stack([_turn_back(run(_turn(lq, i)), i) for i in range(8)])
@@ -125,13 +139,17 @@ def _padded(size: int, window: int) -> int:
 
 
 def _forward(
-    model: Restorer, precision: str, device: torch.device, *, compile: bool = False
+    model: Runnable, precision: str, device: torch.device, *, compile: bool = False
 ) -> Callable[[Tensor], Tensor]:
     """The network as a function of an image: SwinIR in its prepared form, others as they are."""
+    if precision != "fp32" and not isinstance(model, nn.Module):
+        raise ValueError(f"an exported network computes in fp32, got precision {precision!r}; leave it out")
 
     def network(precision: str) -> Callable[[Tensor], Tensor]:
         if isinstance(model, SwinIR):
             return prepare(model, precision, compile=compile)
+        if not isinstance(model, nn.Module):
+            return model
         return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")(model)
 
     chosen = network(precision)

@@ -1,6 +1,7 @@
 """Fixtures: where public benchmark images may lie, and small networks."""
 
 import os
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def public_folder():
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def sample(tmp_path_factory):
+    """`sample(format)` is a small network and the files it was exported to, once for all tests."""
+    from exports import write_sample
+
+    return cache(lambda format: write_sample(format, tmp_path_factory.mktemp(format)))
 
 
 @pytest.fixture(autouse=True)

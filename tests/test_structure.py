@@ -56,6 +56,8 @@ LAYERS = (
         "swinir.evaluate",
         "swinir.choice",
         "swinir.bench",
+        "swinir.backends",
+        "swinir.export",
     ),
     ("swinir.train", "swinir.report", "swinir.repair", "swinir.folder"),
     ("swinir.cli", "swinir.__main__"),

@@ -17,7 +17,7 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import bench, demo, info, restore, test, train, zoo
+from swinir.cli import bench, demo, export, info, restore, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -32,6 +32,7 @@ app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
+app.command("export")(export.export)
 app.command("train")(train.train)
 app.add_typer(zoo.app, name="zoo")
 
@@ -39,7 +40,8 @@ app.add_typer(zoo.app, name="zoo")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a subcommand and return its exit code: 0 done, 1 some images failed, 2 wrong usage, 130 / 143 interrupted.
 
-    A user's mistake (ValueError, OSError) becomes one line on stderr; set SWINIR_DEBUG=1 for the traceback.
+    A user's mistake (ValueError, OSError) or a missing package becomes one line on stderr; set SWINIR_DEBUG=1 for the
+    traceback.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["test"]:
@@ -49,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         app(args=words, prog_name="swinir")
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(bool(leave.code))
-    except (ValueError, OSError, ArithmeticError) as error:
+    except (ValueError, OSError, ArithmeticError, ImportError) as error:
         if os.environ.get("SWINIR_DEBUG"):
             raise
         print(f"swinir: {' '.join(str(error).split())}", file=sys.stderr)

@@ -1,8 +1,8 @@
 """`swinir test`, the same as `python main_test_swinir.py`: benchmark a checkpoint as the released program does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_args
 
 import typer
 
@@ -11,11 +11,22 @@ from swinir.cli.options import check_parent, choose_device
 if TYPE_CHECKING:
     import torch
 
-    from swinir.checkpoint import Checkpoint
     from swinir.evaluate import Protocol, Row, Sample
-    from swinir.network import SwinIR
+    from swinir.network import NetworkConfig
+    from swinir.restoration import Runnable
 
 BARE_TILE = "400"
+EXPORTED = (".onnx", ".xml")  # those of `swinir.backends`, which needs torch
+
+
+class Weights(NamedTuple):
+    """A checkpoint or an exported file, and what makes of it something that `restore` can run on a device."""
+
+    path: Path
+    network: "NetworkConfig"
+    key: str
+    engine: str
+    build: "Callable[[torch.device], Runnable]"
 
 
 def expand_bare_tile(argv: Sequence[str]) -> list[str]:
@@ -43,9 +54,9 @@ def benchmark(
         typer.Option("--training_patch_size", help="Taken for compatibility; networks run at any size."),
     ] = 128,
     large_model: Annotated[bool, typer.Option("--large_model", help="SwinIR-L, for real_sr x4.")] = False,
-    model_path: Annotated[str, typer.Option("--model_path", help="Checkpoint or the name of one in the zoo.")] = (
-        "model_zoo/swinir/001_classicalSR_DIV2K_s48w8_SwinIR-M_x2.pth"
-    ),
+    model_path: Annotated[
+        str, typer.Option("--model_path", help="Checkpoint, the name of one in the zoo, or an exported .onnx or .xml.")
+    ] = ("model_zoo/swinir/001_classicalSR_DIV2K_s48w8_SwinIR-M_x2.pth"),
     folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images.")] = None,
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images.")] = None,
     tile: Annotated[
@@ -69,7 +80,6 @@ def benchmark(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="The same as CSV.")] = None,
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
-    from swinir.checkpoint import build_model
     from swinir.evaluate import check_network, find_samples
 
     protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, tile_blend, precision, self_ensemble)
@@ -78,8 +88,12 @@ def benchmark(
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
     if folder_gt is not None and folder_lq is not None and protocol.task.degradation is not None:
         _notice(f"{task} makes its input from --folder_gt; --folder_lq is not used")
-    chosen = choose_device(device)
-    checkpoint = _read(model_path, protocol.task.weights_key)
+    if Path(model_path).suffix in EXPORTED:
+        chosen = choose_device(device or "cpu")
+        checkpoint = _read_exported(Path(model_path), chosen, protocol.precision)
+    else:
+        chosen = choose_device(device)
+        checkpoint = _read(model_path, protocol.task.weights_key)
     check_network(checkpoint.network, protocol, checkpoint.path.name)
     _check_size(checkpoint, protocol, large_model)
     if folder_gt is not None:
@@ -90,7 +104,7 @@ def benchmark(
     folder = save_dir or Path("results") / name
     if not no_save:
         folder.mkdir(parents=True, exist_ok=True)
-    model = build_model(checkpoint, device=chosen)
+    model = checkpoint.build(chosen)
     rows: list[Row] = []
     try:
         _run(model, samples, protocol, None if no_save else folder, rows)
@@ -133,10 +147,12 @@ def _notice(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _read(model_path: str, key: str) -> "Checkpoint":
+def _read(model_path: str, key: str) -> Weights:
     """The checkpoint of a path or zoo name, downloaded if it is a released one that is not there yet."""
+    import torch
+
     from swinir import zoo
-    from swinir.checkpoint import read_checkpoint
+    from swinir.checkpoint import build_model, read_checkpoint
 
     path = Path(model_path)
     if not path.exists():
@@ -153,10 +169,28 @@ def _read(model_path: str, key: str) -> "Checkpoint":
                 zoo.download(entry, target=target, progress=True)
             path = target
     typer.echo(f"loading model from {path}")
-    return read_checkpoint(path, key=key)
+    checkpoint = read_checkpoint(path, key=key)
+    return Weights(
+        path,
+        checkpoint.network,
+        checkpoint.key,
+        f"torch {torch.__version__}",
+        lambda d: build_model(checkpoint, device=d),
+    )
 
 
-def _check_size(checkpoint: "Checkpoint", protocol: "Protocol", large: bool) -> None:
+def _read_exported(path: Path, device: "torch.device", precision: str) -> Weights:
+    from swinir.backends import load_exported
+
+    if device.type != "cpu" or precision == "bf16":
+        wrong = f"--device {device}" if device.type != "cpu" else f"--precision {precision}"
+        raise ValueError(f"{wrong} cannot be used with {path}: exported networks run on the CPU in fp32; leave it out")
+    model = load_exported(path)
+    typer.echo(f"loading model from {path}")
+    return Weights(path, model.config, "", model.engine, lambda _: model)
+
+
+def _check_size(checkpoint: Weights, protocol: "Protocol", large: bool) -> None:
     task, dim = protocol.task, checkpoint.network.embed_dim
     if large:
         wanted = task.network_for(protocol.scale, large=True)
@@ -168,7 +202,7 @@ def _check_size(checkpoint: "Checkpoint", protocol: "Protocol", large: bool) -> 
         _notice(f"{checkpoint.path.name} is a large model; --large_model names the result folder accordingly")
 
 
-def _check_level(checkpoint: "Checkpoint", protocol: "Protocol") -> None:
+def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
     """Weights do not tell a noise level or JPEG quality, but a file's name may: say so when it differs."""
     from swinir import zoo
 
@@ -181,7 +215,7 @@ def _check_level(checkpoint: "Checkpoint", protocol: "Protocol") -> None:
         _notice(f"{checkpoint.path.name} is the expert for {name.level_text}, the images are made at {asked}")
 
 
-def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
+def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
     from dataclasses import replace
 
     from swinir.restoration import align_tile
@@ -207,7 +241,7 @@ def _fit_tile(protocol: "Protocol", checkpoint: "Checkpoint") -> "Protocol":
 
 
 def _run(
-    model: "SwinIR", samples: "Sequence[Sample]", protocol: "Protocol", folder: Path | None, rows: "list[Row]"
+    model: "Runnable", samples: "Sequence[Sample]", protocol: "Protocol", folder: Path | None, rows: "list[Row]"
 ) -> None:
     """Evaluate with a line for each image, adding to `rows` as they come."""
     from tqdm import tqdm
@@ -270,7 +304,7 @@ def _write_files(
     rows: "list[Row]",
     total: int,
     protocol: "Protocol",
-    checkpoint: "Checkpoint",
+    checkpoint: Weights,
     device: "torch.device",
     json_file: Path | None,
     csv_file: Path | None,
@@ -296,6 +330,7 @@ def _write_files(
         "checkpoint": checkpoint.path.name,
         "checkpoint_sha256": sha256(checkpoint.path),
         "checkpoint_key": checkpoint.key,
+        "engine": checkpoint.engine,
         **environment(device),
     }
     if json_file is not None:

@@ -1,0 +1,196 @@
+"""Exported files run by onnxruntime or OpenVINO, in the place of a network: `swinir.restore` takes either.
+
+Such a file is a program, and comes from anywhere. What it may do is compute: other files that it names are not read
+(ONNX's external data), and OpenVINO's two files are held together by a hash. The readers are the runtimes' own. How
+much time and memory it takes is the file's choice.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from swinir.architecture import stated_network
+from swinir.network import NetworkConfig
+from swinir.untrusted import MAX_BYTES, reason
+
+METADATA = "swinir"  # the name under which a file carries the facts about its network
+SUFFIXES = (".onnx", ".xml")
+ADVICE = "write it with `swinir export`"
+
+Run = Callable[[np.ndarray], np.ndarray]
+
+
+class ExportedNetwork:
+    """(B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale) for whole windows, as `SwinIR`; on the CPU.
+
+    Attributes:
+        path: the file.
+        config: the network's configuration, as the file states it.
+        facts: all that the file states: network, task, checkpoint, checkpoint_sha256, version, input.
+        engine: what runs it, with its version.
+
+    Raises:
+        ValueError: for sides that are no multiples of the window, and where the file does not do what it states.
+        MemoryError: when the engine has not enough.
+    """
+
+    device = torch.device("cpu")
+    dtype = torch.float32
+
+    def __init__(self, path: Path, facts: dict[str, Any], run: Run, engine: str) -> None:
+        self.path, self.facts, self.engine = path, facts, engine
+        self.config: NetworkConfig = facts["network"]
+        self._run = run
+
+    def __call__(self, x: Tensor) -> Tensor:
+        chans, window, scale = self.config.in_chans, self.config.window, self.config.upscale
+        if x.ndim != 4 or x.shape[1] != chans or x.numel() == 0 or x.shape[2] % window or x.shape[3] % window:
+            raise ValueError(
+                f"input must be (B, {chans}, H, W), H and W multiples of {window}, got {tuple(x.shape)}; "
+                "swinir.restore takes any size"
+            )
+        images = x.detach().to(self.device, self.dtype).contiguous().split(1)
+        restored = torch.cat([torch.from_numpy(self._checked_run(image.numpy())) for image in images])
+        wanted = (len(x), chans, x.shape[2] * scale, x.shape[3] * scale)
+        if restored.shape != wanted or restored.dtype != self.dtype:
+            raise ValueError(
+                f"{self.path}: gives {restored.dtype} {tuple(restored.shape)} for an input of {tuple(x.shape)}, "
+                f"expected {self.dtype} {wanted}; {ADVICE}"
+            )
+        return restored
+
+    def _checked_run(self, image: np.ndarray) -> np.ndarray:
+        try:
+            return self._run(image)
+        except Exception as error:  # the engines have types of their own
+            if "alloc" in str(error).lower():
+                raise MemoryError(f"{self.path}: {reason(error)}") from error
+            raise ValueError(f"{self.path}: {self.engine} cannot run it: {reason(error)}; {ADVICE}") from error
+
+
+def load_exported(path: str | Path) -> ExportedNetwork:
+    """An exported file, ready to run on the CPU, with as many threads as PyTorch has now.
+
+    Args:
+        path: .onnx, for onnxruntime, or .xml with its .bin beside it, for OpenVINO.
+
+    Raises:
+        ImportError: without the packages that it needs, naming the extra that brings them.
+        FileNotFoundError: when it, or its other half, is not there.
+        ValueError: for a file that is damaged, refers to other files, or does not say which network it holds.
+    """
+    path = Path(path)
+    load = {".onnx": _load_onnx, ".xml": _load_openvino}.get(path.suffix)
+    if load is None:
+        raise ValueError(f"{path}: not an exported network that can be run; name a file in {' or '.join(SUFFIXES)}")
+    return load(path)
+
+
+def optional(module: str, extra: str) -> Any:
+    """A module that comes with an extra of this package.
+
+    Raises:
+        ImportError: without it, saying how to install it.
+    """
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise ImportError(
+            f"{module} is not installed; install it with: pip install 'swinir-toolkit[{extra}]'"
+        ) from error
+
+
+def _load_onnx(path: Path) -> ExportedNetwork:
+    onnx, onnxruntime = optional("onnx", "onnx"), optional("onnxruntime", "onnx")
+    content = _content(path)
+    try:
+        model = onnx.load_model_from_string(content)
+        external = any(
+            onnx.external_data_helper.uses_external_data(tensor) for tensor in _tensors(model, onnx.TensorProto)
+        )
+        if external:
+            raise ValueError("keeps weights in other files, which are not read")
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3  # errors
+        # Threads that spin while they wait cost a busy machine more than they bring a quiet one.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        (lq,), (restored,) = session.get_inputs(), session.get_outputs()
+        facts = _facts(session.get_modelmeta().custom_metadata_map.get(METADATA))
+    except Exception as error:  # the engine and protobuf have types of their own
+        raise ValueError(f"{path}: cannot be run: {reason(error)}; {ADVICE}") from error
+
+    def run(image: np.ndarray) -> np.ndarray:
+        result: np.ndarray = session.run([restored.name], {lq.name: image})[0]
+        return result
+
+    return ExportedNetwork(path, facts, run, f"onnxruntime {onnxruntime.__version__}")
+
+
+def _tensors(message: Any, kind: type) -> Iterator[Any]:
+    """All tensors of a protobuf message, however deep."""
+    for field, value in message.ListFields():
+        if field.message_type is not None:
+            for part in value if field.is_repeated else [value]:
+                if isinstance(part, kind):
+                    yield part
+                yield from _tensors(part, kind)
+
+
+def _load_openvino(path: Path) -> ExportedNetwork:
+    openvino = optional("openvino", "openvino")
+    content, weights = _content(path), _content(path.with_suffix(".bin"))
+    try:
+        # OpenVINO tells formats apart by content, and would follow the references of others.
+        if not content.lstrip().startswith(b"<?xml"):
+            raise ValueError("is not OpenVINO's XML")
+        core = openvino.Core()
+        network = core.read_model(content, weights)
+        stated = network.get_rt_info([METADATA]).astype(str) if network.has_rt_info([METADATA]) else None
+        facts = _facts(stated)
+        if facts.pop("weights_sha256", None) != hashlib.sha256(weights).hexdigest():
+            raise ValueError(f"does not belong to {path.with_suffix('.bin').name}, or one of the two is damaged")
+        options = {
+            "INFERENCE_PRECISION_HINT": "f32",  # it would take bf16 where a processor has it
+            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        compiled = core.compile_model(network, "CPU", options)
+        (_,), (_,) = compiled.inputs, compiled.outputs
+    except Exception as error:  # the engine has no types of its own: RuntimeError, mostly
+        raise ValueError(f"{path}: cannot be run: {reason(error)}; {ADVICE}") from error
+
+    def run(image: np.ndarray) -> np.ndarray:
+        result: np.ndarray = compiled(image)[0]
+        return result
+
+    return ExportedNetwork(path, facts, run, f"openvino {openvino.__version__}")
+
+
+def _content(path: Path) -> bytes:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is not there; {ADVICE}")
+    if path.stat().st_size > MAX_BYTES:
+        raise ValueError(f"{path}: {path.stat().st_size:,} bytes, more than the limit of {MAX_BYTES:,}")
+    return path.read_bytes()
+
+
+def _facts(text: str | None) -> dict[str, Any]:
+    """What a file states about itself, its network as a configuration."""
+    if text is None:
+        raise ValueError("it does not say which network it holds")
+    try:
+        facts = json.loads(text)
+        network = stated_network(facts["network"], NetworkConfig())
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"what it says about its network cannot be used: {reason(error)}") from error
+    return facts | {"network": network}

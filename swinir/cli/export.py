@@ -1,0 +1,62 @@
+"""`swinir export`: a network as a file for other programs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    name: Annotated[str, typer.Argument(help="Weights file, or a name that `swinir zoo list` shows.")],
+    format: Annotated[
+        str,
+        typer.Option(
+            "--format",
+            help="onnx; openvino (an .xml and a .bin file); torch (.pt2, which PyTorch unpickles: "
+            "load only those that you trust).",
+        ),
+    ] = "onnx",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="The file to write; in the current folder, named like the weights, without."
+        ),
+    ] = None,
+) -> None:
+    """Write a network for images of any size as ONNX, OpenVINO or a PyTorch program, checked against PyTorch."""
+    import time
+
+    from swinir.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
+    from swinir.export import SUFFIXES, describe_input
+    from swinir.export import export as write
+
+    if format not in SUFFIXES:
+        raise ValueError(f"--format must be one of {', '.join(SUFFIXES)}, got {format!r}")
+    source = find_checkpoint(name)
+    checkpoint = read_checkpoint(source)
+    guesses = guess_tasks(checkpoint.network)
+    start = time.perf_counter()
+    written = write(
+        build_model(checkpoint, device="cpu"),
+        output or Path(source.name).with_suffix(SUFFIXES[format]),
+        format,
+        task=checkpoint.task or (guesses[0] if len(guesses) == 1 else None),
+        checkpoint=source.name,
+        checkpoint_sha256=sha256(source),
+    )
+    files = " and ".join(map(str, written.files))
+    scale = checkpoint.network.upscale
+    differences = ", ".join(f"{c.height}x{c.width}: {c.difference:.1e}" for c in written.checks)
+    typer.echo(f"wrote {files}, {written.bytes / 1e6:.1f} MB, in {time.perf_counter() - start:.0f} s")
+    typer.echo(f"largest difference from PyTorch, by image: {differences}")
+    typer.echo(f"input lq: {describe_input(checkpoint.network)}")
+    typer.echo(
+        f"output restored: {scale} times as high and wide, not clamped" if scale > 1 else "output restored: not clamped"
+    )
+    typer.echo(_use(written.files[0], format))
+
+
+def _use(path: Path, format: str) -> str:
+    if format == "torch":
+        return f'run it with torch.export.load("{path}").module(); loading unpickles, so load only files that you trust'
+    return f'run it with swinir test --model_path {path}, or swinir.restore(swinir.load_exported("{path}"), lq)'

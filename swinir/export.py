@@ -1,0 +1,308 @@
+"""A network as a file for other programs: ONNX, OpenVINO or a PyTorch program, for images of any size.
+
+    SwinIR -> WholeWindows -> torch.export -> .pt2
+                                          \\-> ONNX -> .onnx
+                                                   \\-> .xml + .bin
+
+Sizes are symbols: a file takes (1, in_chans, H, W) float32 in [0, 1], H and W multiples of the window, and gives
+(1, in_chans, H*upscale, W*upscale), not clamped. It carries a JSON text under the name "swinir" that says so: the
+network's configuration, and where the weights come from (ONNX: metadata_props, OpenVINO: rt_info, PyTorch: the extra
+file swinir.json). Before it gets its name, its outputs are held against PyTorch's.
+
+`swinir.backends` runs .onnx and .xml files in the place of the network. There is no such way for .pt2 files:
+`torch.export.load` unpickles, so a file from elsewhere can run any code.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.fx.experimental._config
+import torch.nn as nn
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from swinir import __version__
+from swinir.atomic import atomic_path
+from swinir.backends import METADATA, ExportedNetwork, load_exported, optional
+from swinir.network import NetworkConfig, SwinIR, SwinTransformerLayer, WindowAttention, layer_norm_2d, reconstruct
+from swinir.windows import MASKED, relative_position_index
+
+SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # by format
+TOLERANCE = 1e-4  # largest difference from PyTorch that a file may have, of values in [0, 1]
+CHECKED_WINDOWS = ((1, 1), (2, 3), (5, 4))  # rows and columns of windows of the images that it is checked with
+MAX_WINDOWS = 2**14  # along one side; PyTorch wants a bound for the sizes it reasons about
+OPSET = 20
+
+
+class Check(NamedTuple):
+    """The largest difference between a file's output and PyTorch's on an image of (height, width)."""
+
+    height: int
+    width: int
+    difference: float
+
+
+class Written(NamedTuple):
+    """What `export` wrote: the file to name first."""
+
+    files: tuple[Path, ...]
+    bytes: int
+    checks: tuple[Check, ...]
+
+
+def export(
+    model: SwinIR,
+    path: str | Path,
+    format: str,
+    *,
+    task: str | None = None,
+    checkpoint: str | None = None,
+    checkpoint_sha256: str | None = None,
+    sizes: Sequence[tuple[int, int]] | None = None,
+) -> Written:
+    """Write a network for another program to run; a file under `path` is replaced only by a checked one.
+
+    Args:
+        model: on any device, of any dtype; the file computes in float32.
+        path: ends in .onnx, .xml or .pt2 as the format says; OpenVINO's weights go into a .bin file beside the .xml.
+        format: "onnx", "openvino" or "torch".
+        task, checkpoint, checkpoint_sha256: where the weights come from, for the file to say.
+        sizes: (height, width) of the images to check with, multiples of the window; three by default.
+
+    Raises:
+        ImportError: without the packages that the format needs, naming the extra that brings them.
+        ValueError: for a format, suffix or network that cannot be, and for a file that fails the check.
+        OSError: when it cannot be written.
+    """
+    path = Path(path)
+    if format not in SUFFIXES:
+        raise ValueError(f"unknown format {format!r}; choose one of {', '.join(SUFFIXES)}")
+    if path.suffix != SUFFIXES[format]:
+        raise ValueError(f"{path}: a file in the format {format} ends in {SUFFIXES[format]}, got {path.suffix!r}")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"folder not found: {path.parent}; make it, or write {path.name} elsewhere")
+    window = model.config.window
+    sizes = sizes or [(rows * window, columns * window) for rows, columns in CHECKED_WINDOWS]
+    facts = {
+        "network": model.config.to_dict(),
+        "task": task,
+        "checkpoint": checkpoint,
+        "checkpoint_sha256": checkpoint_sha256,
+        "version": __version__,
+        "input": describe_input(model.config),
+    }
+    # The prepared form and its like hold on to a network; a copy is nobody's.
+    plain = SwinIR.from_state(model.config, model.state_dict()).eval().requires_grad_(False)
+    with tempfile.TemporaryDirectory() as folder:
+        made = _make(plain, Path(folder) / f"network{path.suffix}", format, facts)
+        checks = tuple(_check(_runner(made[0], format), plain, *size) for size in sizes)
+        for check in checks:
+            if not check.difference <= TOLERANCE:
+                raise ValueError(
+                    f"{path}: not written, for on a {check.height}x{check.width} image its output differs from "
+                    f"PyTorch's by {check.difference:.1e}, more than {TOLERANCE:.0e}; try another format"
+                )
+        files = tuple(path.with_suffix(file.suffix) for file in made)
+        for source, target in reversed(list(zip(made, files, strict=True))):  # the .xml is the last to appear
+            with atomic_path(target) as temporary:
+                shutil.copyfile(source, temporary)
+    return Written(files, sum(file.stat().st_size for file in files), checks)
+
+
+def describe_input(config: NetworkConfig) -> str:
+    """What a file takes."""
+    kind = {1: "grey", 3: "RGB"}.get(config.in_chans, "channels")
+    return f"(1, {config.in_chans}, H, W) {kind} float32 in [0, 1], H and W multiples of {config.window}"
+
+
+def exported(model: SwinIR, backend: str) -> ExportedNetwork:
+    """A network to be run by "onnx" or "openvino" in the place of PyTorch: exported, checked and loaded.
+
+    Raises:
+        ImportError, ValueError: as `export` and `swinir.backends.load_exported`.
+    """
+    if backend not in ("onnx", "openvino"):
+        raise ValueError(f"unknown backend {backend!r}; choose onnx or openvino")
+    with tempfile.TemporaryDirectory() as folder:
+        return load_exported(export(model, Path(folder) / f"network{SUFFIXES[backend]}", backend).files[0])
+
+
+class WholeWindows(nn.Module):
+    """`SwinIR` on one image of whole windows, written so that its size can stay a symbol.
+
+    Tokens are (T, C), reordered by gathers alone. Reshapes of an image to a grid of windows would do the same, but
+    PyTorch's reasoning about symbolic sizes then takes minutes, and rules out images of a single window.
+    """
+
+    index: Tensor
+
+    def __init__(self, model: SwinIR) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("index", relative_position_index(model.config.window), persistent=False)
+
+    def forward(self, lq: Tensor) -> Tensor:
+        model, config = self.model, self.model.config
+        x = (lq - model.mean) * config.img_range
+        shallow = model.conv_first(x)
+        deep = model.conv_after_body(self._deep_features(shallow)) + shallow
+        return reconstruct(model, deep, x) / config.img_range + model.mean
+
+    def _deep_features(self, x: Tensor) -> Tensor:
+        window = self.model.config.window
+        height, width = x.shape[-2:]
+        size = (height // window, width // window)
+        into, back = window_order(*size, window)
+        shift = (*shift_order(*size, window), shift_mask(*size, window)) if self.model.config.shifted else None
+        x = self.model.patch_embed(x)
+        for rstb in self.model.layers:
+            tokens = x[0].flatten(1).T.index_select(0, into)
+            for layer in rstb.residual_group.blocks:  # type: ignore[union-attr]
+                tokens = self._layer(layer, tokens, shift if layer.masks is not None else None)
+            x = rstb.conv(tokens.T.index_select(1, back).view(1, -1, height, width)) + x  # type: ignore[operator]
+        return layer_norm_2d(self.model.norm, x)
+
+    def _layer(self, layer: SwinTransformerLayer, x: Tensor, shift: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:
+        order, inverse, mask = shift or (None, None, None)
+        if order is not None:
+            x = x.index_select(0, order)
+        x = x + self._attend(layer.attn, layer.norm1(x), mask)
+        x = x + layer.mlp(layer.norm2(x))
+        return x if inverse is None else x.index_select(0, inverse)
+
+    def _attend(self, attn: WindowAttention, x: Tensor, mask: Tensor | None) -> Tensor:
+        q, k, v = rearrange(
+            attn.qkv(x), "(n t) (three heads d) -> three n heads t d", three=3, t=len(self.index), heads=attn.num_heads
+        )
+        bias = rearrange(F.embedding(self.index, attn.relative_position_bias_table), "q k heads -> heads q k")
+        logits = (q * attn.scale) @ k.transpose(-2, -1) + bias
+        if mask is not None:
+            logits = logits + mask
+        return attn.proj(rearrange(logits.softmax(-1) @ v, "n heads t d -> (n t) (heads d)"))
+
+
+def window_order(rows: int, columns: int, window: int) -> tuple[Tensor, Tensor]:
+    """Gathers from pixels, row by row, to tokens in window order and back, for a grid of (rows, columns) windows."""
+    y, x = torch.arange(rows * window), torch.arange(columns * window)
+    into = y.view(-1, 1, window, 1) * (columns * window) + x.view(-1, 1, window)
+    y, x = _places(rows, columns, window, 0)
+    return into.flatten(), (y[:, None] + x).flatten()
+
+
+def shift_order(rows: int, columns: int, window: int) -> tuple[Tensor, Tensor]:
+    """Gathers from window order to that of the grid shifted by half a window, and back."""
+    there, back = (_places(rows, columns, window, shift) for shift in (-(window // 2), window // 2))
+    order, inverse = (y.view(-1, 1, window, 1) + x.view(-1, 1, window) for y, x in (there, back))
+    return order.flatten(), inverse.flatten()
+
+
+def _places(rows: int, columns: int, window: int, shift: int) -> tuple[Tensor, Tensor]:
+    """What each line and each column, rolled by `shift`, adds to a pixel's place in window order."""
+    y, x = torch.roll(torch.arange(rows * window), shift), torch.roll(torch.arange(columns * window), shift)
+    return (y // window * (columns * window) + y % window) * window, x // window * window**2 + x % window
+
+
+def shift_mask(rows: int, columns: int, window: int) -> Tensor:
+    """(rows * columns, 1, N, N) additive masks of a shifted layer, those of `swinir.windows.class_masks`."""
+    wrapped = torch.arange(window) >= window - window // 2
+    down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
+    last_row, last_column = torch.arange(rows) == rows - 1, torch.arange(columns) == columns - 1
+    across_y = (down[:, None] != down) & last_row[:, None, None]
+    across_x = (right[:, None] != right) & last_column[:, None, None]
+    return torch.where(across_y[:, None] | across_x, MASKED, 0.0).view(-1, 1, window**2, window**2)
+
+
+def _make(model: SwinIR, path: Path, format: str, facts: dict[str, Any]) -> tuple[Path, ...]:
+    """Write the network without a check; the file to name first."""
+    if model.config.ape:
+        raise ValueError(
+            "a network with an absolute position embedding takes only images of its training size, "
+            f"{model.config.img_size}x{model.config.img_size}; only networks that take any size can be exported"
+        )
+    if format == "torch":
+        torch.export.save(_program(model), path, extra_files={f"{METADATA}.json": json.dumps(facts)})
+        return (path,)
+    if format == "onnx":
+        path.write_bytes(_onnx(model, facts))
+        return (path,)
+    openvino = optional("openvino", "openvino")
+    network = openvino.Core().read_model(_onnx(model, facts))
+    # The first time for the weights' hash, which ties the two files together.
+    for _ in range(2):
+        network.set_rt_info(json.dumps(facts), [METADATA])
+        openvino.save_model(network, path, compress_to_fp16=False)
+        facts = facts | {"weights_sha256": hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()}
+    return path, path.with_suffix(".bin")
+
+
+def _program(model: SwinIR) -> torch.export.ExportedProgram:
+    """The network as PyTorch's own graph, with symbols for the numbers of windows."""
+    config = model.config
+    rows, columns = (torch.export.Dim(name, min=1, max=MAX_WINDOWS) for name in ("rows", "columns"))
+    example = torch.rand(1, config.in_chans, 3 * config.window, 4 * config.window)
+    sizes = {2: config.window * rows, 3: config.window * columns}
+    # Without this, PyTorch takes sizes of one for a special case, and the program refuses single windows.
+    with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
+        return torch.export.export(WholeWindows(model), (example,), dynamic_shapes={"lq": sizes})
+
+
+def _onnx(model: SwinIR, facts: dict[str, Any]) -> bytes:
+    """The network as the content of an ONNX file."""
+    onnx, ir = optional("onnx", "onnx"), optional("onnx_ir", "onnx")
+    optional("onnxscript", "onnx")
+    with _quiet():
+        program = torch.onnx.export(
+            _program(model),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["lq"],
+            output_names=["restored"],
+            verbose=False,
+        )
+    assert program is not None
+    network, config = program.model, model.config
+    network.producer_name, network.producer_version = "swinir-toolkit", __version__
+    network.metadata_props[METADATA] = json.dumps(facts)
+    sides = ("H", "W") if config.upscale == 1 else (f"{config.upscale}*H", f"{config.upscale}*W")
+    network.graph.inputs[0].shape = ir.Shape([1, config.in_chans, "H", "W"])
+    network.graph.outputs[0].shape = ir.Shape([1, config.in_chans, *sides])
+    content: bytes = ir.to_proto(network).SerializeToString()
+    onnx.checker.check_model(content)
+    return content
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's remarks, which are about its own parts, from the user."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+def _runner(path: Path, format: str) -> Callable[[Tensor], Tensor]:
+    if format != "torch":
+        return load_exported(path)
+    return torch.export.load(path).module()  # our own file: see above
+
+
+def _check(run: Callable[[Tensor], Tensor], model: SwinIR, height: int, width: int) -> Check:
+    """Hold an output of `run` against the network's."""
+    lq = torch.rand(1, model.config.in_chans, height, width, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        return Check(height, width, (run(lq) - model(lq)).abs().max().item())
