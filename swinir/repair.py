@@ -12,20 +12,22 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinir import zoo
+from swinir.backends import SUFFIXES, load_exported
 from swinir.checkpoint import find_checkpoint, load_model, sha256
 from swinir.choice import Wish, make_plan
 from swinir.degrade.resize import imresize
 from swinir.memory import free_memory
 from swinir.picture import Picture, from_unit, to_unit
-from swinir.restoration import Restorer, restore
+from swinir.restoration import Runnable, restore
 from swinir.sensing import sense
 from swinir.tiling import TileBlend
 
 POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded
 COPIES = 2.5  # of its weights that a loaded network takes, the prepared form among them
+EXPORTED_TAKES = 100e6  # bytes: what runs exported networks does not tell
 MAX_PASSES = 6
 NOTHING_ASKED = Wish()
 
@@ -80,14 +82,14 @@ class Experts:
         self,
         device: torch.device,
         budget: float | None = None,
-        load: Callable[[str, torch.device], Restorer] = load_model,
+        load: Callable[[str, torch.device], Runnable] | None = None,
     ) -> None:
-        self.device, self.load = device, load
+        self.device, self.load = device, load or load_expert
         self.budget = POOL_SHARE * free_memory(device) if budget is None else budget
-        self._loaded: OrderedDict[str, Restorer] = OrderedDict()
+        self._loaded: OrderedDict[str, Runnable] = OrderedDict()
         self._hashes: dict[str, str] = {}
 
-    def get(self, weights: str) -> Restorer:
+    def get(self, weights: str) -> Runnable:
         """The network of these weights."""
         if weights not in self._loaded:
             self._loaded[weights] = self.load(weights, self.device)
@@ -99,11 +101,19 @@ class Experts:
     def sha256(self, weights: str) -> str:
         """Of the weights' file."""
         if weights not in self._hashes:
-            self._hashes[weights] = sha256(find_checkpoint(weights))
+            path = Path(weights)
+            self._hashes[weights] = sha256(path if path.suffix in SUFFIXES else find_checkpoint(weights))
         return self._hashes[weights]
 
 
-def _taken(network: Restorer) -> float:
+def load_expert(weights: str, device: torch.device) -> Runnable:
+    """The network of weights by path or zoo name, or an exported file, which runs on the CPU."""
+    return load_exported(weights) if Path(weights).suffix in SUFFIXES else load_model(weights, device)
+
+
+def _taken(network: Runnable) -> float:
+    if not isinstance(network, nn.Module):
+        return EXPORTED_TAKES
     return COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
 
 
@@ -216,7 +226,7 @@ def _share(progress: Callable[[float], None] | None, number: int, count: int) ->
 
 
 def _one_pass(
-    model: Restorer, image: np.ndarray, treatment: Treatment, progress: Callable[[int, int], None] | None
+    model: Runnable, image: np.ndarray, treatment: Treatment, progress: Callable[[int, int], None] | None
 ) -> np.ndarray:
     lq = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
     given, wanted = lq.shape[1], model.config.in_chans

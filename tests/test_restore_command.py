@@ -74,6 +74,7 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
         (["in", "-t", "big"], "--tile must be auto, 0 for whole pictures, or a side in pixels, got 'big'"),
         (["in", "--ext", "xcf"], "pictures are written as .png"),
         (["in", "--quality", "101"], "--quality must be from 1 to 100, got 101"),
+        (["in", "-n", "x2.pth", "--backend", "tensorrt"], "--backend must be one of onnx, openvino, got 'tensorrt'"),
         (["in", "--precision", "int8"], "--precision must be one of"),
         (["in", "--skip-existing", "--overwrite"], "exclude each other"),
         (["in", "--alpha_upsampler", "nearest"], "alpha_upsampler must be model or bicubic"),
@@ -111,6 +112,16 @@ def test_tiles_of_any_kind_are_taken(folder, capsys, size):
     assert code == (1 if size == "1" else 0)
     if size == "1":
         assert "tile must be at least one window of 4 pixels" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["onnx", "openvino"])
+def test_a_backend_gives_the_same_picture(folder, backend):
+    pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend))
+    assert restore("in/a.png", "-n", "x2.pth", "-o", "ours") == 0
+    assert restore("in/a.png", "-n", "x2.pth", "-o", "theirs", "--backend", backend) == 0
+    ours, theirs = (read_picture(f"{name}/a.png").pixels.astype(int) for name in ("ours", "theirs"))
+    assert np.abs(ours - theirs).max() <= 1
 
 
 @pytest.mark.slow

@@ -10,13 +10,17 @@ import typer
 from swinir.cli.options import check_parent, choose_device
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+
+    import torch
 
     from swinir.folder import Existing, Job, Output, Result
     from swinir.picture import Picture
     from swinir.repair import Repaired, Treatment
+    from swinir.restoration import Runnable
 
 DEFAULT_OUTPUT = Path("restored")
+BACKENDS = ("onnx", "openvino")
 
 
 def restore(
@@ -39,6 +43,9 @@ def restore(
     tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="By how much tiles overlap.")] = 32,
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or auto.")] = "auto",
     fp32: Annotated[bool, typer.Option("--fp32", help="The same as --precision fp32.")] = False,
+    backend: Annotated[
+        str | None, typer.Option("--backend", help="onnx or openvino: run the networks by these, on the CPU in fp32.")
+    ] = None,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
     suffix: Annotated[str, typer.Option("--suffix", help="Added to the names of results.")] = "",
     ext: Annotated[str, typer.Option("--ext", help="auto (as the input), png, jpg, webp, tif, avif or bmp.")] = "auto",
@@ -82,7 +89,7 @@ def restore(
     folder = jobs[0].target.parent if len(jobs) == 1 and jobs[0].target == output else output
     existing = "overwrite" if overwrite else "skip" if skip_existing else "recorded"
     _run(
-        jobs, folder, treatment, how, cast("Existing", existing), device, int(max_pixels * 1e6), json_file,
+        jobs, folder, treatment, how, cast("Existing", existing), device, backend, int(max_pixels * 1e6), json_file,
         compare=compare, explain=explain, verbose=verbose, quiet=quiet,
     )  # fmt: skip
 
@@ -142,6 +149,7 @@ def _run(
     how: "Output",
     existing: "Existing",
     device: str | None,
+    backend: str | None,
     max_pixels: int,
     json_file: Path | None,
     *,
@@ -158,7 +166,7 @@ def _run(
     from swinir.restoration import resolve_precision
 
     chosen = choose_device(device)
-    experts = Experts(chosen)
+    experts = Experts(chosen, load=_by_backend(backend, chosen))
     if treatment.model is not None:
         experts.get(treatment.model)  # a mistyped name stops here
     if verbose:
@@ -196,6 +204,20 @@ def _run(
                 _write_json(json_file, results, len(jobs))
     if any(result.status == "failed" for result in results):
         raise typer.Exit(1)
+
+
+def _by_backend(backend: str | None, device: "torch.device") -> "Callable[[str, torch.device], Runnable] | None":
+    """How experts are loaded: as they are, or exported on the way."""
+    if backend is None:
+        return None
+    from swinir.checkpoint import load_model
+    from swinir.export import exported
+
+    if backend not in BACKENDS:
+        raise ValueError(f"--backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if device.type != "cpu":
+        raise ValueError(f"--backend {backend} runs on the CPU, and --device is {device}; add --device cpu")
+    return lambda weights, _: exported(load_model(weights, "cpu"), backend)
 
 
 def _show(result: "Result", *, explain: bool, verbose: bool, quiet: bool) -> None:
