@@ -48,6 +48,7 @@ class Protocol:
     tile_blend: TileBlend = "mean"  # the released program's
     precision: str = "fp32"
     self_ensemble: bool = False
+    compile: bool = False
 
 
 @dataclass(frozen=True)
@@ -261,6 +262,7 @@ def _evaluate_one(
             tile_blend=protocol.tile_blend,
             precision=protocol.precision,
             self_ensemble=protocol.self_ensemble,
+            compile=protocol.compile,
             progress=progress,
         )
     )

@@ -52,6 +52,7 @@ class Treatment:
     tile_blend: TileBlend = "cut"
     precision: str = "fp32"
     self_ensemble: bool = False
+    compile: bool = False
     alpha: Literal["model", "bicubic"] = "model"
 
     def __post_init__(self) -> None:
@@ -242,6 +243,7 @@ def _one_pass(
         tile_blend=treatment.tile_blend,
         precision=treatment.precision,
         self_ensemble=treatment.self_ensemble,
+        compile=treatment.compile,
         progress=progress,
     )
     if not restored.isfinite().all():

@@ -56,6 +56,9 @@ def restore(
     self_ensemble: Annotated[
         bool, typer.Option("--self-ensemble", "--self_ensemble", help="Average eight flips and rotations.")
     ] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile fuse layers: for GPUs, and many pictures.")
+    ] = False,
     skip_existing: Annotated[bool, typer.Option("--skip-existing", help="Leave all results alone that exist.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Make all results again.")] = False,
     strip_metadata: Annotated[bool, typer.Option("--strip-metadata", help="Leave out EXIF and XMP.")] = False,
@@ -83,7 +86,7 @@ def restore(
     check_parent(json_file)
     treatment = _treatment(
         model, task, scale, noise, jpeg, outscale, tile, tile_overlap, "fp32" if fp32 else precision,
-        self_ensemble, alpha_upsampler,
+        self_ensemble, alpha_upsampler, compile,
     )  # fmt: skip
     jobs = plan_jobs(inputs, output, how, recursive=recursive)
     folder = jobs[0].target.parent if len(jobs) == 1 and jobs[0].target == output else output
@@ -106,6 +109,7 @@ def _treatment(
     precision: str,
     self_ensemble: bool,
     alpha: str,
+    compile: bool,
 ) -> "Treatment":
     from swinir.choice import Wish
     from swinir.repair import Treatment
@@ -131,6 +135,7 @@ def _treatment(
         precision=precision,
         self_ensemble=self_ensemble,
         alpha=cast(Any, alpha),
+        compile=compile,
     )
 
 
@@ -169,7 +174,7 @@ def _run(
     experts = Experts(chosen, load=_by_backend(backend, chosen))
     if treatment.model is not None:
         experts.get(treatment.model)  # a mistyped name stops here
-    if verbose:
+    if verbose or (treatment.precision == "auto" and chosen.type != "cpu"):
         typer.echo(f"{chosen}, {resolve_precision(treatment.precision, chosen)}, {len(jobs)} pictures", err=True)
     results: list[Result] = []
     clock = Clock()

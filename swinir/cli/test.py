@@ -70,6 +70,9 @@ def benchmark(
         bool, typer.Option("--self_ensemble", help='Average eight flips and rotations (the paper\'s "+").')
     ] = False,
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or auto.")] = "fp32",
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Let torch.compile fuse layers: for GPUs, and many images of one size.")
+    ] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
     save_dir: Annotated[
         Path | None, typer.Option("--save_dir", help="Folder for results instead of results/swinir_...")
@@ -81,8 +84,9 @@ def benchmark(
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
     from swinir.evaluate import check_network, find_samples
+    from swinir.restoration import resolve_precision
 
-    protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, tile_blend, precision, self_ensemble)
+    protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, tile_blend, precision, self_ensemble, compile)
     for file in (json_file, csv_file):
         check_parent(file)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
@@ -94,6 +98,8 @@ def benchmark(
     else:
         chosen = choose_device(device)
         checkpoint = _read(model_path, protocol.task.weights_key)
+    if protocol.precision == "auto":
+        _notice(f"--precision auto means {resolve_precision('auto', chosen)} on {chosen}")
     check_network(checkpoint.network, protocol, checkpoint.path.name)
     _check_size(checkpoint, protocol, large_model)
     if folder_gt is not None:
@@ -125,6 +131,7 @@ def _protocol(
     tile_blend: str,
     precision: str,
     self_ensemble: bool,
+    compile: bool,
 ) -> "Protocol":
     from swinir.evaluate import Protocol
     from swinir.restoration import PRECISIONS
@@ -140,7 +147,8 @@ def _protocol(
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"--tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
-    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, cast(TileBlend, tile_blend), precision, self_ensemble)
+    blend = cast(TileBlend, tile_blend)
+    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, blend, precision, self_ensemble, compile)
 
 
 def _notice(text: str) -> None:
@@ -325,6 +333,7 @@ def _write_files(
         "tile_overlap": protocol.tile_overlap if protocol.tile else None,
         "tile_blend": protocol.tile_blend if protocol.tile else None,
         "self_ensemble": protocol.self_ensemble,
+        "compile": protocol.compile,
         "precision": resolve_precision(protocol.precision, device),
         "complete": len(rows) == total,
         "checkpoint": checkpoint.path.name,
