@@ -1,0 +1,104 @@
+"""How near tiles come to the whole picture: `python scripts/measure_tiles.py FOLDER --expert lightweight_sr_x2_tiny`.
+
+Each picture is restored whole and in tiles. The agreement is that of the restored values in [0, 1], as PSNR, and after
+rounding to 8 bits, as the share of values that differ and by how many levels at most. Time and what tiles add to it
+are of one run each.
+"""
+
+import json
+import math
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir restore`
+
+import torch  # isort: skip
+from torch import Tensor
+
+from swinir import zoo
+from swinir.atomic import atomic_path
+from swinir.checkpoint import load_model
+from swinir.image import list_images, read, to_gray, to_rgb
+from swinir.network import SwinIR
+from swinir.restoration import restore
+
+
+def agreement(whole: Tensor, tiled: Tensor) -> dict[str, float]:
+    """PSNR in dB (inf when equal), and of the rounded values the share that differs and the largest difference."""
+    error = (whole - tiled).double().square().mean().item()
+    levels = ((whole * 255).round() - (tiled * 255).round()).abs()
+    return {
+        "db": math.inf if error == 0 else -10 * math.log10(error),
+        "share": (levels > 0).double().mean().item(),
+        "levels": levels.max().item(),
+    }
+
+
+def picture(path: Path, model: SwinIR, side: int | None) -> Tensor:
+    """(1, C, H, W) in [0, 1]; with a side, a square of that from the middle, or of the picture mirrored on."""
+    image = (to_gray if model.config.in_chans == 1 else to_rgb)(read(path))
+    if side is not None:
+        missing = [max(0, side - length) for length in image.shape[:2]]
+        image = np.pad(image, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="symmetric")
+        top, left = ((length - side) // 2 for length in image.shape[:2])
+        image = image[top : top + side, left : left + side]
+    return torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1) / 255)[None]
+
+
+def compare(model: SwinIR, lq: Tensor, tile: int, overlap: int) -> dict[str, float]:
+    """The agreement, and seconds of both ways."""
+    start = time.perf_counter()
+    whole = restore(model, lq)
+    middle = time.perf_counter()
+    tiled = restore(model, lq, tile=tile, tile_overlap=overlap)
+    end = time.perf_counter()
+    return agreement(whole, tiled) | {"whole_seconds": middle - start, "tiled_seconds": end - middle}
+
+
+def measure(
+    folder: Annotated[Path, typer.Argument(exists=True, help="Pictures.")],
+    expert: Annotated[
+        list[str] | None, typer.Option("--expert", help="Name or file, repeatable; all bundled ones without.")
+    ] = None,
+    tile: Annotated[int, typer.Option("--tile", help="Side of the tiles.")] = 128,
+    tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="By how much tiles overlap.")] = 48,
+    side: Annotated[
+        int | None, typer.Option("--side", help="Squares of this side; pictures as they are without.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, help="Only the first pictures.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")] = None,
+) -> None:
+    """Compare tiles with whole pictures."""
+    rows: list[dict[str, Any]] = []
+    for name in expert or [entry.alias for entry in zoo.bundled()]:
+        model = load_model(name, "cpu")
+        for path in list_images(folder)[:limit]:
+            lq = picture(path, model, side)
+            if tile >= max(lq.shape[-2:]) + model.config.window:
+                continue
+            size = f"{lq.shape[-1]}x{lq.shape[-2]}"
+            rows.append({"expert": name, "picture": path.name, "size": size} | compare(model, lq, tile, tile_overlap))
+        mine = [row for row in rows if row["expert"] == name]
+        if mine:
+            least = min(row["db"] for row in mine)
+            share, levels = max(row["share"] for row in mine), max(row["levels"] for row in mine)
+            spent = sum(row["tiled_seconds"] for row in mine) / sum(row["whole_seconds"] for row in mine)
+            typer.echo(
+                f"{name:28} {len(mine):3} pictures  {least:6.1f} dB at least, {share:8.4%} differ at most, "
+                f"by {levels:.0f}; "
+                f"{spent:.2f} times the time"
+            )
+    if json_file is not None:
+        with atomic_path(json_file) as temporary:
+            temporary.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+app = typer.Typer(add_completion=False)
+app.command()(measure)
+
+if __name__ == "__main__":
+    app()
