@@ -225,6 +225,15 @@ def test_spandrel_agrees():
     assert row.max_difference < 1e-5
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
+def test_exported_networks_agree(name, module):
+    pytest.importorskip(module, reason=f"the extra `{name}`")
+    _, row = measure(get_variants(["fp32", name]), repeats=1)
+    assert row.error is None
+    assert row.max_difference < 1e-5
+
+
 def test_without_spandrel_its_row_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "spandrel", None)
     (row,) = measure(get_variants(["spandrel"]), repeats=1)

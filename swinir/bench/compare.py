@@ -23,7 +23,7 @@ from swinir.bench.machine import settle
 from swinir.bench.peak import peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
-from swinir.restoration import Restorer, restore
+from swinir.restoration import Runnable, restore
 
 REFERENCES = ("plain", "fp32")  # whose result the others are held against: the first of them that ran
 Work = Callable[[], Tensor]
@@ -158,7 +158,7 @@ def _running(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     return (candidate for candidate in candidates if candidate.error is None)
 
 
-def work_of(variant: Variant, network: Restorer, lq: Tensor, case: Case) -> Work:
+def work_of(variant: Variant, network: Runnable, lq: Tensor, case: Case) -> Work:
     """The restoration of `lq` by what the variant built."""
     return partial(
         restore,

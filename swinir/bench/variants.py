@@ -7,6 +7,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,9 +16,10 @@ from torch import Tensor, nn
 
 from swinir.baselines import BaselineConfig
 from swinir.checkpoint import write_checkpoint
+from swinir.export import exported
 from swinir.network import SwinIR
 from swinir.plain import PlainSwinIR
-from swinir.restoration import Restorer
+from swinir.restoration import Restorer, Runnable
 
 
 class Foreign(nn.Module):
@@ -50,7 +52,7 @@ class Variant:
     name: str
     precision: str
     about: str
-    build: Callable[[SwinIR], Restorer]
+    build: Callable[[SwinIR], Runnable]
     compiles: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -88,12 +90,22 @@ def _restorer(name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) ->
 
 
 COMPILE = {"compile": True}
+
+
+def _exported(engine: str, model: SwinIR) -> Runnable:
+    if model.conv_first.weight.is_cuda:
+        raise ValueError(f"{engine} runs on the CPU here; add --device cpu")
+    return exported(model, engine)
+
+
 _ROWS = (
     Variant("plain", "fp32", "the network as the paper spells it out", _plain),
     Variant("fp32", "fp32", "this package", _as_it_is),
     Variant("bf16", "bf16", "this package, operands of 16 bits", _as_it_is),
     Variant("fp32-compiled", "fp32", "this package, by torch.compile", _to_compile, compiles=True, options=COMPILE),
     Variant("bf16-compiled", "bf16", "the same with operands of 16 bits", _to_compile, compiles=True, options=COMPILE),
+    Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx")),
+    Variant("openvino", "fp32", "exported, run by OpenVINO", partial(_exported, "openvino")),
     Variant("spandrel", "fp32", "spandrel's network, which other tools run", _spandrel),
 )
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}

@@ -35,7 +35,9 @@ def bench(
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 1,
     variants: Annotated[
         str,
-        typer.Option("--variants", help="Of plain, fp32, bf16, fp32-compiled, bf16-compiled, spandrel."),
+        typer.Option(
+            "--variants", help="Of plain, fp32, bf16, fp32-compiled, bf16-compiled, onnx, openvino, spandrel."
+        ),
     ] = "plain,fp32,bf16",
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; in each every variant runs once.")] = 5,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
