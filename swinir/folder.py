@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from swinir import __version__
-from swinir.atomic import temporaries
+from swinir.atomic import atomic_path, temporaries
 from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
 from swinir.encoding import can_hold, write_picture
 from swinir.picture import Picture
@@ -352,7 +353,8 @@ def restore_files(
             if shown is not None:
                 shown(job, repaired, read.picture)
             records.add(replace(result, status="begun"))
-            writing = writer.submit(_write, job, result, repaired, how)
+            as_it_is = result.status == "unchanged" and _same_format(job.target, read.picture, how)
+            writing = writer.submit(_copy if as_it_is else _write, job, result, repaired, how)
         if writing is not None:
             done = writing.result()
             records.add(done)
@@ -443,6 +445,19 @@ def _one(
         seconds=time.perf_counter() - start,
         findings=repaired.findings,
     ), repaired
+
+
+def _same_format(target: Path, picture: Picture, how: Output) -> bool:
+    """Whether a picture that needs nothing can stay the very file it is."""
+    return can_hold(target.suffix).name == picture.format and how.quality is None and how.keep_metadata
+
+
+def _copy(job: Job, result: Result, _repaired: Repaired, _how: Output) -> Result:
+    with _stopping(job.target):
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(job.target) as temporary:
+            shutil.copyfile(job.source, temporary)
+    return result
 
 
 def _write(job: Job, result: Result, repaired: Repaired, how: Output) -> Result:

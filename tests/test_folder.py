@@ -136,6 +136,18 @@ def test_results_are_written_and_recorded(pictures, tmp_path, treatment):
     assert len(rows[-1]["experts"][0][1]) == len(rows[-1]["input_sha256"]) == 64
 
 
+def test_a_file_that_needs_nothing_is_copied_unless_another_form_is_asked_for(tmp_path):
+    (tmp_path / "in").mkdir()
+    source = write(tmp_path / "in" / "clean.jpg", smooth(64, 64))
+    (result,) = run(tmp_path / "in", tmp_path / "out", Treatment())
+    assert result.status == "unchanged"
+    assert (tmp_path / "out" / "clean.jpg").read_bytes() == source.read_bytes()
+    run(tmp_path / "in", tmp_path / "smaller", Treatment(), Output(quality=50))
+    assert (tmp_path / "smaller" / "clean.jpg").stat().st_size < source.stat().st_size
+    run(tmp_path / "in", tmp_path / "png", Treatment(), Output(extension="png"))
+    assert np.array_equal(read_picture(tmp_path / "png" / "clean.png").pixels, read_picture(source).pixels)
+
+
 def test_a_failure_costs_one_picture(pictures, tmp_path, treatment):
     (pictures / "b.tif").write_bytes(b"II*\0 not really")
     results = run(pictures, tmp_path / "out", treatment)
