@@ -9,7 +9,6 @@ import torch
 from exports import TINY, need
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from plain_swinir import PlainSwinIR, region_mask
 from test_plain import CONFIGS, live
 
 import swinir.export
@@ -18,6 +17,7 @@ from swinir.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
 from swinir.network import NetworkConfig
+from swinir.plain import PlainSwinIR, region_mask
 from swinir.windows import shifted_windows, to_windows
 
 SIZES = [(1, 1), (1, 3), (4, 1), (2, 2), (5, 3)]  # in windows
