@@ -48,7 +48,7 @@ class Treatment:
     wish: Wish = NOTHING_ASKED
     outscale: float | None = None
     tile: int | Literal["auto"] | None = "auto"
-    tile_overlap: int = 48  # measured: at 32, 0.015 % of the values differ from the whole picture's by a level
+    tile_overlap: int = 64  # measured: 116 dB or more to the whole picture, for denoisers, which reach furthest
     tile_blend: TileBlend = "cut"
     precision: str = "fp32"
     self_ensemble: bool = False

@@ -40,7 +40,7 @@ def restore(
         float | None, typer.Option("-s", "--outscale", help="How much larger the result is, 2.5 too.")
     ] = None,
     tile: Annotated[str, typer.Option("-t", "--tile", help="auto: by the free memory; 0: whole; or a side.")] = "auto",
-    tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="By how much tiles overlap.")] = 48,
+    tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="By how much tiles overlap.")] = 64,
     precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or auto.")] = "auto",
     fp32: Annotated[bool, typer.Option("--fp32", help="The same as --precision fp32.")] = False,
     backend: Annotated[
