@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 
@@ -12,6 +13,14 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+# It takes commands from descriptor 3 and answers on 4; both are moved out of the way first.
+WITH_PIPES = """
+import fcntl, os, sys
+commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
+os.dup2(commands, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
 SECONDS = 60
 
 
@@ -117,10 +126,10 @@ def chromium(program, profile):
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
     command = [program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
-    # It takes commands from descriptor 3 and answers on 4.
-    shell = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
     process = subprocess.Popen(
-        ["sh", "-c", shell, "sh", *command], pass_fds=(theirs_in, theirs_out), stderr=subprocess.DEVNULL
+        [sys.executable, "-c", WITH_PIPES, str(theirs_in), str(theirs_out), *command],
+        pass_fds=(theirs_in, theirs_out),
+        stderr=subprocess.DEVNULL,
     )
     os.close(theirs_in)
     os.close(theirs_out)

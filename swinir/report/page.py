@@ -234,8 +234,11 @@ def _summary(rows: Sequence[_Row], strange: int) -> str:
         "Failed": str(count["failed"]),
         "Computing time": _duration(sum(result.seconds or 0 for result in results)),
     }
+    bad = ' class="bad"'
     tiles = "".join(
-        f"<div><dt>{name}</dt><dd>{value}</dd></div>\n" for name, value in (facts | _means(rows)).items() if value
+        f"<div{bad if name == 'Failed' and count['failed'] else ''}><dt>{name}</dt><dd>{value}</dd></div>\n"
+        for name, value in (facts | _means(rows)).items()
+        if value
     )
     experts = Counter(used for result in results for used in dict.fromkeys(result.experts))
     settings = Counter((r.settings, r.precision, r.tile) for r in results if r.status in DONE)
@@ -243,16 +246,14 @@ def _summary(rows: Sequence[_Row], strange: int) -> str:
         f"{_text(_expert(name))}, {_counted(number, 'picture')}<br><code>SHA-256 {_text(digest)}</code>"
         for (name, digest), number in experts.items()
     ]
+    lines += [
+        f"Settings <code>{_text(digest) or 'unknown'}</code>: precision {_text(precision) or 'unknown'}, tile "
+        f"{_text(str(tile or 'whole'))}; {_counted(number, 'picture')}"
+        for (digest, precision, tile), number in settings.items()
+    ]
     parts = [f'<section>\n<dl class="facts">\n{tiles}</dl>\n']
     if lines:
-        parts.append(f"<h2>Experts</h2>\n{_list(lines)}")
-    if settings:
-        lines = [
-            f"<code>{_text(digest) or 'not recorded'}</code>: precision {_text(precision) or 'not recorded'}, tile "
-            f"{_text(str(tile or 'whole'))}; {_counted(number, 'picture')}"
-            for (digest, precision, tile), number in settings.items()
-        ]
-        parts.append(f"<h2>Settings</h2>\n{_list(lines)}")
+        parts.append(f"<details><summary>Experts and settings</summary>\n{_list(lines)}</details>\n")
     if strange:
         parts.append(f'<p class="soft">{_counted(strange, "line")} of the file could not be read as records.</p>\n')
     return "".join([*parts, "</section>\n"])
@@ -265,13 +266,15 @@ def _list(lines: Sequence[str]) -> str:
 def _means(rows: Sequence[_Row]) -> dict[str, str]:
     scores = [row.scores for row in rows if row.scores is not None]
     columns = {
-        "Mean PSNR": ([s.psnr for s in scores], 2),
-        "Mean SSIM": ([s.ssim for s in scores if s.ssim is not None], 4),
-        "Mean PSNR of Y": ([s.psnr_y for s in scores], 2),
-        "Mean SSIM of Y": ([s.ssim_y for s in scores if s.ssim_y is not None], 4),
+        "PSNR": ([s.psnr for s in scores], 2, " dB"),
+        "SSIM": ([s.ssim for s in scores if s.ssim is not None], 4, ""),
+        "PSNR of Y": ([s.psnr_y for s in scores], 2, " dB"),
+        "SSIM of Y": ([s.ssim_y for s in scores if s.ssim_y is not None], 4, ""),
     }
     return {
-        name: _number(sum(values) / len(values), digits).text for name, (values, digits) in columns.items() if values
+        f"{name}, mean of {len(values)}": _number(sum(values) / len(values), digits).text + unit
+        for name, (values, digits, unit) in columns.items()
+        if values
     }
 
 
@@ -342,15 +345,20 @@ def _name_cell(row: _Row) -> _Cell:
     return _Cell(f'<a href="#{row.anchor}">{name}</a>' if row.anchor else name, row.name)
 
 
+def _experts_cell(row: _Row) -> _Cell:
+    cell = _words(_experts(row))
+    return replace(cell, text=cell.text.replace("_", "_<wbr>"))  # where their long names may be broken
+
+
 _COLUMNS = (
     _Column("Picture", False, _name_cell),
     _Column("Status", False, lambda row: _words(row.entry.result.status)),
     _Column("Before", True, lambda row: _pixels(row.entry.result.width, row.entry.result.height)),
     _Column("After", True, lambda row: _pixels(row.entry.result.output_width, row.entry.result.output_height)),
-    _Column("Experts", False, lambda row: _words(_experts(row))),
+    _Column("Experts", False, _experts_cell),
     _Column("Seconds", True, lambda row: _number(row.entry.result.seconds, 2)),
     _Column("Noise", True, lambda row: _number(_found(row, "Noise:", "standard deviation"), 1)),
-    _Column("JPEG quality", True, lambda row: _number(_found(row, "JPEG:", "quality"), 0)),
+    _Column("JPEG", True, lambda row: _number(_found(row, "JPEG:", "quality"), 0)),
     _Column("PSNR", True, _score("psnr", 2)),
     _Column("SSIM", True, _score("ssim", 4)),
     _Column("PSNR Y", True, _score("psnr_y", 2)),
