@@ -75,9 +75,11 @@ class Tab:
         self.call("Page.navigate", url=path.resolve().as_uri())
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
-    def size(self, width, height, *, mobile=False):
-        """Of the window, in pixels."""
-        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile)
+    def size(self, width, height, *, dots=1, mobile=False):
+        """Of the window, in pixels of so many dots of the screen a side."""
+        self.call(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=dots, mobile=mobile
+        )
 
     def run(self, expression):
         """The value of an expression in the page."""

@@ -105,6 +105,14 @@ def test_zoom_is_in_pixels_of_the_picture(tab, zoom, width):
     assert tab.run(f"{AFTER}.width") == 600
 
 
+def test_zoom_is_in_dots_of_the_screen_even_when_they_change(tab):
+    tab.click("#p1 .zoom button[value='2']")
+    tab.size(1279, 900, dots=2)
+    tab.wait(f"{AFTER}.width === 600")
+    tab.size(1280, 900)
+    tab.wait(f"{AFTER}.width === 1200")
+
+
 def test_a_zoomed_picture_is_moved_by_the_mouse_and_the_divider_stays_in_sight(tab):
     tab.click("#p1 .zoom button[value='4']")
     scroll = "document.querySelector('#p1 .view').scrollLeft"

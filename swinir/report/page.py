@@ -268,8 +268,8 @@ def _means(rows: Sequence[_Row]) -> dict[str, str]:
     columns = {
         "PSNR": ([s.psnr for s in scores], 2, " dB"),
         "SSIM": ([s.ssim for s in scores if s.ssim is not None], 4, ""),
-        "PSNR of Y": ([s.psnr_y for s in scores], 2, " dB"),
-        "SSIM of Y": ([s.ssim_y for s in scores if s.ssim_y is not None], 4, ""),
+        "PSNR Y": ([s.psnr_y for s in scores], 2, " dB"),
+        "SSIM Y": ([s.ssim_y for s in scores if s.ssim_y is not None], 4, ""),
     }
     return {
         f"{name}, mean of {len(values)}": _number(sum(values) / len(values), digits).text + unit
