@@ -319,7 +319,7 @@ HOSTILE = [
 def test_names_and_messages_are_text_and_nothing_else(tmp_path, name):
     lines = [
         record(input=f"in/{name}", output=f"out/{name}", experts=[[name, name]], settings=name, precision=name,
-               findings=[name, f"Noise: standard deviation {name}"], notes=[name], tile=name),
+               findings=[name, f"Noise: standard deviation {name}", "JPEG: quality nan"], notes=[name], tile=name),
         record(input=f"in/{name}", output="out/b.png", status="failed", error=f"{name}: broken"),
     ]  # fmt: skip
     usual = page_of(write_records(tmp_path, record(), record(output="out/b.png", status="failed")), tmp_path)

@@ -6,14 +6,11 @@ function sortBy(header) {
   const ascending = header.getAttribute("aria-sort") !== "ascending";
   const column = header.cellIndex;
   const numbers = header.classList.contains("number");
-  const value = (row) => {
-    const text = row.cells[column].dataset.value;
-    return text === undefined || !numbers ? text : Number(text);
-  };
+  const value = (row) => row.cells[column].dataset.value;
   const compare = (a, b) => {
     const x = value(a), y = value(b);
     if (x === undefined || y === undefined) return (x === undefined) - (y === undefined);
-    const order = numbers ? Math.sign(x - y) || 0 : x.localeCompare(y, undefined, { numeric: true });
+    const order = numbers ? Math.sign(Number(x) - Number(y)) || 0 : x.localeCompare(y, undefined, { numeric: true });
     return ascending ? order : -order;
   };
   for (const other of header.parentElement.cells) other.setAttribute("aria-sort", "none");

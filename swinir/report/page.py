@@ -6,12 +6,10 @@ in the page lets nothing run or load but what is written here.
 
 import base64
 import hashlib
-import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from importlib import resources
 from pathlib import Path
 
@@ -20,9 +18,9 @@ from swinir.atomic import atomic_path
 from swinir.decoding import ImageError, named, read_picture
 from swinir.folder import DONE
 from swinir.picture import Picture
-from swinir.repair import describe
 from swinir.report.pair import QUALITY, Inlined, inline, shown_size
-from swinir.report.rows import Entry, Scores, find_files, has_changed, read_results, score
+from swinir.report.rows import Entry, find_files, has_changed, read_results, score
+from swinir.report.table import Row, escaped, expert_text, experts_text, number_cell, size_text, table
 
 MAX_SIDE = 1600
 LIMIT = 100
@@ -36,23 +34,6 @@ class Written:
     shown: int
     missing: int
     listed: int
-
-
-@dataclass(frozen=True)
-class _Row:
-    """An entry as the page tells it.
-
-    Attributes:
-        name: short, and told apart from the others.
-        anchor: of its pictures, empty without.
-        remark: why there are no scores, though there is a reference.
-    """
-
-    entry: Entry
-    name: str
-    anchor: str = ""
-    scores: Scores | None = None
-    remark: str = ""
 
 
 def write_report(
@@ -105,7 +86,7 @@ def write_report(
         file.write(_head(f"SwinIR report: {named(Path(folder.absolute().name))}"))
         file.write(_summary(rows, strange))
         file.write(_failures(rows))
-        file.write(_table(rows))
+        file.write(table(rows))
         file.write(_pictures_head(len(shown), sum(row.entry.result.status in DONE for row in rows), gt))
         for row in shown:
             before, after = _side(row.entry.source), _side(row.entry.target)
@@ -116,7 +97,7 @@ def write_report(
     return Written(len(shown), missing, len(rows))
 
 
-def _rows(entries: Sequence[Entry], limit: int) -> list[_Row]:
+def _rows(entries: Sequence[Entry], limit: int) -> list[Row]:
     inputs = [entry.result.input for entry in entries]
     try:
         common = os.path.commonpath([os.path.dirname(path) for path in inputs])
@@ -127,11 +108,11 @@ def _rows(entries: Sequence[Entry], limit: int) -> list[_Row]:
         is_shown = entry.result.status in DONE and shown < limit
         shown += is_shown
         name = os.path.relpath(entry.result.input, common) if common else entry.result.input
-        rows.append(_Row(entry, named(Path(name)), f"p{shown}" if is_shown else ""))
+        rows.append(Row(entry, named(Path(name)), f"p{shown}" if is_shown else ""))
     return rows
 
 
-def _scored(row: _Row) -> _Row:
+def _scored(row: Row) -> Row:
     if row.entry.result.status not in DONE or not os.path.isfile(row.entry.target):
         return row
     try:
@@ -153,31 +134,11 @@ def _side(path: Path) -> Picture | str:
 # Text
 
 
-def _text(value: str) -> str:
-    """Anything as the text of an element or the value of an attribute; unprintable characters become visible."""
-    return escape("".join(c if c.isprintable() else ascii(c)[1:-1] for c in value))
-
-
 def _duration(seconds: float) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _size(width: int | None, height: int | None) -> str:
-    return f"{width}×{height}" if width and height else ""
-
-
-def _experts(row: _Row) -> str:
-    return ", ".join(_expert(name) for name, _ in row.entry.result.experts)
-
-
-def _expert(name: str) -> str:
-    try:
-        return describe(name)
-    except OSError:  # longer than a file's name can be
-        return name
 
 
 def _counted(number: int, thing: str) -> str:
@@ -203,12 +164,12 @@ def _head(title: str) -> str:
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{_text(title)}</title>
+<title>{escaped(title)}</title>
 <link rel="icon" href="data:,">
 <style>{style}</style>
 </head>
 <body>
-<h1>{_text(title)}</h1>
+<h1>{escaped(title)}</h1>
 <main>
 """
 
@@ -217,14 +178,14 @@ def _foot() -> str:
     script, _ = _asset("page.js")
     return f"""</section>
 </main>
-<footer class="soft"><p>Made by SwinIR Toolkit {_text(__version__)}.</p></footer>
+<footer class="soft"><p>Made by SwinIR Toolkit {escaped(__version__)}.</p></footer>
 <script>{script}</script>
 </body>
 </html>
 """
 
 
-def _summary(rows: Sequence[_Row], strange: int) -> str:
+def _summary(rows: Sequence[Row], strange: int) -> str:
     results = [row.entry.result for row in rows]
     count = Counter(result.status for result in results)
     facts = {
@@ -243,12 +204,12 @@ def _summary(rows: Sequence[_Row], strange: int) -> str:
     experts = Counter(used for result in results for used in dict.fromkeys(result.experts))
     settings = Counter((r.settings, r.precision, r.tile) for r in results if r.status in DONE)
     lines = [
-        f"{_text(_expert(name))}, {_counted(number, 'picture')}<br><code>SHA-256 {_text(digest)}</code>"
+        f"{escaped(expert_text(name))}, {_counted(number, 'picture')}<br><code>SHA-256 {escaped(digest)}</code>"
         for (name, digest), number in experts.items()
     ]
     lines += [
-        f"Settings <code>{_text(digest) or 'unknown'}</code>: precision {_text(precision) or 'unknown'}, tile "
-        f"{_text(str(tile or 'whole'))}; {_counted(number, 'picture')}"
+        f"Settings <code>{escaped(digest) or 'unknown'}</code>: precision {escaped(precision) or 'unknown'}, tile "
+        f"{escaped(str(tile or 'whole'))}; {_counted(number, 'picture')}"
         for (digest, precision, tile), number in settings.items()
     ]
     parts = [f'<section>\n<dl class="facts">\n{tiles}</dl>\n']
@@ -263,7 +224,7 @@ def _list(lines: Sequence[str]) -> str:
     return '<ul class="lists">\n' + "".join(f"<li>{line}</li>\n" for line in lines) + "</ul>\n"
 
 
-def _means(rows: Sequence[_Row]) -> dict[str, str]:
+def _means(rows: Sequence[Row]) -> dict[str, str]:
     scores = [row.scores for row in rows if row.scores is not None]
     columns = {
         "PSNR": ([s.psnr for s in scores], 2, " dB"),
@@ -272,134 +233,24 @@ def _means(rows: Sequence[_Row]) -> dict[str, str]:
         "SSIM Y": ([s.ssim_y for s in scores if s.ssim_y is not None], 4, ""),
     }
     return {
-        f"{name}, mean of {len(values)}": _number(sum(values) / len(values), digits).text + unit
+        f"{name}, mean of {len(values)}": number_cell(sum(values) / len(values), digits).text + unit
         for name, (values, digits, unit) in columns.items()
         if values
     }
 
 
-def _failures(rows: Sequence[_Row]) -> str:
+def _failures(rows: Sequence[Row]) -> str:
     """Failed and skipped ones with their reasons."""
     parts = []
     for status, title in (("failed", "Failed"), ("skipped", "Skipped")):
         lines = [
-            f"<b>{_text(row.name)}</b><br><span>{_text(row.entry.result.error) or 'no reason recorded'}</span>"
+            f"<b>{escaped(row.name)}</b><br><span>{escaped(row.entry.result.error) or 'no reason recorded'}</span>"
             for row in rows
             if row.entry.result.status == status
         ]
         if lines:
             parts.append(f'<section class="{status}">\n<h2>{title}</h2>\n{_list(lines)}</section>\n')
     return "".join(parts)
-
-
-# The table
-
-
-@dataclass(frozen=True)
-class _Cell:
-    """What a cell says, and what it is sorted by: None where there is nothing."""
-
-    text: str = ""
-    value: str | float | None = None
-
-
-@dataclass(frozen=True)
-class _Column:
-    title: str
-    is_number: bool
-    cell: Callable[[_Row], _Cell]
-
-
-def _words(text: str) -> _Cell:
-    return _Cell(_text(text), text or None)
-
-
-def _number(value: float | None, digits: int) -> _Cell:
-    if value is None:
-        return _Cell()
-    return _Cell("∞" if value == math.inf else f"{value:.{digits}f}", value)
-
-
-def _pixels(width: int | None, height: int | None) -> _Cell:
-    return _Cell(_size(width, height), width * height if width and height else None)
-
-
-def _found(row: _Row, start: str, before: str) -> float | None:
-    """The number after a word in the finding that begins with another, as `Findings.explain` says it."""
-    for finding in row.entry.result.findings:
-        if finding.startswith(start):
-            number = finding.partition(before)[2].strip().split(" ")[0].rstrip(".")
-            try:
-                return float(number)
-            except ValueError:
-                return None
-    return None
-
-
-def _score(name: str, digits: int) -> Callable[[_Row], _Cell]:
-    return lambda row: _Cell() if row.scores is None else _number(getattr(row.scores, name), digits)
-
-
-def _name_cell(row: _Row) -> _Cell:
-    name = _text(row.name)
-    return _Cell(f'<a href="#{row.anchor}">{name}</a>' if row.anchor else name, row.name)
-
-
-def _experts_cell(row: _Row) -> _Cell:
-    cell = _words(_experts(row))
-    return replace(cell, text=cell.text.replace("_", "_<wbr>"))  # where their long names may be broken
-
-
-_COLUMNS = (
-    _Column("Picture", False, _name_cell),
-    _Column("Status", False, lambda row: _words(row.entry.result.status)),
-    _Column("Before", True, lambda row: _pixels(row.entry.result.width, row.entry.result.height)),
-    _Column("After", True, lambda row: _pixels(row.entry.result.output_width, row.entry.result.output_height)),
-    _Column("Experts", False, _experts_cell),
-    _Column("Seconds", True, lambda row: _number(row.entry.result.seconds, 2)),
-    _Column("Noise", True, lambda row: _number(_found(row, "Noise:", "standard deviation"), 1)),
-    _Column("JPEG", True, lambda row: _number(_found(row, "JPEG:", "quality"), 0)),
-    _Column("PSNR", True, _score("psnr", 2)),
-    _Column("SSIM", True, _score("ssim", 4)),
-    _Column("PSNR Y", True, _score("psnr_y", 2)),
-    _Column("SSIM Y", True, _score("ssim_y", 4)),
-)
-
-
-def _table(rows: Sequence[_Row]) -> str:
-    """All pictures; columns without any value are left out."""
-    cells = {column: [column.cell(row) for row in rows] for column in _COLUMNS}
-    columns = [column for column in _COLUMNS if any(cell.value is not None for cell in cells[column])]
-    heads = "".join(
-        f'<th scope="col" aria-sort="none"{_class(column)}><button type="button">{column.title}</button></th>'
-        for column in columns
-    )
-    lines = []
-    for number, row in enumerate(rows):
-        line = "".join(_td(column, cells[column][number]) for column in columns)
-        lines.append(f'<tr class="{row.entry.result.status}">{line}</tr>\n')
-    return f"""<section>
-<h2>All pictures</h2>
-<div class="wide" tabindex="0" role="region" aria-label="Table of all pictures">
-<table>
-<thead><tr>{heads}</tr></thead>
-<tbody>
-{"".join(lines)}</tbody>
-</table>
-</div>
-</section>
-"""
-
-
-def _td(column: _Column, cell: _Cell) -> str:
-    if cell.value is None:
-        return f"<td{_class(column)}></td>"
-    value = "Infinity" if cell.value == math.inf else str(cell.value)
-    return f'<td{_class(column)} data-value="{_text(value)}">{cell.text}</td>'
-
-
-def _class(column: _Column) -> str:
-    return ' class="number"' if column.is_number else ""
 
 
 # Pictures
@@ -417,7 +268,7 @@ def _pictures_head(shown: int, of: int, gt: Path | None) -> str:
     return f'<section>\n<h2>Before and after</h2>\n<p class="soft">{" ".join(parts)}</p>\n'
 
 
-def _figure(row: _Row, before: Picture | str, after: Picture | str, max_side: int) -> Iterator[str]:
+def _figure(row: Row, before: Picture | str, after: Picture | str, max_side: int) -> Iterator[str]:
     """Input and result, or what there is of them, with what is known about them."""
     remarks = [row.remark] if row.remark else []
     if isinstance(before, Picture) and has_changed(row.entry):
@@ -427,7 +278,7 @@ def _figure(row: _Row, before: Picture | str, after: Picture | str, max_side: in
         height, width = known.pixels.shape[:2]
         size = shown_size(known, max_side)
         if size != (width, height):
-            remarks.append(f"Shown at {_size(*size)} of {_size(width, height)} pixels.")
+            remarks.append(f"Shown at {size_text(*size)} of {size_text(width, height)} pixels.")
     yield f'<figure id="{row.anchor}">\n{_caption(row, remarks)}'
     sides = []
     for label, picture in (("before", before), ("after", after)):
@@ -446,32 +297,32 @@ def _figure(row: _Row, before: Picture | str, after: Picture | str, max_side: in
 
 
 def _missing(label: str, reason: str) -> str:
-    return f'<p class="missing"><b>No picture {label}:</b> {_text(reason)}</p>\n'
+    return f'<p class="missing"><b>No picture {label}:</b> {escaped(reason)}</p>\n'
 
 
-def _caption(row: _Row, remarks: Sequence[str]) -> str:
+def _caption(row: Row, remarks: Sequence[str]) -> str:
     result = row.entry.result
     facts = [
-        f"{_size(result.width, result.height)} → {_size(result.output_width, result.output_height)}",
-        _experts(row) or ("needed nothing" if result.status == "unchanged" else ""),
+        f"{size_text(result.width, result.height)} → {size_text(result.output_width, result.output_height)}",
+        experts_text(row) or ("needed nothing" if result.status == "unchanged" else ""),
         "" if result.seconds is None else _duration(result.seconds),
     ]
     if row.scores is not None:
-        facts.append(f"{_number(row.scores.psnr, 2).text} dB")
+        facts.append(f"{number_cell(row.scores.psnr, 2).text} dB")
     lines = [" · ".join(fact for fact in facts if fact), *remarks]
-    text = "".join(f'<p class="soft">{_text(line)}</p>' for line in lines)
-    return f"<figcaption><h3>{_text(row.name)}</h3>{text}</figcaption>\n"
+    text = "".join(f'<p class="soft">{escaped(line)}</p>' for line in lines)
+    return f"<figcaption><h3>{escaped(row.name)}</h3>{text}</figcaption>\n"
 
 
-def _details(row: _Row) -> str:
+def _details(row: Row) -> str:
     result = row.entry.result
     lines = [*result.findings, *result.notes, f"Written to {named(Path(result.output))}"]
-    return f"<details><summary>Findings and notes</summary>\n{_list([_text(line) for line in lines])}</details>\n"
+    return f"<details><summary>Findings and notes</summary>\n{_list([escaped(line) for line in lines])}</details>\n"
 
 
 def _img(picture: Inlined, kind: str, alt: str) -> str:
     return (
-        f'<img class="{kind}" alt="{_text(alt)}" width="{picture.width}" height="{picture.height}" draggable="false" '
+        f'<img class="{kind}" alt="{escaped(alt)}" width="{picture.width}" height="{picture.height}" draggable="false" '
         f'loading="lazy" decoding="async" src="{picture.uri}">'
     )
 
@@ -482,7 +333,7 @@ def _slider(name: str, before: Inlined, after: Inlined) -> Iterator[str]:
         for value, title in ZOOMS
     )
     yield f"""<div class="frame"><span class="tag">before</span><span class="tag">after</span>
-<div class="view" data-zoom="fit" tabindex="0" role="group" aria-label="{_text(name)}">
+<div class="view" data-zoom="fit" tabindex="0" role="group" aria-label="{escaped(name)}">
 <div class="stack">
 """
     yield _img(before, "before", f"{name}, before")
@@ -493,7 +344,7 @@ def _slider(name: str, before: Inlined, after: Inlined) -> Iterator[str]:
 </div>
 </div>
 <div class="controls">
-<input type="range" min="0" max="100" value="50" aria-label="How much of {_text(name)} is shown before">
-<div class="zoom" role="group" aria-label="Zoom of {_text(name)}">{buttons}</div>
+<input type="range" min="0" max="100" value="50" aria-label="How much of {escaped(name)} is shown before">
+<div class="zoom" role="group" aria-label="Zoom of {escaped(name)}">{buttons}</div>
 </div>
 """
