@@ -17,7 +17,7 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import bench, demo, export, info, restore, test, train, zoo
+from swinir.cli import bench, demo, export, info, report, restore, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -28,6 +28,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("restore")(restore.restore)
+app.command("report")(report.report)
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
 app.command("bench")(bench.bench)
