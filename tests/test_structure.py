@@ -18,15 +18,16 @@ MODULES = {
 LAYERS = (
     (
         "swinir.windows",
-        "swinir.tiling",
         "swinir.color",
         "swinir.atomic",
         "swinir.graphs",
         "swinir.containers",
         "swinir.picture",
         "swinir.sensing",
+        "swinir.spans",
     ),
     (
+        "swinir.tiling",
         "swinir.network",
         "swinir.prepared",
         "swinir.plain",
