@@ -60,7 +60,7 @@ LAYERS = (
         "swinir.backends",
         "swinir.export",
     ),
-    ("swinir.train", "swinir.report", "swinir.repair", "swinir.folder"),
+    ("swinir.train", "swinir.report", "swinir.repair", "swinir.large", "swinir.folder"),
     ("swinir.cli", "swinir.__main__"),
 )
 
