@@ -4,10 +4,14 @@ Each function walks the structure of one format over the whole file, in time pro
 what is wrong by a `ContainerError`. PNG and TIFF have modules of their own.
 """
 
+import os
 import re
 import struct
 import sys
+import zlib
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import BinaryIO
 
 TRUNCATED = "the file is truncated; copy or download it again"
 PIXELS_PER_JPEG_BYTE = 1024  # 64 pixels a block, a bit a block at least, and half the blocks at the odd samplings
@@ -45,12 +49,72 @@ def require(condition: object, reason: str) -> None:
         raise ContainerError(reason)
 
 
-def unpack(layout: str, data: bytes, start: int) -> tuple[int, ...]:
+class FileBytes:
+    """The bytes of an open file, of which slices are read when they are asked for."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file, self.length = file, os.fstat(file.fileno()).st_size
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, part: slice) -> bytes:
+        start, stop, _ = part.indices(self.length)
+        self.file.seek(start)
+        return self.file.read(max(0, stop - start))
+
+
+Bytes = bytes | FileBytes
+
+
+def unpack(layout: str, data: Bytes, start: int) -> tuple[int, ...]:
     """`struct.unpack_from` that knows what a missing byte means."""
     try:
-        return struct.unpack_from(layout, data, start)
+        return struct.unpack(layout, data[start : start + struct.calcsize(layout)])
     except struct.error as error:
         raise ContainerError(TRUNCATED) from error
+
+
+PIECE = 2**20  # bytes of a file that are looked at together
+
+
+def pieces(data: Bytes, start: int, end: int) -> Iterator[bytes]:
+    """A stretch of a file, a piece at a time."""
+    for at in range(start, end, PIECE):
+        yield data[at : min(at + PIECE, end)]
+
+
+DAMAGED = "its image data is damaged; copy or download it again"
+
+
+def inflated(packed: Iterable[bytes], size: int, total: int, *, to_the_end: bool = False) -> Iterator[bytes]:
+    """The first `total` bytes of a zlib stream, `size` at a time.
+
+    Args:
+        packed: the stream in pieces.
+        to_the_end: go on to the checksum behind the last byte.
+
+    Raises:
+        ContainerError: when it is damaged or too short.
+    """
+    stream, out = zlib.decompressobj(), bytearray()
+    try:
+        for piece in packed:
+            while total:
+                wanted = min(size, total) - len(out)
+                part = stream.decompress(piece, wanted)
+                out += part
+                if len(part) < wanted:
+                    break
+                piece = stream.unconsumed_tail
+                total -= len(out)
+                yield bytes(out)
+                out.clear()
+            if not total and (not to_the_end or stream.decompress(piece, 1) or stream.eof):
+                return
+    except zlib.error as error:
+        raise ContainerError(DAMAGED) from error
+    require(not total, TRUNCATED)
 
 
 # JPEG. A marker is 0xFF and a byte that is neither stuffing, nor a restart, nor another 0xFF.

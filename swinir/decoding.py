@@ -14,14 +14,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from swinir import containers, exif, png, tiff
-from swinir.containers import Container, ContainerError, require
-from swinir.picture import Metadata, Picture
+from swinir.containers import Bytes, Container, ContainerError, FileBytes, require
+from swinir.picture import Metadata, Picture, Rows
 
 MAX_PIXELS = 400_000_000
 MAX_BYTES = 2**32  # of a file; the largest picture with 16 bits and alpha takes 3.2 GB without compression
@@ -69,7 +69,7 @@ class _Format:
     name: str
     suffixes: tuple[str, ...]
     starts: Callable[[bytes], object]
-    inspect: Callable[[bytes], Container]
+    inspect: Callable[[Any], Container]
     samples: Callable[[bytes], np.ndarray | None] = _by_pillow
     apart: Callable[[], AbstractContextManager[None]] = nullcontext
 
@@ -132,18 +132,103 @@ def read_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS, through_prof
             truncated, too large.
     """
     path = Path(path)
-    try:
+    with refusing(path):
         data = _content(path)
         row = next((row for row in _FORMATS if row.starts(data[:256])), None)
         if row is None:
             raise ImageError(f"not an image of a known format ({', '.join(row.name for row in _FORMATS)})")
         container = row.inspect(data)
-        _check_size(container.width, container.height, max_pixels)
-        require(
-            container.width * container.height <= container.most_pixels,
-            f"its data cannot hold {container.width}x{container.height} pixels: the file is truncated or damaged",
-        )
+        _check_container(container, max_pixels)
         return _decoded(data, row, container, path, max_pixels, through_profile)
+
+
+def open_rows(
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, wanted: Callable[[int, int], bool] = lambda height, width: True
+) -> Rows | None:
+    """Open a file whose rows can be decoded one after another, with the samples that `read_picture` gives.
+
+    These are PNG that is not interlaced and has 8 or 16 bits a sample and no palette, and TIFF that is grey or RGB,
+    stored or packed by the usual compressions, both upright.
+
+    Args:
+        path, max_pixels: as `read_picture` takes them.
+        wanted: of a height and a width, whether to go on; asked before the file is walked to its end.
+
+    Returns:
+        What the file says, and its rows; to be closed. None for any other file, be it damaged.
+
+    Raises:
+        ImageError: as `read_picture`, here or when the rows in question are met.
+    """
+    path = Path(path)
+    with refusing(path):
+        try:
+            data = FileBytes(_opened(path))
+        except (ImageError, OSError):  # to be told by `read_picture`
+            return None
+        try:
+            found = _rows(data, path, max_pixels, wanted)
+        except BaseException:
+            data.file.close()
+            raise
+        if found is None:
+            data.file.close()
+        return found
+
+
+def _rows(data: FileBytes, path: Path, max_pixels: int, wanted: Callable[[int, int], bool]) -> Rows | None:
+    row = next((row for row in _FORMATS if row.starts(data[:256])), None)
+    if row is None or row.name not in ("PNG", "TIFF"):
+        return None
+    try:
+        if row.name == "PNG":
+            size, readable, blocks = png.header(data)[1::-1], png.has_rows(data), png.rows
+        else:
+            page = exif.directory(data)
+            size = page.integer(data, tiff.HEIGHT), page.integer(data, tiff.WIDTH)
+            readable, blocks = tiff.has_rows(data), tiff.rows
+    except ContainerError:  # likewise
+        return None
+    if not readable or not wanted(*size):
+        return None
+    container = row.inspect(data)
+    _check_container(container, max_pixels)
+    notes = _remarks(row, container, path)
+    transparent = png.transparent(data) if row.name == "PNG" else None
+    if row.name == "PNG":
+        with _open(png.without_pixels(data), row.name) as file:
+            orientation, metadata = _about(file, row, b"", notes)
+    else:
+        orientation, metadata = exif.directory(data).integer(data, exif.ORIENTATION, 1), _of_tiff(data, notes)
+    if orientation in _UPRIGHT:
+        return None
+
+    def decoded() -> Iterator[np.ndarray]:
+        for block in blocks(data):
+            yield block if transparent is None else _with_alpha(block, transparent, container.depth)
+
+    def samples() -> Iterator[np.ndarray]:
+        with refusing(path):
+            yield from decoded()
+
+    first = next(decoded())
+    return Rows(
+        *size,
+        first.shape[2],
+        first.dtype,
+        samples,
+        metadata,
+        row.name,
+        notes=tuple(dict.fromkeys(notes)),
+        close=data.file.close,
+    )
+
+
+@contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Make one line that names the file of whatever goes wrong when it is read."""
+    try:
+        yield
     except ImageError as error:
         raise ImageError(f"{named(path)}: {error}") from error
     except Exception as error:  # decoders meet hostile bytes with many kinds of exception
@@ -158,21 +243,30 @@ def named(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    """All bytes of a regular file; anything else is not opened, and never waited for if it takes the file's place."""
+    with _opened(path) as file:
+        return file.read(os.fstat(file.fileno()).st_size)
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A regular file; anything else is not opened, and never waited for if it takes the file's place."""
     try:
         _require_regular(os.stat(path))
     except FileNotFoundError:
         if path.is_symlink():
             raise ImageError("a link to a file that is not there") from None
         raise
-    with open(path, "rb", opener=_without_waiting) as file:
+    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - who asked for it closes it
+    try:
         status = os.fstat(file.fileno())
         _require_regular(status)
         if status.st_size == 0:
             raise ImageError("the file is empty")
         if status.st_size > MAX_BYTES:
             raise ImageError(f"{status.st_size:,} bytes are more than the limit of {MAX_BYTES:,}")
-        return file.read(status.st_size)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
 def _require_regular(status: os.stat_result) -> None:
@@ -182,6 +276,14 @@ def _require_regular(status: os.stat_result) -> None:
 
 def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check_container(container: Container, max_pixels: int) -> None:
+    _check_size(container.width, container.height, max_pixels)
+    require(
+        container.width * container.height <= container.most_pixels,
+        f"its data cannot hold {container.width}x{container.height} pixels: the file is truncated or damaged",
+    )
 
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
@@ -202,11 +304,7 @@ class _Stored:
 def _decoded(
     data: bytes, row: _Format, container: Container, path: Path, max_pixels: int, through_profile: bool
 ) -> Picture:
-    notes = []
-    if path.suffix.lower() in EXTENSIONS and path.suffix.lower() not in row.suffixes:
-        notes.append(f"named {path.suffix}, but its content is {row.name}")
-    if container.frames > 1:
-        notes.append(f"the first of {container.frames} {'pages' if row.name == 'TIFF' else 'frames'}")
+    notes = _remarks(row, container, path)
     transparent = None
     if row.name == "PNG":
         data = png.still(data)
@@ -233,6 +331,16 @@ def _decoded(
     )
 
 
+def _remarks(row: _Format, container: Container, path: Path) -> list[str]:
+    """What a user may not expect of a file."""
+    notes = []
+    if path.suffix.lower() in EXTENSIONS and path.suffix.lower() not in row.suffixes:
+        notes.append(f"named {path.suffix}, but its content is {row.name}")
+    if container.frames > 1:
+        notes.append(f"the first of {container.frames} {'pages' if row.name == 'TIFF' else 'frames'}")
+    return notes
+
+
 def _through_pillow(
     data: bytes, row: _Format, samples: np.ndarray | None, max_pixels: int, through_profile: bool, notes: list[str]
 ) -> _Stored:
@@ -247,15 +355,18 @@ def _through_pillow(
             with row.apart():
                 file.load()
             samples = _by_mode(file, profile if through_profile else None, notes)
-        # After decoding, since Pillow turns a TIFF by itself.
-        orientation, block = _exif(file, notes)
-        if row.name == "TIFF":
-            metadata = _of_tiff(data, notes)
-        else:
-            metadata = Metadata(block, profile, _xmp(file.info), _dpi(file.info.get("dpi")))
-        if file.mode == "CMYK":
-            metadata = replace(metadata, icc=None)
+        orientation, metadata = _about(file, row, data, notes)  # after decoding, since Pillow turns a TIFF by itself
         return _Stored(samples, orientation, metadata, getattr(file, "quantization", {}) if row.name == "JPEG" else {})
+
+
+def _about(file: Image.Image, row: _Format, data: bytes, notes: list[str]) -> tuple[int, Metadata]:
+    """Orientation, and what else a file says that Pillow has opened."""
+    orientation, block = _exif(file, notes)
+    if row.name == "TIFF":
+        metadata = _of_tiff(data, notes)
+    else:
+        metadata = Metadata(block, file.info.get("icc_profile"), _xmp(file.info), _dpi(file.info.get("dpi")))
+    return orientation, replace(metadata, icc=None) if file.mode == "CMYK" else metadata
 
 
 def _open(data: bytes, name: str) -> Image.Image:
@@ -337,7 +448,7 @@ def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
         return orientation, None
 
 
-def _of_tiff(data: bytes, notes: list[str]) -> Metadata:
+def _of_tiff(data: Bytes, notes: list[str]) -> Metadata:
     """What a TIFF file says in its first directory, and in those it names."""
     try:
         block = exif.described(data)

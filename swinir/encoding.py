@@ -1,9 +1,10 @@
 """Pictures written as files: what each format can hold, and what is done with what it cannot."""
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -12,6 +13,8 @@ from swinir import exif, png, tiff
 from swinir.atomic import atomic_path
 from swinir.containers import ContainerError
 from swinir.picture import Metadata, Picture, from_unit, to_unit
+
+Shape = tuple[int, int, int]  # height, width, channels
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,7 @@ class Format:
         encode: the file, from (H, W, 1 to 4) samples with alpha last, what metadata there is, and a quality.
         largest_side: in pixels.
         largest_entry: bytes of EXIF or XMP; of a JPEG's segment, less what names it.
+        write: the same as `encode` into an empty file, for blocks of rows, the whole's shape and dtype; if it can.
     """
 
     name: str
@@ -42,10 +46,20 @@ class Format:
     encode: Callable[[np.ndarray, Metadata, int | None], bytes]
     largest_side: int = 2**31 - 1
     largest_entry: int = 2**31 - 1
+    write: Callable[[BinaryIO, Iterable[np.ndarray], Shape, np.dtype, Metadata], None] | None = None
 
 
 def _png(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
     return png.encode(image, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi)
+
+
+def _to_png(file: BinaryIO, blocks: Iterable[np.ndarray], shape: Shape, dtype: np.dtype, about: Metadata) -> None:
+    for part in png.encoded(blocks, shape, dtype, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi):
+        file.write(part)
+
+
+def _to_tiff(file: BinaryIO, blocks: Iterable[np.ndarray], shape: Shape, dtype: np.dtype, about: Metadata) -> None:
+    tiff.write(file, blocks, shape, dtype, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi)
 
 
 def _tiff(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
@@ -87,10 +101,10 @@ _8, _16, _FLOAT = np.uint8, np.uint16, np.float32
 # fmt: off
 FORMATS = (
     #      name    suffixes           samples            alpha  lossless  quality      metadata
-    Format("PNG",  (".png",),         (_16, _8),         True,  True,     None, False, _ALL,     _png),
+    Format("PNG",  (".png",),         (_16, _8),         True,  True,     None, False, _ALL,     _png, write=_to_png),
     Format("JPEG", (".jpg", ".jpeg"), (_8,),             False, False,    95,   True,  _ALL,     _jpeg, 65_500, 65_000),
     Format("WEBP", (".webp",),        (_8,),             True,  True,     None, True,  _ALL[:3], _webp, 16_383),
-    Format("TIFF", (".tif", ".tiff"), (_FLOAT, _16, _8), True,  True,     None, False, _ALL,     _tiff),
+    Format("TIFF", (".tif", ".tiff"), (_FLOAT, _16, _8), True,  True,     None, False, _ALL,     _tiff, write=_to_tiff),
     Format("AVIF", (".avif",),        (_8,),             True,  False,    90,   True,  _ALL[:3], _avif, 16_384),
     Format("BMP",  (".bmp",),         (_8,),             False, True,     None, False, _ALL[3:], _bmp),
 )
@@ -129,20 +143,78 @@ def write_picture(
         OSError: when the folder is missing, full or read-only.
     """
     path = Path(path)
-    row = can_hold(path.suffix)
-    if quality is not None and not (row.takes_quality and 1 <= quality <= 100):
-        allowed = "from 1 to 100" if row.takes_quality else f"for JPEG, WebP and AVIF only, not {row.name}"
-        raise ValueError(f"quality is {allowed}, got {quality}")
-    height, width = picture.pixels.shape[:2]
-    if max(height, width) > row.largest_side:
-        raise ValueError(f"{row.name} holds at most {row.largest_side} pixels a side, got {width}x{height}; write .png")
+    row = _checked(path, picture.pixels.shape, quality)
     notes: list[str] = []
     image = _fitted(picture, row, notes)
-    about = _kept(picture, row, keep_metadata, notes)
+    about = _kept(picture.metadata, picture.pixels.shape, row, keep_metadata, notes)
     data = row.encode(image, about, row.quality if quality is None else quality)
     with atomic_path(path) as temporary:
         temporary.write_bytes(data)
     return tuple(notes)
+
+
+def write_rows(
+    path: Path | str,
+    blocks: Iterable[np.ndarray],
+    shape: Shape,
+    dtype: np.dtype,
+    metadata: Metadata,
+    *,
+    quality: int | None = None,
+    keep_metadata: bool = True,
+) -> tuple[str, ...]:
+    """`write_picture` for a picture whose rows come one after another; held whole where the format needs it.
+
+    PNG and TIFF are written as the rows come. A TIFF file of more than 4 GiB is a BigTIFF and has no EXIF.
+
+    Args:
+        blocks: (n, W, 1 to 4) samples, alpha last.
+        shape, dtype: of the whole.
+
+    Raises:
+        ValueError, OSError: as `write_picture`.
+    """
+    path = Path(path)
+    row = _checked(path, shape, quality)
+    colors = 1 if shape[2] < 3 else 3
+    if row.write is None:
+        image, y = np.empty(shape, dtype), 0
+        for block in blocks:
+            image[y : y + len(block)] = block
+            y += len(block)
+        picture = Picture(image[..., :colors], image[..., colors] if shape[2] > colors else None, metadata)
+        return write_picture(path, picture, quality=quality, keep_metadata=keep_metadata)
+    notes: list[str] = []
+    depth = _depth(dtype, row, notes)
+    about = _kept(metadata, (*shape[:2], colors), row, keep_metadata, notes)
+    if about.exif and row.name == "TIFF" and tiff.is_big(shape, depth):
+        about = replace(about, exif=None)
+        notes.append("a TIFF file of more than 4 GiB has no place for its EXIF")
+    fitting = blocks if depth == dtype else (from_unit(to_unit(block), depth) for block in blocks)
+    with atomic_path(path) as temporary, temporary.open("r+b") as file:
+        row.write(file, fitting, shape, depth, about)
+    return tuple(notes)
+
+
+def _checked(path: Path, shape: tuple[int, ...], quality: int | None) -> Format:
+    """The format of a path; a ValueError for a quality or a size that it has not."""
+    row = can_hold(path.suffix)
+    if quality is not None and not (row.takes_quality and 1 <= quality <= 100):
+        allowed = "from 1 to 100" if row.takes_quality else f"for JPEG, WebP and AVIF only, not {row.name}"
+        raise ValueError(f"quality is {allowed}, got {quality}")
+    height, width = shape[:2]
+    if max(height, width) > row.largest_side:
+        raise ValueError(f"{row.name} holds at most {row.largest_side} pixels a side, got {width}x{height}; write .png")
+    return row
+
+
+def _depth(dtype: np.dtype, row: Format, notes: list[str]) -> np.dtype:
+    """Of the samples in a file."""
+    if dtype.type in row.dtypes:
+        return dtype
+    depth = np.dtype(row.dtypes[0])
+    notes.append(f"{row.name} holds {8 * depth.itemsize} bits a sample: they were rounded to that")
+    return depth
 
 
 def _fitted(picture: Picture, row: Format, notes: list[str]) -> np.ndarray:
@@ -155,21 +227,18 @@ def _fitted(picture: Picture, row: Format, notes: list[str]) -> np.ndarray:
         share = to_unit(alpha)
         image = from_unit(to_unit(image) * share + (1 - share), image.dtype)
         notes.append(f"{row.name} has no alpha: transparent parts were laid on white")
-    if image.dtype.type not in row.dtypes:
-        depth = row.dtypes[0]
-        notes.append(f"{row.name} holds {8 * np.dtype(depth).itemsize} bits a sample: they were rounded to that")
-        image = from_unit(to_unit(image), depth)
-    return image
+    depth = _depth(image.dtype, row, notes)
+    return image if image.dtype == depth else from_unit(to_unit(image), depth)
 
 
 def _opaque(dtype: np.dtype) -> float:
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
-def _kept(picture: Picture, row: Format, keep_metadata: bool, notes: list[str]) -> Metadata:
-    """The metadata that the format stores and that is true of these pixels."""
-    about = picture.metadata if keep_metadata else Metadata(icc=picture.metadata.icc)
-    height, width, channels = picture.pixels.shape
+def _kept(metadata: Metadata, shape: tuple[int, ...], row: Format, keep_metadata: bool, notes: list[str]) -> Metadata:
+    """The metadata that the format stores and that is true of pixels of a shape."""
+    about = metadata if keep_metadata else Metadata(icc=metadata.icc)
+    height, width, channels = shape
     if about.exif:
         try:
             about = replace(about, exif=exif.of_size(exif.upright(about.exif), width, height))

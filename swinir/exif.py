@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from swinir.containers import TRUNCATED, ContainerError, require, unpack
+from swinir.containers import TRUNCATED, Bytes, ContainerError, require, unpack
 
 ORIENTATION, EXIF, GPS, INTEROPERABILITY = 274, 34665, 34853, 0xA005
 PIXEL_X, PIXEL_Y = 0xA002, 0xA003  # of the EXIF directory
@@ -41,24 +41,24 @@ class Directory(NamedTuple):
     link: int
     following: int
 
-    def integers(self, data: bytes, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
+    def integers(self, data: Bytes, tag: int, default: tuple[int, ...] = ()) -> tuple[int, ...]:
         """Values of a tag of whole numbers; a ContainerError for another type, and where they are cut off."""
         if tag not in self.entries:
             return default
         entry = self.entries[tag]
         require(entry.kind in _INTEGERS, f"its tag {tag} is of type {entry.kind}, where a whole number is due")
         require(entry.end <= len(data), TRUNCATED)
-        values = np.frombuffer(data, self.order + _INTEGERS[entry.kind], entry.number, entry.start)
+        values = np.frombuffer(data[entry.start : entry.end], self.order + _INTEGERS[entry.kind])
         return tuple(values.tolist())
 
-    def integer(self, data: bytes, tag: int, default: int | None = None) -> int:
+    def integer(self, data: Bytes, tag: int, default: int | None = None) -> int:
         """The first value of a tag; a ContainerError where there is none and no default."""
         values = self.integers(data, tag) or (default,)
         require(values[0] is not None, f"a TIFF file without the tag {tag}")
         return values[0] or 0
 
 
-def directory(data: bytes, at: int | None = None) -> Directory:
+def directory(data: Bytes, at: int | None = None) -> Directory:
     """The directory at an offset, or the first one, of a TIFF structure, classic or BigTIFF."""
     order, word, size = _layout(data)
     pointer = struct.calcsize(word)
@@ -75,7 +75,7 @@ def directory(data: bytes, at: int | None = None) -> Directory:
     return Directory(order, entries, link, following)
 
 
-def count_directories(data: bytes, most: int) -> int:
+def count_directories(data: Bytes, most: int) -> int:
     """How many directories follow each other, up to `most`; a circle ends where it closes."""
     order, word, size = _layout(data)
     seen: set[int] = set()
@@ -89,7 +89,7 @@ def count_directories(data: bytes, most: int) -> int:
     return len(seen) + 1
 
 
-def _layout(data: bytes) -> tuple[Literal["<", ">"], str, int]:
+def _layout(data: Bytes) -> tuple[Literal["<", ">"], str, int]:
     """Byte order, the letter of an offset, and the bytes of an entry."""
     require(data[:2] in (b"II", b"MM"), "a TIFF structure of unknown byte order")
     order: Literal["<", ">"] = "<" if data[:2] == b"II" else ">"
@@ -98,7 +98,7 @@ def _layout(data: bytes) -> tuple[Literal["<", ">"], str, int]:
     return (order, "I", 12) if version == 42 else (order, "Q", 20)
 
 
-def _extent(data: bytes, at: int | None) -> tuple[int, int]:
+def _extent(data: Bytes, at: int | None) -> tuple[int, int]:
     """Where the entries of a directory start, and how many there are."""
     order, word, _ = _layout(data)
     number = "H" if word == "I" else "Q"
@@ -108,23 +108,24 @@ def _extent(data: bytes, at: int | None) -> tuple[int, int]:
 
 
 def numbers(order: str, letter: str, *values: int) -> Value:
-    return {"H": 3, "I": 4}[letter], len(values), struct.pack(f"{order}{len(values)}{letter}", *values)
+    return {"H": 3, "I": 4, "Q": 16}[letter], len(values), struct.pack(f"{order}{len(values)}{letter}", *values)
 
 
-def packed(order: str, tags: Mapping[int, Value], start: int) -> bytes:
-    """A directory without a next one that lies at `start`, its longer values behind it."""
-    behind = start + 2 + 12 * len(tags) + 4
-    rows, values = [struct.pack(f"{order}H", len(tags))], bytearray()
-    for tag, (kind, count, content) in sorted(tags.items()):
-        field = content.ljust(4, b"\0")
-        if len(content) > 4:
-            field = struct.pack(f"{order}I", behind + len(values))
+def packed(order: str, tags: Mapping[int, Value], start: int, *, big: bool = False) -> bytes:
+    """A directory without a next one that lies at `start`, its longer values behind it; `big` for a BigTIFF."""
+    count, word, size = ("Q", "Q", 8) if big else ("H", "I", 4)
+    behind = start + struct.calcsize(f"<{count}") + (4 + 2 * size) * len(tags) + size
+    rows, values = [struct.pack(f"{order}{count}", len(tags))], bytearray()
+    for tag, (kind, number, content) in sorted(tags.items()):
+        field = content.ljust(size, b"\0")
+        if len(content) > size:
+            field = struct.pack(f"{order}{word}", behind + len(values))
             values += content + bytes(len(content) % 2)
-        rows.append(struct.pack(f"{order}HHI", tag, kind, count) + field)
-    return b"".join([*rows, bytes(4), values])
+        rows.append(struct.pack(f"{order}HH{word}", tag, kind, number) + field)
+    return b"".join([*rows, bytes(size), values])
 
 
-def described(data: bytes) -> bytes | None:
+def described(data: Bytes) -> bytes | None:
     """EXIF of an inspected TIFF file: what its first directory says about the picture; None if that is nothing.
 
     Raises:
@@ -140,7 +141,7 @@ def described(data: bytes) -> bytes | None:
     return bytes(block)
 
 
-def _copied(data: bytes, page: Directory, block: bytearray, depth: int) -> int:
+def _copied(data: Bytes, page: Directory, block: bytearray, depth: int) -> int:
     """Append a directory, and those it names, to a block of the same byte order; returns its place."""
     tags: dict[int, Value] = {}
     # Entries that share their values could make gigabytes of a small file.

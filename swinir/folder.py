@@ -16,16 +16,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
+
 from swinir import __version__
 from swinir.atomic import atomic_path, temporaries
-from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
+from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, open_rows, read_picture
 from swinir.encoding import can_hold, write_picture
-from swinir.picture import Picture
+from swinir.large import STRIP_BYTES, Plan, bytes_whole, make_plan, repair_rows, why_whole
+from swinir.memory import free_memory
+from swinir.picture import Picture, Rows, rows_of
 from swinir.repair import Experts, Repaired, Treatment, describe, repair
 from swinir.restoration import out_of_memory, resolve_precision
 
 RECORDS = "results.jsonl"
 DONE = ("restored", "unchanged")
+WHOLE_SHARE = 0.4  # of the memory that is free at first, that a picture held whole may take
 Existing = Literal["recorded", "skip", "overwrite"]
 # Errors of writing that the next picture would meet as well.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
@@ -281,9 +286,10 @@ class Clock:
 
 @dataclass(frozen=True)
 class _Read:
-    """What the reading thread found: a picture, or why there is none."""
+    """What the reading thread found: a picture, or the rows of one too large for memory, or why there is none."""
 
     picture: Picture | None = None
+    rows: Rows | None = None
     input_hash: str = ""
     done: bool = False
     error: str = ""
@@ -298,6 +304,7 @@ def restore_files(
     *,
     existing: Existing = "recorded",
     max_pixels: int = MAX_PIXELS,
+    whole_bytes: float | None = None,
     clock: Clock | None = None,
     progress: Callable[[Job, float], None] | None = None,
     shown: Callable[[Job, Repaired, Picture], None] | None = None,
@@ -311,8 +318,10 @@ def restore_files(
         existing: what becomes of results that are there: "recorded" leaves those alone that a record shows to be
             made from the same input with the same settings, and refuses others; "skip" leaves all alone;
             "overwrite" makes all again.
+        whole_bytes: pictures that would take more memory are restored and written in strips; None is a share of what
+            is free now.
         progress: called with the job and the share of it that is done.
-        shown: called with the input and what became of it, before it is written.
+        shown: called with the input and what became of it, before it is written; not for those in strips.
 
     Raises:
         OutputError: when nothing more can be written: disk full, folder gone or read-only.
@@ -327,10 +336,17 @@ def restore_files(
         for leftover in temporaries(parent) if parent.is_dir() else ():  # of a run that was killed
             leftover.unlink(missing_ok=True)
 
+    room = WHOLE_SHARE * free_memory(torch.device("cpu")) if whole_bytes is None else whole_bytes
+    scale = _likely_scale(treatment, experts)
+
+    def is_large(height: int, width: int) -> bool:
+        return bytes_whole(height, width, scale) > room
+
     def read_next(job: Job) -> _Read:
-        return _read(
-            job, max_pixels, lambda found: existing != "overwrite" and records.show(job, found, settings, experts)
-        )
+        def is_done(found: str) -> bool:
+            return existing != "overwrite" and records.show(job, found, settings, experts)
+
+        return _read(job, max_pixels, is_done, is_large, why_whole(treatment))
 
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         upcoming = [reader.submit(read_next, job) for job in jobs[:1]]
@@ -338,9 +354,26 @@ def restore_files(
         for number, job in enumerate(jobs):
             read = upcoming.pop().result()
             upcoming = [reader.submit(read_next, following) for following in jobs[number + 1 : number + 2]]
-            result, repaired = _one(
-                job, read, treatment, experts, records, settings, precision, existing, clock, progress
-            )
+            result = _prepared(job, read, treatment, records, settings, precision, existing)
+            if result.status == "begun" and read.rows is not None:
+                if writing is not None:
+                    done, writing = writing.result(), None
+                    records.add(done)
+                    yield done
+                records.add(result)
+                result = _in_strips(
+                    job, read.rows, result, treatment, experts, how, min(STRIP_BYTES, room), clock, progress
+                )
+                if shown is not None:
+                    result = replace(result, notes=(*result.notes, "too large to be shown side by side"))
+                records.add(result)
+                yield result
+                continue
+            repaired = None
+            if read.rows is not None:
+                read.rows.close()
+            elif result.status == "begun" and read.picture is not None:
+                result, repaired = _one(job, read.picture, result, treatment, experts, clock, progress)
             if writing is not None:  # one at a time: results do not pile up in memory
                 done, writing = writing.result(), None
                 records.add(done)
@@ -353,7 +386,7 @@ def restore_files(
             if shown is not None:
                 shown(job, repaired, read.picture)
             records.add(replace(result, status="begun"))
-            as_it_is = result.status == "unchanged" and _same_format(job.target, read.picture, how)
+            as_it_is = result.status == "unchanged" and _same_format(job.target, read.picture.format, how)
             writing = writer.submit(_copy if as_it_is else _write, job, result, repaired, how)
         if writing is not None:
             done = writing.result()
@@ -361,7 +394,24 @@ def restore_files(
             yield done
 
 
-def _read(job: Job, max_pixels: int, is_done: Callable[[str], bool]) -> _Read:
+def _likely_scale(treatment: Treatment, experts: Experts) -> float:
+    """By how much pictures will be enlarged, before any is looked at."""
+    wanted = treatment.outscale or treatment.wish.scale
+    if treatment.model is None:
+        return wanted
+    try:
+        return max(wanted, experts.get(treatment.model).config.upscale)
+    except (ValueError, OSError):  # to be told with each picture
+        return wanted
+
+
+def _read(
+    job: Job,
+    max_pixels: int,
+    is_done: Callable[[str], bool],
+    is_large: Callable[[int, int], bool],
+    not_in_strips: str | None,
+) -> _Read:
     input_hash = ""
     try:
         if job.source.is_file():  # of anything else the reader says what it is
@@ -369,7 +419,14 @@ def _read(job: Job, max_pixels: int, is_done: Callable[[str], bool]) -> _Read:
                 input_hash = hashlib.file_digest(file, "sha256").hexdigest()
             if is_done(input_hash):
                 return _Read(input_hash=input_hash, done=True)
-        return _Read(read_picture(job.source, max_pixels=max_pixels), input_hash)
+            if not_in_strips is None and (rows := open_rows(job.source, max_pixels=max_pixels, wanted=is_large)):
+                return _Read(rows=rows, input_hash=input_hash)
+        picture = read_picture(job.source, max_pixels=max_pixels)
+        if not is_large(*picture.pixels.shape[:2]):
+            return _Read(picture, input_hash=input_hash)
+        if not_in_strips is None:
+            return _Read(rows=rows_of(picture), input_hash=input_hash)
+        return _Read(replace(picture, notes=(*picture.notes, f"large: {not_in_strips}")), input_hash=input_hash)
     except ImageError as error:
         return _Read(input_hash=input_hash, error=str(error))
     except (OSError, MemoryError) as error:
@@ -382,19 +439,16 @@ def _reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _one(
+def _prepared(
     job: Job,
     read: _Read,
     treatment: Treatment,
-    experts: Experts,
     records: Records,
     settings: str,
     precision: str,
     existing: Existing,
-    clock: Clock,
-    progress: Callable[[Job, float], None] | None,
-) -> tuple[Result, Repaired | None]:
-    """Decide about and restore one picture; the result is not written yet."""
+) -> Result:
+    """What is known before the work; "begun" where there is work to do."""
     result = Result(
         input=str(job.source),
         output=str(job.target),
@@ -406,50 +460,122 @@ def _one(
         replaces=_state(job.target),
     )
     if read.done:
-        return replace(result, status="skipped", error="done before"), None
-    if read.picture is None:
-        return replace(result, error=read.error), None
-    height, width = read.picture.pixels.shape[:2]
-    result = replace(result, width=width, height=height, notes=read.picture.notes)
+        return replace(result, status="skipped", error="done before")
+    found = read.rows or read.picture
+    if found is None:
+        return replace(result, error=read.error)
+    height, width = (found.height, found.width) if isinstance(found, Rows) else found.pixels.shape[:2]
+    result = replace(result, width=width, height=height, notes=found.notes)
     if result.replaces is not None and existing != "overwrite":
         row = records.last.get(result.output)
         differs = "was made from another input or with other settings" if row else "is there, and not by this command"
         if existing == "skip":
-            return replace(result, status="skipped", error=f"{named(job.target)} {differs}"), None
+            return replace(result, status="skipped", error=f"{named(job.target)} {differs}")
         return replace(
             result, error=f"{named(job.target)} {differs}; --overwrite makes it again, --skip-existing leaves it"
-        ), None
+        )
+    return replace(result, status="begun")
+
+
+def _one(
+    job: Job,
+    picture: Picture,
+    result: Result,
+    treatment: Treatment,
+    experts: Experts,
+    clock: Clock,
+    progress: Callable[[Job, float], None] | None,
+) -> tuple[Result, Repaired | None]:
+    """Restore one picture; the result is not written yet."""
     start = time.perf_counter()
     try:
-        repaired = repair(
-            read.picture, treatment, experts, progress=None if progress is None else lambda share: progress(job, share)
-        )
-    except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
-            raise
-        advice = "a smaller model, --precision bf16 or another --device would help"
-        return replace(result, error=f"{named(job.source)}: {_reason(error)}; {advice}"), None
-    except (ValueError, OSError) as error:
-        return replace(result, error=f"{named(job.source)}: {_reason(error)}"), None
+        repaired = repair(picture, treatment, experts, progress=_of_job(job, progress))
+    except (MemoryError, RuntimeError, ValueError, OSError) as error:
+        return replace(result, status="failed", error=_failure(job, error)), None
     finally:
         clock.busy += time.perf_counter() - start
     height, width = repaired.picture.pixels.shape[:2]
-    used = tuple((step.weights, experts.sha256(step.weights)) for step in repaired.passes)
-    status = "restored" if repaired.passes or (height, width) != read.picture.pixels.shape[:2] else "unchanged"
+    result = _done(result, repaired, height, width, experts, picture.pixels.shape[:2])
+    return replace(result, seconds=time.perf_counter() - start), repaired
+
+
+def _in_strips(
+    job: Job,
+    rows: Rows,
+    result: Result,
+    treatment: Treatment,
+    experts: Experts,
+    how: Output,
+    strip_bytes: float,
+    clock: Clock,
+    progress: Callable[[Job, float], None] | None,
+) -> Result:
+    """Restore and write a picture too large for memory."""
+    start = time.perf_counter()
+    try:
+        plan = make_plan(rows, treatment, experts)
+        height, width = plan.of(rows)
+        result = _done(result, plan, height, width, experts, (rows.height, rows.width))
+        with _stopping(job.target):
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            if result.status == "unchanged" and _same_format(job.target, rows.format, how):
+                with atomic_path(job.target) as temporary:
+                    shutil.copyfile(job.source, temporary)
+                return replace(result, seconds=time.perf_counter() - start)
+            lost = repair_rows(
+                rows,
+                plan,
+                job.target,
+                treatment,
+                experts,
+                quality=_quality(job.target, how),
+                keep_metadata=how.keep_metadata,
+                strip_bytes=strip_bytes,
+                progress=_of_job(job, progress),
+            )
+    except OutputError:
+        raise
+    except (MemoryError, RuntimeError, ValueError, OSError) as error:
+        return replace(result, status="failed", error=_failure(job, error))
+    finally:
+        clock.busy += time.perf_counter() - start
+        rows.close()
+    return replace(result, seconds=time.perf_counter() - start, notes=(*result.notes, *lost))
+
+
+def _of_job(job: Job, progress: Callable[[Job, float], None] | None) -> Callable[[float], None] | None:
+    return None if progress is None else lambda share: progress(job, share)
+
+
+def _failure(job: Job, error: Exception) -> str:
+    """What to say of an error; those of programming pass."""
+    if isinstance(error, ImageError):  # which names the file
+        return str(error)
+    if isinstance(error, MemoryError | RuntimeError):
+        if not out_of_memory(error):
+            raise error
+        advice = "a smaller model, --precision bf16 or another --device would help"
+        return f"{named(job.source)}: {_reason(error)}; {advice}"
+    return f"{named(job.source)}: {_reason(error)}"
+
+
+def _done(
+    result: Result, made: Repaired | Plan, height: int, width: int, experts: Experts, before: tuple[int, ...]
+) -> Result:
+    """The record of a picture that passes, or a change of size, have made."""
     return replace(
         result,
-        status=status,
+        status="restored" if made.passes or (height, width) != before else "unchanged",
         output_width=width,
         output_height=height,
-        experts=used,
-        seconds=time.perf_counter() - start,
-        findings=repaired.findings,
-    ), repaired
+        experts=tuple((step.weights, experts.sha256(step.weights)) for step in made.passes),
+        findings=made.findings,
+    )
 
 
-def _same_format(target: Path, picture: Picture, how: Output) -> bool:
+def _same_format(target: Path, name: str, how: Output) -> bool:
     """Whether a picture that needs nothing can stay the very file it is."""
-    return can_hold(target.suffix).name == picture.format and how.quality is None and how.keep_metadata
+    return can_hold(target.suffix).name == name and how.quality is None and how.keep_metadata
 
 
 def _copy(job: Job, result: Result, _repaired: Repaired, _how: Output) -> Result:

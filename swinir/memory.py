@@ -89,3 +89,26 @@ def auto_tile(
     window = network.window
     least = (-(-overlap // window) + 1) * window  # a stride of one window
     return max(least, math.isqrt(int(pixels)) // window * window)
+
+
+def auto_strip_tile(
+    network: NetworkConfig | BaselineConfig,
+    height: int,
+    width: int,
+    overlap: int,
+    *,
+    device: torch.device,
+    batch: int = 1,
+    strip_bytes: float,
+) -> int:
+    """Side of the tiles of an image that is restored in strips: as `auto_tile`, and strips fit `strip_bytes`.
+
+    Args:
+        height, width, overlap, batch: as `auto_tile` takes them.
+        strip_bytes: for what a row of tiles sees, held twice while rows are put together, and for its result.
+    """
+    window = network.window
+    fitting = auto_tile(network, height, width, overlap, device=device, batch=batch) or max(height, width)
+    rows = strip_bytes / (4 * batch * network.in_chans * width * (2 + network.upscale**2))
+    least = (-(-overlap // window) + 1) * window  # a stride of one window
+    return max(least, min(fitting, int(rows) // window * window))

@@ -3,9 +3,12 @@
 `decoding` makes one of a file, `encoding` a file of one.
 """
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
+
+BLOCK = 2**22  # samples of rows that are worked on together
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,58 @@ class Picture:
             raise ValueError(
                 f"alpha must be {pixels.shape[:2]} {pixels.dtype} as the pixels, got {alpha.dtype} {alpha.shape}"
             )
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """A picture whose samples are had row by row, as often as they are asked for.
+
+    Attributes:
+        channels: 1 to 4, alpha last.
+        blocks: gives (n, W, channels) arrays of `dtype`, from the top on.
+        metadata, format, jpeg_tables, notes: as of a `Picture`.
+        close: to be called when no more rows are needed.
+    """
+
+    height: int
+    width: int
+    channels: int
+    dtype: np.dtype
+    blocks: Callable[[], Iterator[np.ndarray]]
+    metadata: Metadata = field(default_factory=Metadata)
+    format: str = "PNG"
+    jpeg_tables: tuple[tuple[int, ...], ...] | None = None
+    notes: tuple[str, ...] = ()
+    close: Callable[[], None] = lambda: None
+
+    @property
+    def colors(self) -> int:
+        """1 or 3."""
+        return 1 if self.channels < 3 else 3
+
+
+def rows_of(picture: Picture) -> Rows:
+    """The rows of a picture."""
+    pixels, alpha = picture.pixels, picture.alpha
+    height, width, colors = pixels.shape
+    step = max(1, BLOCK // (width * colors))
+
+    def blocks() -> Iterator[np.ndarray]:
+        for y in range(0, height, step):
+            part = pixels[y : y + step]
+            yield part if alpha is None else np.concatenate([part, alpha[y : y + step, :, None]], axis=2)
+
+    return Rows(
+        height,
+        width,
+        colors + (alpha is not None),
+        pixels.dtype,
+        blocks,
+        picture.metadata,
+        picture.format,
+        picture.jpeg_tables,
+        picture.notes,
+    )
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:

@@ -3,15 +3,28 @@
 Section numbers are those of the PNG specification, third edition.
 """
 
+import io
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL.PngImagePlugin import PngImageFile
 
-from swinir.containers import TRUNCATED, Container, ContainerError, require, unpack
+from swinir.containers import (
+    DAMAGED,
+    TRUNCATED,
+    Bytes,
+    Container,
+    ContainerError,
+    inflated,
+    pieces,
+    require,
+    unpack,
+)
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
@@ -21,6 +34,8 @@ _MOST_DEFLATED = 1032  # bytes of a byte: 258 by a code of one bit and a distanc
 # First column and row, and steps, of the seven passes (section 8.1).
 _ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 _WHOLE = ((0, 0, 1, 1),)
+_CHUNK = 2**20  # bytes of a chunk of image data, at least; none can hold more than 2 GiB
+_BLOCK = 2**23  # bytes of rows that are decoded together
 _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _XMP = b"XML:com.adobe.xmp"
 # What decoding and metadata need. The rest is left out: frames of animations, and texts of any length.
@@ -36,10 +51,10 @@ class Chunk(NamedTuple):
     start: int
     end: int
 
-    def content(self, data: bytes) -> bytes:
+    def content(self, data: Bytes) -> bytes:
         return data[self.start : self.end]
 
-    def whole(self, data: bytes) -> bytes:
+    def whole(self, data: Bytes) -> bytes:
         return data[self.start - 8 : self.end + 4]
 
 
@@ -55,9 +70,8 @@ class Header(NamedTuple):
     interlace: int
 
 
-def chunks(data: bytes, *, verify: bool = False) -> Iterator[Chunk]:
+def chunks(data: Bytes, *, verify: bool = False) -> Iterator[Chunk]:
     """The chunks to IEND, with their checksums verified if asked; a ContainerError for damage and a missing end."""
-    view = memoryview(data)
     at = len(SIGNATURE)
     for _ in range(_MOST_CHUNKS):
         length, _ = unpack(">II", data, at)
@@ -65,7 +79,7 @@ def chunks(data: bytes, *, verify: bool = False) -> Iterator[Chunk]:
         (checksum,) = unpack(">I", data, chunk.end)
         require(chunk.kind.isalpha(), "a PNG file with a chunk whose name is not four letters")
         require(
-            not verify or zlib.crc32(view[at + 4 : chunk.end]) == checksum,
+            not verify or _checksum(data, at + 4, chunk.end) == checksum,
             f"the checksum of its {chunk.kind.decode()} chunk is wrong: the file is damaged; copy or download it again",
         )
         yield chunk
@@ -75,7 +89,14 @@ def chunks(data: bytes, *, verify: bool = False) -> Iterator[Chunk]:
     raise ContainerError(f"a PNG file of more than {_MOST_CHUNKS:,} chunks")
 
 
-def header(data: bytes) -> Header:
+def _checksum(data: Bytes, start: int, end: int) -> int:
+    value = 0
+    for piece in pieces(data, start, end):
+        value = zlib.crc32(piece, value)
+    return value
+
+
+def header(data: Bytes) -> Header:
     """IHDR, checked; a ContainerError for what the specification does not allow."""
     length, kind = unpack(">I4s", data, len(SIGNATURE))
     require((length, kind) == (13, b"IHDR"), "a PNG file that does not start with its header")
@@ -92,7 +113,7 @@ def header(data: bytes) -> Header:
     return found
 
 
-def inspect(data: bytes) -> Container:
+def inspect(data: Bytes) -> Container:
     """Walk a PNG file to its end and verify every checksum."""
     found = header(data)
     deflated, frames, kinds = 0, 1, []
@@ -118,13 +139,20 @@ def still(data: bytes) -> bytes:
     return SIGNATURE + b"".join(chunk.whole(data) for chunk in kept)
 
 
-def _is_kept(chunk: Chunk, data: bytes) -> bool:
+def without_pixels(data: Bytes) -> bytes:
+    """A file of the same header that says the same about the picture, and holds none."""
+    about = (chunk for chunk in chunks(data) if _is_kept(chunk, data) and chunk.kind not in _LAST)
+    parts = [SIGNATURE, *(chunk.whole(data) for chunk in about)]
+    return b"".join([*parts, _chunk(b"IDAT", zlib.compress(b"")), _chunk(b"IEND", b"")])
+
+
+def _is_kept(chunk: Chunk, data: Bytes) -> bool:
     return chunk.kind in _KEPT or (
         chunk.kind in _TEXTS and data[chunk.start : chunk.start + 80].split(b"\0")[0] in _KEPT_TEXTS
     )
 
 
-def transparent(data: bytes) -> tuple[int, ...] | None:
+def transparent(data: Bytes) -> tuple[int, ...] | None:
     """The colour that tRNS makes transparent, in samples of the file's depth; None without, and with a palette."""
     found = header(data)
     for chunk in chunks(data):
@@ -171,12 +199,50 @@ def _check_rows(deflated: bytes, found: Header) -> None:
     try:  # a byte more than there should be, for the checksum at the end to be met
         rows_of_bytes = zlib.decompressobj().decompress(deflated, total + 1)
     except zlib.error as error:
-        raise ContainerError("its image data is damaged; copy or download it again") from error
+        raise ContainerError(DAMAGED) from error
     require(len(rows_of_bytes) >= total, TRUNCATED)
     flat, at = np.frombuffer(rows_of_bytes, np.uint8), 0
     for number, length in lengths:
         require(flat[at : at + number * length : length].max() <= 4, "its image data is damaged: an unknown filter")
         at += number * length
+
+
+# Row by row.
+
+
+def has_rows(data: Bytes) -> bool:
+    """Whether `rows` reads a file: one that is not interlaced, of 8 or 16 bits, without a palette."""
+    found = header(data)
+    return not found.interlace and found.depth in (8, 16) and found.color != 3
+
+
+def rows(data: Bytes) -> Iterator[np.ndarray]:
+    """(n, W, 1 to 4) uint8 or uint16 blocks of an inspected file, from the top on, alpha last.
+
+    Rows are filtered by their neighbours above (section 9): a decoder gets each block as a file of its own, whose first
+    row is the last one of the block before, unfiltered.
+
+    Raises:
+        ContainerError: for damaged and missing data, when it is met.
+    """
+    found = header(data)
+    row_bytes = 1 + found.width * CHANNELS[found.color] * found.depth // 8
+    stretches = (pieces(data, chunk.start, chunk.end) for chunk in chunks(data) if chunk.kind == b"IDAT")
+    size, total = max(1, _BLOCK // row_bytes) * row_bytes, found.height * row_bytes
+    above = bytes(row_bytes)
+    for filtered in inflated(chain.from_iterable(stretches), size, total, to_the_end=True):
+        used = np.frombuffer(filtered, np.uint8)[::row_bytes].max()
+        require(used <= 4, "its image data is damaged: an unknown filter")
+        head = struct.pack(">IIBBBBB", *found._replace(height=1 + len(filtered) // row_bytes))
+        deflated = zlib.compress(above + filtered, 0)
+        part = SIGNATURE + _chunk(b"IHDR", head) + _chunk(b"IDAT", deflated) + _chunk(b"IEND", b"")
+        block = samples(part)
+        if block is None:
+            with PngImageFile(io.BytesIO(part)) as file:  # by `Image.open` it would have a limit of its own
+                block = np.asarray(file)
+        block = block.reshape(len(block), found.width, -1)
+        above = b"\0" + block[-1].astype(block.dtype.newbyteorder(">")).tobytes()
+        yield block[1:]
 
 
 # Writing.
@@ -197,41 +263,64 @@ def encode(
         icc, xmp: the profile, and the packet.
         dpi: horizontal and vertical, in pixels an inch.
     """
-    height, width, channels = image.shape
+    return b"".join(encoded([image], image.shape, image.dtype, exif=exif, icc=icc, xmp=xmp, dpi=dpi))
+
+
+def encoded(
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    *,
+    exif: bytes | None = None,
+    icc: bytes | None = None,
+    xmp: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> Iterator[bytes]:
+    """What `encode` gives, part by part, for an image of a shape and dtype whose rows come in blocks."""
+    height, width, channels = shape
     color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
-    found = Header(width, height, image.dtype.itemsize * 8, color, 0, 0, 0)
-    parts = [SIGNATURE, _chunk(b"IHDR", struct.pack(">IIBBBBB", *found))]
+    found = Header(width, height, dtype.itemsize * 8, color, 0, 0, 0)
+    yield SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", *found))
     if icc:
-        parts.append(_chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc)))
+        yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
     if dpi:
-        parts.append(_chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1)))
+        yield _chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1))
     if exif:
-        parts.append(_chunk(b"eXIf", exif))
+        yield _chunk(b"eXIf", exif)
     if xmp:
-        parts.append(_chunk(b"iTXt", _XMP + bytes(5) + xmp))
-    parts += [_chunk(b"IDAT", _deflated(image)), _chunk(b"IEND", b"")]
-    return b"".join(parts)
+        yield _chunk(b"iTXt", _XMP + bytes(5) + xmp)
+    held = bytearray()
+    for part in _deflated(blocks):
+        held += part
+        if len(held) >= _CHUNK:
+            yield _chunk(b"IDAT", bytes(held))
+            held.clear()
+    yield _chunk(b"IDAT", bytes(held)) + _chunk(b"IEND", b"")
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _deflated(image: np.ndarray) -> bytes:
+def _deflated(blocks: Iterable[np.ndarray]) -> Iterator[bytes]:
     """Filtered and compressed rows, some at a time."""
-    height, _, channels = image.shape
-    rows = np.ascontiguousarray(image.astype(image.dtype.newbyteorder(">"), copy=False)).view(np.uint8)
-    rows = rows.reshape(height, -1)
-    distance = channels * image.dtype.itemsize
-    step = max(1, 2**20 // rows.shape[1])
-    above = np.zeros((1, rows.shape[1]), np.uint8)
     # Filtered samples repeat seldom, which this strategy knows: a twentieth less.
-    compressor, parts = zlib.compressobj(6, strategy=zlib.Z_FILTERED), []
-    for start in range(0, height, step):
-        block = rows[start : start + step]
-        parts.append(compressor.compress(_filtered(block, np.concatenate([above, block[:-1]]), distance).tobytes()))
-        above = block[-1:]
-    return b"".join([*parts, compressor.flush()])
+    compressor, above = zlib.compressobj(6, strategy=zlib.Z_FILTERED), None
+    for rows, distance in chain.from_iterable(map(_of_bytes, blocks)):
+        above = np.zeros_like(rows[:1]) if above is None else above
+        yield compressor.compress(_filtered(rows, np.concatenate([above, rows[:-1]]), distance).tobytes())
+        above = rows[-1:].copy()
+    yield compressor.flush()
+
+
+def _of_bytes(block: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """An (n, W, C) block as (some, bytes) uint8, the more significant byte first, and the bytes of a pixel."""
+    distance = block.shape[2] * block.dtype.itemsize
+    step = max(1, 2**20 // (block.shape[1] * distance))
+    for start in range(0, len(block), step):
+        rows = block[start : start + step]
+        rows = np.ascontiguousarray(rows, rows.dtype.newbyteorder(">"))
+        yield rows.view(np.uint8).reshape(len(rows), -1), distance
 
 
 def _filtered(rows: np.ndarray, above: np.ndarray, distance: int) -> np.ndarray:

@@ -5,7 +5,7 @@ Picture -> sense -> make_plan -> pass by pass through `restore` -> exact size ->
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from swinir.degrade.resize import imresize
 from swinir.memory import free_memory
 from swinir.picture import Picture, from_unit, to_unit
 from swinir.restoration import Runnable, restore
-from swinir.sensing import sense
+from swinir.sensing import Findings, sense
 from swinir.tiling import TileBlend
 
 POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded
@@ -127,16 +127,22 @@ class Repaired:
     findings: tuple[str, ...]
 
 
-def plan_passes(picture: Picture, treatment: Treatment, experts: Experts) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
-    """The passes that a picture needs, and what was found in it.
+def look_at(pixels: np.ndarray, tables: Sequence[Sequence[int]] | None) -> Findings:
+    """What is wrong with (H, W, 1 or 3) samples of any depth, from a file with these quantisation tables."""
+    return sense(_to_8_bits(pixels), dict(enumerate(tables)) if tables else None)
+
+
+def plan_passes(
+    look: Callable[[], Findings], treatment: Treatment, experts: Experts
+) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
+    """The passes that a picture needs, and what was found in it; it is looked at only where that matters.
 
     Raises:
         ValueError: when an expert is needed that is not there, with the command that fetches it.
     """
     if treatment.model is not None:
         return _named_passes(treatment.model, treatment.outscale, experts), ()
-    tables = dict(enumerate(picture.jpeg_tables)) if picture.jpeg_tables else None
-    findings = sense(_to_8_bits(picture.pixels), tables)
+    findings = look()
     plan = make_plan(findings, treatment.wish, zoo.present())
     passes = tuple(Pass(step.expert.name, step.reason) for step in plan.steps)
     return passes, (*findings.explain(), *plan.explain())
@@ -175,11 +181,11 @@ def repair(
         ValueError: when an expert is needed that is not there.
         TooLargeError: when the device cannot hold the smallest tiles.
     """
-    passes, findings = plan_passes(picture, treatment, experts)
-    size = _final_size(picture, treatment, passes, experts)
+    passes, findings = plan_passes(lambda: look_at(picture.pixels, picture.jpeg_tables), treatment, experts)
+    height, width, channels = picture.pixels.shape
+    size = final_size(height, width, treatment, passes, experts)
     image = to_unit(picture.pixels)
     gray_in_colour = image.shape[2] == 3 and bool((image == image[..., :1]).all())
-    channels = image.shape[2]
     if gray_in_colour:
         image = image[..., :1]
     colour = _run(image, passes, treatment, experts, progress)
@@ -188,21 +194,29 @@ def repair(
         colour = np.repeat(colour, channels, axis=2)
     alpha = None
     if picture.alpha is not None:
-        enlarging = tuple(p for p in passes if experts.get(p.weights).config.upscale > 1)
-        alpha = from_unit(_alpha(to_unit(picture.alpha), enlarging, size, treatment, experts), picture.alpha.dtype)
+        unit = _alpha(to_unit(picture.alpha), enlarging(passes, experts), size, treatment, experts)
+        alpha = from_unit(unit, picture.alpha.dtype)
     pixels = picture.pixels if not passes and size is None else from_unit(colour, picture.pixels.dtype)
     return Repaired(replace(picture, pixels=pixels, alpha=alpha), passes, findings)
 
 
-def _final_size(
-    picture: Picture, treatment: Treatment, passes: tuple[Pass, ...], experts: Experts
+def enlarging(passes: tuple[Pass, ...], experts: Experts) -> tuple[Pass, ...]:
+    """The passes that make a picture larger."""
+    return tuple(p for p in passes if experts.get(p.weights).config.upscale > 1)
+
+
+def factor_of(passes: tuple[Pass, ...], experts: Experts) -> int:
+    """By how much the passes enlarge."""
+    return math.prod(experts.get(p.weights).config.upscale for p in passes)
+
+
+def final_size(
+    height: int, width: int, treatment: Treatment, passes: tuple[Pass, ...], experts: Experts
 ) -> tuple[int, int] | None:
     """Height and width asked for; None if the passes give them."""
-    factor = math.prod(experts.get(p.weights).config.upscale for p in passes)
     wanted = treatment.outscale
-    if wanted is None or wanted == factor:
+    if wanted is None or wanted == factor_of(passes, experts):
         return None
-    height, width = picture.pixels.shape[:2]
     return max(1, round(height * wanted)), max(1, round(width * wanted))
 
 
@@ -229,15 +243,10 @@ def _share(progress: Callable[[float], None] | None, number: int, count: int) ->
 def _one_pass(
     model: Runnable, image: np.ndarray, treatment: Treatment, progress: Callable[[int, int], None] | None
 ) -> np.ndarray:
-    lq = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-    given, wanted = lq.shape[1], model.config.in_chans
-    if given < wanted:
-        lq = lq.expand(-1, wanted, -1, -1)
-    elif given > wanted:
-        lq = lq.transpose(0, 1)  # a batch of its channels
+    wanted = model.config.in_chans
     restored: Tensor = restore(
         model,
-        lq,
+        to_network(image, wanted),
         tile=treatment.tile,
         tile_overlap=treatment.tile_overlap,
         tile_blend=treatment.tile_blend,
@@ -246,6 +255,19 @@ def _one_pass(
         compile=treatment.compile,
         progress=progress,
     )
+    return from_network(restored, image.shape[2], wanted)
+
+
+def to_network(image: np.ndarray, wanted: int) -> Tensor:
+    """(H, W, C) float32 for a network of 1 or 3 channels: grey as equal channels, colours as a batch of grey images."""
+    lq = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+    if lq.shape[1] < wanted:
+        return lq.expand(-1, wanted, -1, -1)
+    return lq if lq.shape[1] == wanted else lq.transpose(0, 1)
+
+
+def from_network(restored: Tensor, given: int, wanted: int) -> np.ndarray:
+    """What a network of `wanted` channels made of `given` ones, as (H, W, given) float32; a ValueError for NaN."""
     if not restored.isfinite().all():
         raise ValueError("the network's result has NaN or infinite values; try other weights")
     if given > wanted:
@@ -263,7 +285,7 @@ def _alpha(
     experts: Experts,
 ) -> np.ndarray:
     """(H, W) float32 in [0, 1], enlarged as the picture is."""
-    factor = math.prod(experts.get(p.weights).config.upscale for p in passes)
+    factor = factor_of(passes, experts)
     height, width = size or (alpha.shape[0] * factor, alpha.shape[1] * factor)
     if alpha.min() == alpha.max():  # opaque, mostly
         return np.full((height, width), alpha.flat[0], np.float32)

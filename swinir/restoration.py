@@ -1,7 +1,7 @@
 """The one way from a low-quality tensor to a restored one: pad, run whole or in tiles, crop, clamp."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Literal, Protocol, get_args
@@ -13,7 +13,7 @@ from swinir.baselines import RCAN, BaselineConfig
 from swinir.memory import auto_tile
 from swinir.network import NetworkConfig, SwinIR
 from swinir.prepared import prepare
-from swinir.tiling import TileBlend, TooLargeError, mirror_to, run_cut, run_tiled
+from swinir.tiling import TileBlend, TooLargeError, cut_strips, mirror_rows, mirror_to, run_cut, run_tiled
 
 PRECISIONS = ("fp32", "bf16", "auto")
 GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together
@@ -107,16 +107,14 @@ def restore(
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
-    place = next(model.parameters()) if isinstance(model, nn.Module) else model
-    config = model.config
-    height, width = (_padded(size, config.window) for size in lq.shape[-2:])
+    place, config = place_of(model), model.config
+    height, width = (padded_side(size, config.window) for size in lq.shape[-2:])
     if tile == "auto":
         fitting = auto_tile(config, height, width, tile_overlap, device=place.device, batch=len(lq))
         tile = fitting or max(height, width)
     elif tile is not None:
         tile = align_tile(tile, config.window)
     forward = _forward(model, resolve_precision(precision, place.device), place.device, compile=compile)
-    gpu = place.device.type != "cpu"
     run = partial(
         _restore_one,
         forward,
@@ -124,7 +122,7 @@ def restore(
         tile=tile,
         overlap=tile_overlap,
         blend=tile_blend,
-        batch=max(1, GPU_PIXELS // tile**2) if gpu and tile else 1,
+        batch=_batch(tile, place.device),
         progress=progress,
     )
     lq = lq.to(place.dtype)
@@ -134,7 +132,79 @@ def restore(
     return total.mean(0).clamp_(0, 1)
 
 
-def _padded(size: int, window: int) -> int:
+def restore_strips(
+    model: Runnable,
+    rows: Iterable[Tensor],
+    height: int,
+    width: int,
+    *,
+    tile: int,
+    tile_overlap: int = 32,
+    precision: str = "fp32",
+    compile: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Tensor]:
+    """`restore` for an image too large for memory: its rows in, rows of the result out, with the same bits.
+
+    No more than what one row of tiles sees, and makes, is held. (On a GPU, where small tiles run together, groups
+    end with the row of tiles here, and the last bits may differ for it.)
+
+    Args:
+        model, tile, tile_overlap, precision, compile, progress: as `restore` takes them.
+        rows: (B, C, n, W) blocks in [0, 1] from the top on, with as many rows as they like.
+        height, width: of the image.
+
+    Yields:
+        (B, C, n, W*scale) in [0, 1], H*scale rows in all, in the model's dtype, on the device of `rows`.
+
+    Raises:
+        ValueError: for rows of the wrong shape or fewer than `height`, an unusable tile, overlap or precision.
+        TooLargeError: a MemoryError, when the device cannot hold the smallest tiles.
+    """
+    place, config = place_of(model), model.config
+    window, scale = config.window, config.upscale
+    tile = align_tile(tile, window)
+    forward = _forward(model, resolve_precision(precision, place.device), place.device, compile=compile)
+    size = padded_side(height, window), padded_side(width, window)
+    left = height * scale
+
+    def checked(block: Tensor) -> Tensor:
+        if block.ndim != 4 or block.shape[1] != config.in_chans or block.shape[3] != width or block.numel() == 0:
+            raise ValueError(f"rows must be (B, {config.in_chans}, n, {width}), got {tuple(block.shape)}")
+        return block.detach().to(place.dtype)
+
+    def cropped(strip: Tensor) -> Tensor:
+        nonlocal left
+        strip = strip[..., :left, : width * scale].clamp_(0, 1)
+        left -= strip.shape[2]
+        return strip
+
+    strips = cut_strips(
+        torch.inference_mode()(forward),  # as a decorator of this generator it would keep each strip for too long
+        mirror_rows(map(checked, rows), height, size),
+        *size,
+        scale=scale,
+        tile=tile,
+        overlap=tile_overlap,
+        window=window,
+        batch=_batch(tile, place.device),
+        progress=progress,
+    )
+    yield from filter(lambda strip: strip.shape[2] > 0, map(cropped, strips))  # a `for` would keep each strip too
+
+
+def place_of(model: Runnable) -> Tensor | Backend:
+    """What has the device and the dtype of a network."""
+    return next(model.parameters()) if isinstance(model, nn.Module) else model
+
+
+def _batch(tile: int | None, device: torch.device) -> int:
+    """How many tiles run together."""
+    return max(1, GPU_PIXELS // tile**2) if tile and device.type != "cpu" else 1
+
+
+def padded_side(size: int, window: int) -> int:
+    """The next multiple of the window above a size."""
     return (size // window + 1) * window
 
 
@@ -191,7 +261,7 @@ def _restore_one(
 ) -> Tensor:
     window, scale = config.window, config.upscale
     height, width = lq.shape[-2:]
-    padded = mirror_to(lq, _padded(height, window), _padded(width, window))
+    padded = mirror_to(lq, padded_side(height, window), padded_side(width, window))
     if tile is None:
         restored = forward(padded).to(lq.device)
     elif blend == "mean":

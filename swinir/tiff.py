@@ -7,12 +7,25 @@ of one channel only.
 import io
 import struct
 import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
-from swinir.containers import TRUNCATED, Container, ContainerError, require, unpack
+from swinir.containers import (
+    DAMAGED,
+    TRUNCATED,
+    Bytes,
+    Container,
+    ContainerError,
+    inflated,
+    pieces,
+    require,
+    unpack,
+)
 from swinir.exif import DESCRIPTIVE, Directory, count_directories, directory, numbers, packed
+from swinir.spans import in_spans
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIPS, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279
@@ -23,11 +36,15 @@ XMP, ICC = 700, 34675
 _MOST_PAGES = 65536
 _STORED, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _ZSTD = 1, 5, 8, 32946, 32773, 50000
 _OF_BYTES = (_STORED, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _ZSTD)  # compressions that know bytes, not pixels
+_BY_PIECES = (_STORED, _DEFLATE, _OLD_DEFLATE)
 _DTYPES = {(1, 16): "u2", (3, 16): "f2", (3, 32): "f4", (3, 64): "f8"}  # by sample format and bits
+_MOST_CLASSIC = 2**32 - 2**24  # bytes of samples in a file whose offsets have 32 bits; what is said of them takes less
+_BLOCK = 2**23  # bytes of rows that are decoded together, where they can be
+_MOST_BAND = 2**28  # bytes of a row of tiles, or of a strip that has to be decoded whole, for a file to be read by rows
 _DIFFERENCES, _FLOAT_DIFFERENCES = 2, 3
 
 
-def inspect(data: bytes) -> Container:
+def inspect(data: Bytes) -> Container:
     """The first page of a TIFF file; whether its samples lie in the file, and the directories of all pages."""
     first = directory(data)
     require(all(entry.end <= len(data) for entry in first.entries.values()), TRUNCATED)
@@ -41,7 +58,7 @@ def inspect(data: bytes) -> Container:
     return Container(width, height, count_directories(data, _MOST_PAGES), max(first.integers(data, BITS, (1,))))
 
 
-def _segments(data: bytes, page: Directory) -> tuple[tuple[int, ...], tuple[int, ...]]:
+def _segments(data: Bytes, page: Directory) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Where the strips or tiles start, and their lengths in bytes."""
     tiled = TILES in page.entries
     starts = page.integers(data, TILES if tiled else STRIPS)
@@ -53,7 +70,7 @@ def _segments(data: bytes, page: Directory) -> tuple[tuple[int, ...], tuple[int,
     return starts, lengths
 
 
-def _grid(data: bytes, page: Directory) -> tuple[int, int, int]:
+def _grid(data: Bytes, page: Directory) -> tuple[int, int, int]:
     """Number of planes, and width and height of a tile or strip."""
     width, height = page.integer(data, WIDTH), page.integer(data, HEIGHT)
     planes = page.integer(data, CHANNELS, 1) if page.integer(data, PLANAR, 1) == 2 else 1
@@ -66,16 +83,38 @@ def _grid(data: bytes, page: Directory) -> tuple[int, int, int]:
     return planes, wide, high
 
 
-def samples(data: bytes) -> np.ndarray | None:
-    """(H, W, 1 to 4) uint16, or float32 in [0, 1], of an inspected file, alpha last; None for what Pillow reads.
+class _Samples(NamedTuple):
+    """How samples are stored, and which are of use."""
 
-    Raises:
-        ContainerError: for floats outside [0, 1] or not finite, and for damaged data.
-    """
-    page = directory(data)
+    dtype: np.dtype
+    channels: int
+    colors: int
+    kept: int
+    white_is_zero: bool
+    multiplied: bool
+
+    def finished(self, image: np.ndarray) -> np.ndarray:
+        """Stored samples as uint8, uint16, or float32 in [0, 1]; a ContainerError for other floats."""
+        image = image[..., : self.kept]
+        if image.dtype.kind == "f":
+            image = image.astype(np.float32)
+            require(np.isfinite(image).all(), "floating-point samples that are NaN or infinite")
+            low, high = float(image.min()), float(image.max())
+            require(
+                low >= 0 and high <= 1,
+                f"floating-point samples of {low:.3g} to {high:.3g}; scale them to [0, 1], or convert to 16 bit",
+            )
+        if self.white_is_zero:
+            top = 1 if image.dtype.kind == "f" else np.iinfo(image.dtype).max
+            image = np.concatenate([top - image[..., : self.colors], image[..., self.colors :]], axis=2)
+        return _divided_by_alpha(image) if self.multiplied else image
+
+
+def _stored(data: Bytes, page: Directory, dtypes: Mapping[tuple[int, int], str]) -> _Samples | None:
+    """None for what is left to Pillow."""
     bits, kinds = page.integers(data, BITS, (1,)), page.integers(data, FORMAT, (1,))
     photometric = page.integer(data, PHOTOMETRIC, 1)
-    name = _DTYPES.get((kinds[0], bits[0]))
+    name = dtypes.get((kinds[0], bits[0]))
     if (
         name is None
         or len({*bits}) > 1
@@ -89,62 +128,112 @@ def samples(data: bytes) -> np.ndarray | None:
     require(colors <= channels <= colors + 16, f"a TIFF file of {channels} channels")
     extra = page.integers(data, EXTRA)[:1]
     kept = colors + (extra in ((1,), (2,)) and channels > colors)
-    image = _assembled(data, page, np.dtype(page.order + name), channels)[..., :kept]
-    if image.dtype.kind == "f":
-        image = image.astype(np.float32)
-        require(np.isfinite(image).all(), "floating-point samples that are NaN or infinite")
-        low, high = float(image.min()), float(image.max())
-        require(
-            low >= 0 and high <= 1,
-            f"floating-point samples of {low:.3g} to {high:.3g}; scale them to [0, 1], or convert to 16 bit",
-        )
-    if photometric == 0:  # white is zero
-        image[..., :colors] = (1 if image.dtype.kind == "f" else 65535) - image[..., :colors]
-    if kept > colors and extra == (1,):
-        image = _divided_by_alpha(image)
-    return image
+    multiplied = kept > colors and extra == (1,)
+    return _Samples(np.dtype(page.order + name), channels, colors, kept, photometric == 0, multiplied)
 
 
-def _assembled(data: bytes, page: Directory, dtype: np.dtype, channels: int) -> np.ndarray:
-    """(H, W, channels) of the native byte order, from strips or tiles of one plane or several."""
+def samples(data: bytes) -> np.ndarray | None:
+    """(H, W, 1 to 4) uint16, or float32 in [0, 1], of an inspected file, alpha last; None for what Pillow reads.
+
+    Raises:
+        ContainerError: for floats outside [0, 1] or not finite, and for damaged data.
+    """
+    page = directory(data)
+    kind = _stored(data, page, _DTYPES)
+    if kind is None:
+        return None
+    shape = page.integer(data, HEIGHT), page.integer(data, WIDTH), kind.channels
+    image, y = np.empty(shape, kind.dtype.newbyteorder("=")), 0
+    for band in _bands(data, page, kind):
+        image[y : y + len(band)] = band
+        y += len(band)
+    return kind.finished(image)
+
+
+def has_rows(data: Bytes) -> bool:
+    """Whether `rows` reads an inspected file as Pillow and `samples` do, and holds but a part of it at a time."""
+    page = directory(data)
+    kind = _stored(data, page, {**_DTYPES, (1, 8): "u1"})
+    if kind is None:
+        return False
+    more = kind.channels > kind.colors
+    if kind.dtype.itemsize == 1 and more and (kind.kept < kind.channels or kind.multiplied or kind.white_is_zero):
+        return False  # of which Pillow makes this and that
+    planes, wide, high = _grid(data, page)
+    across = -(-page.integer(data, WIDTH) // wide)
+    by_pieces = planes == 1 and TILES not in page.entries and _compression(data, page) in _BY_PIECES
+    return by_pieces or across * wide * high * kind.channels * kind.dtype.itemsize <= _MOST_BAND
+
+
+def rows(data: Bytes) -> Iterator[np.ndarray]:
+    """(n, W, 1 to 4) blocks of an inspected file that `has_rows`, from the top on; else as `samples`.
+
+    Raises:
+        ContainerError: as `samples`, when it is met.
+    """
+    page = directory(data)
+    kind = _stored(data, page, {**_DTYPES, (1, 8): "u1"})
+    assert kind is not None
+    yield from map(kind.finished, _bands(data, page, kind))
+
+
+def _compression(data: Bytes, page: Directory) -> int:
+    return page.integer(data, COMPRESSION, _STORED)
+
+
+def _bands(data: Bytes, page: Directory, kind: _Samples) -> Iterator[np.ndarray]:
+    """(n, W, channels) of the native byte order, from the top on: parts of strips, or whole rows of tiles or planes."""
     width, height = page.integer(data, WIDTH), page.integer(data, HEIGHT)
     planes, wide, high = _grid(data, page)
-    deep = channels // planes
+    down, across, deep = -(-height // high), -(-width // wide), kind.channels // planes
     starts, lengths = _segments(data, page)
-    corners = [(p, y, x) for p in range(planes) for y in range(0, height, high) for x in range(0, width, wide)]
-    compression, predictor = page.integer(data, COMPRESSION, _STORED), page.integer(data, PREDICTOR, 1)
+    compression, predictor = _compression(data, page), page.integer(data, PREDICTOR, 1)
     require(predictor in (1, _DIFFERENCES, _FLOAT_DIFFERENCES), f"a TIFF file with the unknown predictor {predictor}")
-    image = np.empty((height, width, channels), dtype.newbyteorder("="))
-    for (plane, y, x), start, length in zip(corners, starts, lengths, strict=False):
-        rows = high if TILES in page.entries else min(high, height - y)
-        packed = data[start : start + length]
-        raw = _unpacked(packed, compression, wide * deep * dtype.itemsize, rows)
-        segment = _undone(raw, predictor, dtype, (rows, wide, deep))
-        part = image[y : y + rows, x : x + wide, plane : plane + deep]
-        part[...] = segment[: part.shape[0], : part.shape[1]]
-    return image
+    native, row_bytes = kind.dtype.newbyteorder("="), wide * deep * kind.dtype.itemsize
+    tiled = TILES in page.entries
+
+    def undone(number: int, rows: int) -> Iterator[np.ndarray]:
+        """A strip or tile, some rows at a time."""
+        for raw in _unpacked(data, starts[number], lengths[number], compression, row_bytes, rows):
+            yield _undone(raw, predictor, kind.dtype, (len(raw) // row_bytes, wide, deep)).astype(native, copy=False)
+
+    for band in range(down):
+        left = height - band * high
+        rows = high if tiled else min(high, left)
+        if planes == 1 and not tiled:
+            yield from undone(band, rows)
+            continue
+        image = np.empty((min(rows, left), width, kind.channels), native)
+        for plane in range(planes):
+            for column in range(across):
+                segment = np.concatenate(list(undone((plane * down + band) * across + column, rows)))
+                part = image[:, column * wide : (column + 1) * wide, plane * deep : (plane + 1) * deep]
+                part[...] = segment[: part.shape[0], : part.shape[1]]
+        yield image
 
 
-def _unpacked(packed: bytes, compression: int, row_bytes: int, rows: int) -> bytes:
-    """The bytes of a strip or tile; a ContainerError where there are too few or they are damaged."""
-    needed = row_bytes * rows
+def _unpacked(data: Bytes, start: int, length: int, compression: int, row_bytes: int, rows: int) -> Iterator[bytes]:
+    """The bytes of a strip or tile, some rows at a time; a ContainerError where there are too few or damaged ones."""
+    needed, size = row_bytes * rows, max(1, _BLOCK // row_bytes) * row_bytes
     if compression == _STORED:
-        raw = packed[:needed]
-    elif compression in (_DEFLATE, _OLD_DEFLATE):
-        try:
-            raw = zlib.decompressobj().decompress(packed, needed)
-        except zlib.error as error:
-            raise ContainerError("its image data is damaged; copy or download it again") from error
+        require(needed <= length, TRUNCATED)
+        for at in range(start, start + needed, size):
+            raw = data[at : min(at + size, start + needed)]
+            require(len(raw) % row_bytes == 0, TRUNCATED)
+            yield raw
+    elif compression in _BY_PIECES:
+        yield from inflated(pieces(data, start, start + length), size, needed)
     else:
         # To libtiff, which Pillow asks, these are the rows of a grey image of 8 bits.
+        packed = data[start : start + length]
         grey = _file({WIDTH: row_bytes, HEIGHT: rows, COMPRESSION: compression, STRIP_BYTES: len(packed)}, packed)
         try:
             with TiffImageFile(io.BytesIO(grey)) as file:  # by `Image.open` it would have a limit of its own
                 raw = file.tobytes()
         except (OSError, ValueError, SyntaxError) as error:
-            raise ContainerError("its image data is damaged; copy or download it again") from error
-    require(len(raw) == needed, TRUNCATED)
-    return raw
+            raise ContainerError(DAMAGED) from error
+        require(len(raw) == needed, TRUNCATED)
+        yield raw
 
 
 def _file(tags: dict[int, int], strip: bytes) -> bytes:
@@ -180,7 +269,7 @@ def _divided_by_alpha(image: np.ndarray) -> np.ndarray:
     return np.concatenate([colors.astype(image.dtype), image[..., -1:]], axis=2)
 
 
-def resolution(data: bytes) -> tuple[float, float] | None:
+def resolution(data: Bytes) -> tuple[float, float] | None:
     """Horizontal and vertical, in pixels an inch; None where the file does not say."""
     page = directory(data)
     inches = {2: 1.0, 3: 2.54}.get(page.integer(data, RESOLUTION_UNIT, 2))
@@ -194,7 +283,7 @@ def resolution(data: bytes) -> tuple[float, float] | None:
     return values[0], values[1]
 
 
-def content(data: bytes, tag: int) -> bytes | None:
+def content(data: Bytes, tag: int) -> bytes | None:
     """The bytes of a tag such as the profile's; None without."""
     entry = directory(data).entries.get(tag)
     return None if entry is None else data[entry.start : entry.end]
@@ -213,42 +302,60 @@ def encode(
 ) -> bytes:
     """An (H, W, 1 to 4) uint8, uint16 or float32 image as a TIFF file, deflated; alpha last, not multiplied in.
 
-    The file starts with the EXIF structure, whose offsets stay true so, and ends with a directory that
-    names the picture and what EXIF's first directory says about it.
-
     Args:
         exif: a TIFF structure that `upright` returned.
         icc, xmp: the profile, and the packet.
         dpi: horizontal and vertical, in pixels an inch.
-
-    Raises:
-        ValueError: for more than the 4 GiB that such a file can hold.
     """
-    height, width, channels = image.shape
-    data = bytearray(exif or b"II*\0" + bytes(4))
+    file = io.BytesIO()
+    write(file, [image], image.shape, image.dtype, exif=exif, icc=icc, xmp=xmp, dpi=dpi)
+    return file.getvalue()
+
+
+def is_big(shape: tuple[int, int, int], dtype: np.dtype) -> bool:
+    """Whether an (H, W, C) image is written as BigTIFF: its samples may take more than the 4 GiB of other files."""
+    return shape[0] * shape[1] * shape[2] * dtype.itemsize > _MOST_CLASSIC
+
+
+def write(
+    file: BinaryIO,
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    *,
+    exif: bytes | None = None,
+    icc: bytes | None = None,
+    xmp: bytes | None = None,
+    dpi: tuple[float, float] | None = None,
+) -> None:
+    """What `encode` gives, for an image of a shape and dtype whose rows come in blocks, into an empty file.
+
+    The file starts with the EXIF structure, whose offsets stay true so, and ends with a directory that
+    names the picture and what EXIF's first directory says about it. A BigTIFF has no EXIF.
+    """
+    height, width, channels = shape
+    big, size, floats = is_big(shape, dtype), dtype.itemsize, dtype.kind == "f"
+    exif = None if big else exif
     old = directory(exif) if exif else Directory("<", {}, 0, 0)
-    order, size = old.order, image.dtype.itemsize
-    floats = image.dtype.kind == "f"
+    order, word = old.order, "Q" if big else "I"
+    file.write(exif or (b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)))
     rows = min(height, max(1, 2**18 // (width * channels * size)))
     starts, lengths = [], []
-    for y in range(0, height, rows):
-        block = image[y : y + rows]
+    for block in in_spans(blocks, (slice(y, min(y + rows, height)) for y in range(0, height, rows)), np.concatenate):
         if not floats:
-            block = np.diff(block, axis=1, prepend=np.zeros((len(block), 1, channels), image.dtype))
-        strip = zlib.compress(block.astype(image.dtype.newbyteorder(order)).tobytes())
-        data += bytes(len(data) % 2)
-        starts.append(len(data))
+            block = np.diff(block, axis=1, prepend=np.zeros((len(block), 1, channels), dtype))
+        strip = zlib.compress(block.astype(dtype.newbyteorder(order)).tobytes())
+        file.write(bytes(file.tell() % 2))
+        starts.append(file.tell())
         lengths.append(len(strip))
-        data += strip
-    if len(data) + 16 * len(starts) >= 2**32:
-        raise ValueError(f"{width}x{height} takes more than the 4 GiB of a TIFF file; write .png")
+        file.write(strip)
     tags = {
         WIDTH: numbers(order, "I", width),
         HEIGHT: numbers(order, "I", height),
         BITS: numbers(order, "H", *[8 * size] * channels),
         COMPRESSION: numbers(order, "H", _DEFLATE),
         PHOTOMETRIC: numbers(order, "H", 2 if channels >= 3 else 1),
-        STRIPS: numbers(order, "I", *starts),
+        STRIPS: numbers(order, word, *starts),
         CHANNELS: numbers(order, "H", channels),
         STRIP_ROWS: numbers(order, "I", rows),
         STRIP_BYTES: numbers(order, "I", *lengths),
@@ -268,6 +375,9 @@ def encode(
         if exif and tag in old.entries:
             entry = old.entries[tag]
             tags[tag] = (entry.kind, entry.number, exif[entry.start : entry.end])
-    data += bytes(len(data) % 2)
-    data[4:8] = struct.pack(f"{order}I", len(data))
-    return bytes(data + packed(order, tags, len(data)))
+    file.write(bytes(file.tell() % 2))
+    place = file.tell()
+    file.write(packed(order, tags, place, big=big))
+    file.seek(8 if big else 4)
+    file.write(struct.pack(f"{order}{word}", place))
+    file.seek(0, io.SEEK_END)

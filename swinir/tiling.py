@@ -2,12 +2,14 @@
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
-from itertools import pairwise, product
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, pairwise, product
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
+
+from swinir.spans import in_spans
 
 TileBlend = Literal["mean", "cut"]  # what becomes of pixels that several tiles cover
 
@@ -20,6 +22,20 @@ def mirror_to(x: Tensor, height: int, width: int) -> Tensor:
             position = torch.arange(target, device=x.device) % (2 * size)
             x = x.index_select(dim, torch.minimum(position, 2 * size - 1 - position))
     return x
+
+
+def mirror_rows(blocks: Iterable[Tensor], height: int, size: tuple[int, int]) -> Iterator[Tensor]:
+    """`mirror_to` of an image of `height` rows that come in (B, C, n, W) blocks; the extension comes last."""
+    more = size[0] - height
+    last: list[Tensor] = []
+    for block in blocks:
+        block = mirror_to(block, 0, size[1])
+        last = [torch.cat([*last, block[:, :, -more:]], 2)[:, :, -more:].clone()] if more else []
+        yield block
+        del block
+    if last:
+        held = last[0].shape[2]
+        yield mirror_to(last[0], held + more, 0)[:, :, held:]
 
 
 def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
@@ -180,6 +196,76 @@ def _shorter(seen: slice, kept: slice, overlap: int, window: int) -> list[tuple[
     return []
 
 
+class _Cutting:
+    """Runs a function over tiles, several of one size at once; what did not fit is divided, also among later tiles."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor], overlap: int, window: int, batch: int) -> None:
+        self.function, self.overlap, self.window, self.batch = function, overlap, window, batch
+        self.refused: list[Tile] = []
+
+    def run(self, tiles: Iterable[Tile], see: Callable[[Tile], Tensor]) -> Iterator[tuple[Tile, Tensor, int]]:
+        """Each tile that was run, what came out, and how many tiles are left; `see` gives what a tile sees."""
+        waiting = deque(tiles)
+        for refused in self.refused:
+            waiting = self._divided(waiting, refused)
+        while waiting:
+            group = [waiting.popleft()]
+            while waiting and len(group) < self.batch and waiting[0].shape == group[0].shape:
+                group.append(waiting.popleft())
+            try:
+                parts = self.function(torch.cat([see(tile) for tile in group]))
+            except TooLargeError:
+                self.batch = max(1, len(group) // 2)
+                waiting.extendleft(reversed(group))
+                if len(group) == 1:
+                    if not divide(group[0], self.overlap, self.window):
+                        raise
+                    self.refused.append(group[0])
+                    waiting = self._divided(waiting, group[0])
+                continue
+            left = len(group) + len(waiting)
+            for tile, part in zip(group, parts.chunk(len(group)), strict=True):
+                left -= 1
+                yield tile, part, left
+
+    def _divided(self, tiles: Iterable[Tile], refused: Tile) -> deque[Tile]:
+        return deque(part for tile in tiles for part in _no_larger(tile, refused, self.overlap, self.window))
+
+
+def _joined(
+    results: Iterable[tuple[Tile, Tensor, int]],
+    rows: slice,
+    width: int,
+    scale: int,
+    device: torch.device,
+    count: Callable[[int], None],
+) -> Tensor:
+    """What was kept of tiles, put together to the given rows of the image; `count` hears how many tiles are left."""
+    canvas: Tensor | None = None
+    for tile, part, left in results:
+        if canvas is None:
+            canvas = part.new_empty(*part.shape[:2], _length(rows) * scale, width * scale, device=device)
+        inside = _within(tile.kept_rows, tile.rows), _within(tile.kept_cols, tile.cols)
+        place = _within(tile.kept_rows, rows), tile.kept_cols
+        canvas[..., *_both(place, scale)] = part[..., *_both(inside, scale)]
+        count(left)
+    assert canvas is not None
+    return canvas
+
+
+def _counting(progress: Callable[[int, int], None] | None) -> Callable[[int], None]:
+    """A function that is told how many tiles are left after each, and tells how many are done of how many."""
+    done = 0
+
+    def count(left: int) -> None:
+        nonlocal done
+        done += 1
+        if progress is not None:
+            progress(done, done + left)
+
+    return count
+
+
 def run_cut(
     function: Callable[[Tensor], Tensor],
     x: Tensor,
@@ -208,38 +294,58 @@ def run_cut(
         TooLargeError: when the smallest tiles do not fit either.
     """
     height, width = x.shape[-2:]
-    waiting = deque(cut_tiles(height, width, tile, overlap, window))
-    canvas: Tensor | None = None
-    done = 0
-    while waiting:
-        group = [waiting.popleft()]
-        while waiting and len(group) < batch and waiting[0].shape == group[0].shape:
-            group.append(waiting.popleft())
-        try:
-            parts = function(torch.cat([x[..., t.rows, t.cols] for t in group]))
-        except TooLargeError:
-            batch = max(1, len(group) // 2)
-            waiting.extendleft(reversed(group))
-            if len(group) == 1:
-                if not divide(group[0], overlap, window):
-                    raise
-                waiting = deque(part for t in waiting for part in _no_larger(t, group[0], overlap, window))
-            continue
-        if canvas is None:
-            canvas = parts.new_empty(x.shape[0], parts.shape[1], height * scale, width * scale, device=x.device)
-        for t, part in zip(group, parts.split(x.shape[0]), strict=True):
-            inside = _enlarge(_within(t.kept_rows, t.rows), scale), _enlarge(_within(t.kept_cols, t.cols), scale)
-            canvas[..., _enlarge(t.kept_rows, scale), _enlarge(t.kept_cols, scale)] = part[..., *inside]
-        done += len(group)
-        if progress is not None:
-            progress(done, done + len(waiting))
-    assert canvas is not None
-    return canvas
+    tiles = cut_tiles(height, width, tile, overlap, window)
+    results = _Cutting(function, overlap, window, batch).run(tiles, lambda tile: x[..., tile.rows, tile.cols])
+    return _joined(results, slice(0, height), width, scale, x.device, _counting(progress))
+
+
+def cut_strips(
+    function: Callable[[Tensor], Tensor],
+    rows: Iterable[Tensor],
+    height: int,
+    width: int,
+    *,
+    scale: int,
+    tile: int,
+    overlap: int,
+    window: int,
+    batch: int = 1,
+    progress: Callable[[int, int], None] | None = None,
+) -> Iterator[Tensor]:
+    """`run_cut` for an image whose rows come one after another: the result in strips, one for each row of tiles.
+
+    Args:
+        rows: (B, C, n, W) blocks, with as many rows as they like; no more are held than a row of tiles sees.
+        height, width: of the image, multiples of the window.
+
+    Yields:
+        (B, C', n, W*scale).
+
+    Raises:
+        TooLargeError: when the smallest tiles do not fit.
+        ValueError: when there are fewer rows than `height`.
+    """
+    bands = [list(band) for _, band in groupby(cut_tiles(height, width, tile, overlap, window), lambda t: t.rows)]
+    cutting, count = _Cutting(function, overlap, window, batch), _counting(progress)
+    later = sum(map(len, bands))
+
+    def strip(band: list[Tile], x: Tensor) -> Tensor:
+        nonlocal later
+        later -= len(band)
+        top = band[0].rows
+        results = cutting.run(band, lambda tile: x[..., _within(tile.rows, top), tile.cols])
+        return _joined(results, band[0].kept_rows, width, scale, x.device, lambda left: count(left + later))
+
+    yield from map(strip, bands, in_spans(rows, [band[0].rows for band in bands], torch.cat, axis=2))
 
 
 def _no_larger(tile: Tile, refused: Tile, overlap: int, window: int) -> list[Tile]:
     """The tile itself, or its parts if it is as large as one that did not fit."""
     return (math.prod(tile.shape) >= math.prod(refused.shape) and divide(tile, overlap, window)) or [tile]
+
+
+def _both(parts: tuple[slice, slice], scale: int) -> tuple[slice, slice]:
+    return _enlarge(parts[0], scale), _enlarge(parts[1], scale)
 
 
 def _length(part: slice) -> int:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
-from swinir.degrade.resize import imresize
+from swinir.degrade.resize import imresize, resize_rows
 from swinir.image import read
 
 SEEDS = st.integers(0, 2**32 - 1)
@@ -112,6 +112,23 @@ def test_a_size_that_comes_out_whole_is_not_rounded_up_by_float_error(scale):
         whole = round(length * scale)
         if abs(whole - length * scale) < 1e-6:
             assert imresize(np.zeros((length, 1)), scale).shape[0] == whole
+
+
+@given(
+    st.integers(1, 30),
+    st.integers(1, 30),
+    st.integers(1, 40),
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.integers(1, 12),
+)
+@settings(max_examples=200, deadline=None)
+def test_rows_that_come_in_blocks_are_resized_as_the_whole(height, width, high, wide, step, block):
+    image = np.random.default_rng(height).random((height, width, 3)).astype(np.float32)
+    blocks = (image[y : y + block] for y in range(0, height, block))
+    rows = list(resize_rows(blocks, (height, width), (high, wide), step=step))
+    assert np.array_equal(np.concatenate(rows), imresize(image, size=(high, wide)))
+    assert {len(part) for part in rows[:-1]} <= {step}
 
 
 def test_channels_are_resized_independently():

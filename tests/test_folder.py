@@ -6,6 +6,8 @@ import os
 import random
 import shutil
 import signal
+import struct
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from forks import Command, commands
+from makers import chunk
 from pictures import smooth, write, write_expert
 
 import swinir.folder
@@ -164,6 +167,58 @@ def test_running_again_does_nothing_twice(pictures, tmp_path, treatment, monkeyp
     assert statuses(results) == ["skipped"] * 3
     assert {result.error for result in results} == {"done before"}
     assert contents(tmp_path / "out") == before
+
+
+def test_pictures_too_large_for_memory_come_out_the_same(pictures, tmp_path, treatment):
+    treatment = replace(treatment, tile=16, tile_overlap=4)
+    whole = run(pictures, tmp_path / "whole", treatment)
+    strips = run(pictures, tmp_path / "strips", treatment, whole_bytes=0)
+    assert [replace(row, output="", seconds=0, tile=0) for row in strips] == [
+        replace(row, output="", seconds=0, tile=0) for row in whole
+    ]
+    for name in ("a.png", "b.tif", "below/c.jpg"):
+        found, expected = (read_picture(tmp_path / folder / name) for folder in ("strips", "whole"))
+        assert np.array_equal(found.pixels, expected.pixels)
+    before = contents(tmp_path / "strips")
+    assert statuses(run(pictures, tmp_path / "strips", treatment, whole_bytes=0)) == ["skipped"] * 3
+    assert contents(tmp_path / "strips") == before
+
+
+def test_large_pictures_that_need_nothing_stay_the_very_files(tmp_path):
+    (tmp_path / "in").mkdir()
+    source = write(tmp_path / "in" / "clean.png", smooth(64, 64))
+    (result,) = run(tmp_path / "in", tmp_path / "out", Treatment(), whole_bytes=0)
+    assert result.status == "unchanged"
+    assert (tmp_path / "out" / "clean.png").read_bytes() == source.read_bytes()
+    (result,) = run(tmp_path / "in", tmp_path / "tiff", Treatment(), Output(extension="tif"), whole_bytes=0)
+    assert result.status == "unchanged"
+    assert np.array_equal(read_picture(tmp_path / "tiff" / "clean.tif").pixels, smooth(64, 64))
+
+
+def test_a_large_picture_that_is_damaged_costs_a_line_and_leaves_nothing(tmp_path, treatment):
+    (tmp_path / "in").mkdir()
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 8, 2, 0, 0, 0))
+    body = chunk(b"IDAT", zlib.compress(bytes(121 * 39)))  # a row is missing
+    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
+    write(tmp_path / "in" / "b.png", smooth(20, 24))
+    results = run(tmp_path / "in", tmp_path / "out", treatment, whole_bytes=0)
+    assert statuses(results) == ["failed", "restored"]
+    assert results[0].error.count("a.png") == 1
+    assert "truncated" in results[0].error
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b.png", RECORDS]
+
+
+def test_what_keeps_a_large_picture_whole_is_told(pictures, tmp_path, treatment):
+    results = run(pictures, tmp_path / "out", replace(treatment, self_ensemble=True), whole_bytes=0)
+    assert statuses(results) == ["restored"] * 3
+    assert all("in memory whole" in row.notes[-1] for row in results)
+
+
+def test_a_large_picture_is_not_shown_side_by_side(pictures, tmp_path, treatment):
+    shown = []
+    results = run(pictures, tmp_path / "out", treatment, whole_bytes=0, shown=lambda *args: shown.append(args))
+    assert not shown
+    assert {row.notes for row in results} == {("too large to be shown side by side",)}
 
 
 @pytest.mark.parametrize("change", ["settings", "input", "weights"])

@@ -18,15 +18,16 @@ MODULES = {
 LAYERS = (
     (
         "swinir.windows",
-        "swinir.tiling",
         "swinir.color",
         "swinir.atomic",
         "swinir.graphs",
         "swinir.containers",
         "swinir.picture",
         "swinir.sensing",
+        "swinir.spans",
     ),
     (
+        "swinir.tiling",
         "swinir.network",
         "swinir.prepared",
         "swinir.plain",
@@ -59,7 +60,7 @@ LAYERS = (
         "swinir.backends",
         "swinir.export",
     ),
-    ("swinir.train", "swinir.report", "swinir.repair", "swinir.folder"),
+    ("swinir.train", "swinir.report", "swinir.repair", "swinir.large", "swinir.folder"),
     ("swinir.cli", "swinir.__main__"),
 )
 

@@ -1,5 +1,6 @@
 """Positions, padding and blending of tiles, against the released rule, NumPy, and accumulators made by hand."""
 
+import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -13,6 +14,8 @@ from swinir.tiling import (
     TooLargeError,
     align_overlap,
     cut_spans,
+    cut_strips,
+    mirror_rows,
     mirror_to,
     run_cut,
     run_tiled,
@@ -278,6 +281,51 @@ def test_tiles_that_do_not_fit_are_divided_and_the_image_is_the_same(axis, scale
     )
     assert torch.equal(result, function(x))
     assert done[-1][0] == done[-1][1] >= len(calls)
+
+
+@given(window_axes(), st.integers(1, 9), st.sampled_from([1, 2, 3]), st.data())
+@settings(max_examples=80, deadline=None)
+def test_strips_are_the_rows_of_the_whole_also_where_tiles_do_not_fit(axis, columns, scale, data):
+    size, tile, overlap, window = axis
+    size, margin = min(size, 16 * window), -(-overlap // window) * window // 2
+    function = reaching(data.draw(st.integers(0, 3)), window, scale)  # so that tiles show where they are cut
+    x = torch.randint(0, 256, (2, 1, size, columns * window)).double()
+    room = data.draw(st.integers((2 * margin + 3 * window) ** 2, max((2 * margin + 3 * window) ** 2, tile**2))) * 2
+
+    def limited(part):
+        if part.shape[0] * part.shape[2] * part.shape[3] > room:
+            raise TooLargeError
+        return function(part)
+
+    options = {"scale": scale, "tile": tile, "overlap": overlap, "window": window}
+    counts = []
+    blocks = x.split(data.draw(st.integers(1, size)), dim=2)
+    strips = list(cut_strips(limited, blocks, size, x.shape[3], progress=lambda *s: counts.append(s), **options))
+    assert torch.equal(torch.cat(strips, dim=2), run_cut(limited, x, **options))
+    assert counts[-1][0] == counts[-1][1] == len(counts)
+    assert len(strips) == len(cut_spans(size, tile, overlap, window))
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 30), st.integers(0, 30), st.integers(1, 20))
+@settings(max_examples=100, deadline=None)
+def test_rows_that_come_in_blocks_are_mirrored_as_the_whole(height, width, more_rows, more_cols, step):
+    x, size = torch.rand(2, 3, height, width), (height + more_rows, width + more_cols)
+    blocks = list(mirror_rows(x.split(step, dim=2), height, size))
+    assert torch.equal(torch.cat(blocks, dim=2), mirror_to(x, *size))
+
+
+def test_a_strip_is_gone_before_the_next_is_made():
+    alive = []
+
+    def function(part):
+        assert sum(strip() is not None for strip in alive) == 0
+        return part
+
+    x = torch.rand(1, 1, 64, 16)
+    strips = map(weakref.ref, cut_strips(function, [x], 64, 16, scale=1, tile=16, overlap=0, window=8))
+    while strip := next(strips, None):
+        alive.append(strip)
+    assert len(alive) == 4
 
 
 def test_finished_tiles_are_not_done_again_after_one_did_not_fit():

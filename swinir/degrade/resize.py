@@ -6,9 +6,12 @@ after each axis. Leaving out that last habit changes 10 to 14 % of the pixels.
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 
 import numpy as np
+
+from swinir.spans import in_spans
 
 
 def imresize(image: np.ndarray, scale: float | None = None, *, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -51,16 +54,54 @@ def imresize(image: np.ndarray, scale: float | None = None, *, size: tuple[int, 
     return result.astype(image.dtype, copy=result is image)
 
 
+def resize_rows(
+    blocks: Iterable[np.ndarray], shape: tuple[int, int], size: tuple[int, int], *, step: int
+) -> Iterator[np.ndarray]:
+    """`imresize` to a size, of an image of floats whose rows come in blocks: the result in blocks of `step` rows.
+
+    Args:
+        blocks: (n, W, C), with as many rows as they like.
+        shape, size: heights and widths of the image and of the result.
+    """
+    (height, width), (high, wide) = shape, size
+    rows_first = high / height <= wide / width
+    index, weight = _taps(height, high, high / height)
+    # Mirrored rows lie inside what the image's first and last rows need anyway, or bring the ends in order.
+    first = np.minimum.accumulate(index.min(axis=1)[::-1])[::-1]
+    last = np.maximum.accumulate(index.max(axis=1))
+    starts = range(0, high, step)
+    spans = [slice(int(first[y]), int(last[min(y + step, high) - 1]) + 1) for y in starts]
+
+    def across(block: np.ndarray) -> np.ndarray:
+        return _resize_axis(block, 1, wide, wide / width)
+
+    def down(y: int, span: slice, block: np.ndarray) -> np.ndarray:
+        if high == height:
+            return block
+        part = slice(y, min(y + step, high))
+        return _weighted(block, index[part] - span.start, weight[part])
+
+    def resized(y: int, span: slice, block: np.ndarray) -> np.ndarray:
+        result = across(down(y, span, block)) if rows_first else down(y, span, across(block))
+        return result.astype(block.dtype, copy=False)
+
+    yield from map(resized, starts, spans, in_spans(blocks, spans, np.concatenate))
+
+
+def _weighted(source: np.ndarray, index: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """Rows made up of those of the source by their indices and weights."""
+    total = np.zeros((len(index), *source.shape[1:]))
+    broadcast = (slice(None),) + (None,) * (source.ndim - 1)
+    for i, w in zip(index.T, weight.T, strict=True):
+        total += w[broadcast] * source[i]
+    return total
+
+
 def _resize_axis(image: np.ndarray, axis: int, length: int, scale: float) -> np.ndarray:
     if image.shape[axis] == length and scale == 1:
         return image
     index, weight = _taps(image.shape[axis], length, scale)
-    source = np.moveaxis(image, axis, 0)
-    total = np.zeros((length, *source.shape[1:]))
-    broadcast = (slice(None),) + (None,) * (source.ndim - 1)
-    for i, w in zip(index.T, weight.T, strict=True):
-        total += w[broadcast] * source[i]
-    total = np.moveaxis(total, 0, axis)
+    total = np.moveaxis(_weighted(np.moveaxis(image, axis, 0), index, weight), 0, axis)
     if image.dtype == np.uint8:
         # MATLAB rounds halves away from zero; negative values clip to zero, so adding a half serves.
         return np.floor(total.clip(0, 255) + 0.5).astype(np.uint8)
