@@ -192,8 +192,6 @@ def _check(jobs: Sequence[Job]) -> None:
 def settings_digest(treatment: Treatment, how: Output, precision: str) -> str:
     """Of everything that decides a result beside input and weights."""
     facts = asdict(treatment) | asdict(how) | {"precision": precision, "version": __version__}
-    if treatment.tile == "auto":
-        facts["tile"] = "auto"
     text = json.dumps(facts, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -348,18 +346,23 @@ def restore_files(
 
         return _read(job, max_pixels, is_done, is_large, why_whole(treatment))
 
+    writing: Future[Result] | None = None
+
+    def written() -> Iterator[Result]:
+        nonlocal writing
+        if writing is not None:
+            done, writing = writing.result(), None
+            records.add(done)
+            yield done
+
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         upcoming = [reader.submit(read_next, job) for job in jobs[:1]]
-        writing: Future[Result] | None = None
         for number, job in enumerate(jobs):
             read = upcoming.pop().result()
             upcoming = [reader.submit(read_next, following) for following in jobs[number + 1 : number + 2]]
             result = _prepared(job, read, treatment, records, settings, precision, existing)
             if result.status == "begun" and read.rows is not None:
-                if writing is not None:
-                    done, writing = writing.result(), None
-                    records.add(done)
-                    yield done
+                yield from written()
                 records.add(result)
                 result = _in_strips(
                     job, read.rows, result, treatment, experts, how, min(STRIP_BYTES, room), clock, progress
@@ -374,10 +377,7 @@ def restore_files(
                 read.rows.close()
             elif result.status == "begun" and read.picture is not None:
                 result, repaired = _one(job, read.picture, result, treatment, experts, clock, progress)
-            if writing is not None:  # one at a time: results do not pile up in memory
-                done, writing = writing.result(), None
-                records.add(done)
-                yield done
+            yield from written()  # one at a time: results do not pile up in memory
             if repaired is None or read.picture is None:
                 if result.status != "skipped":
                     records.add(result)
@@ -388,10 +388,7 @@ def restore_files(
             records.add(replace(result, status="begun"))
             as_it_is = result.status == "unchanged" and _same_format(job.target, read.picture.format, how)
             writing = writer.submit(_copy if as_it_is else _write, job, result, repaired, how)
-        if writing is not None:
-            done = writing.result()
-            records.add(done)
-            yield done
+        yield from written()
 
 
 def _likely_scale(treatment: Treatment, experts: Experts) -> float:
@@ -519,8 +516,7 @@ def _in_strips(
         with _stopping(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
             if result.status == "unchanged" and _same_format(job.target, rows.format, how):
-                with atomic_path(job.target) as temporary:
-                    shutil.copyfile(job.source, temporary)
+                _copy_file(job)
                 return replace(result, seconds=time.perf_counter() - start)
             lost = repair_rows(
                 rows,
@@ -581,9 +577,13 @@ def _same_format(target: Path, name: str, how: Output) -> bool:
 def _copy(job: Job, result: Result, _repaired: Repaired, _how: Output) -> Result:
     with _stopping(job.target):
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(job.target) as temporary:
-            shutil.copyfile(job.source, temporary)
+        _copy_file(job)
     return result
+
+
+def _copy_file(job: Job) -> None:
+    with atomic_path(job.target) as temporary:
+        shutil.copyfile(job.source, temporary)
 
 
 def _write(job: Job, result: Result, repaired: Repaired, how: Output) -> Result:

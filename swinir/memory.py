@@ -87,8 +87,7 @@ def auto_tile(
     if height * width <= pixels:
         return None
     window = network.window
-    least = (-(-overlap // window) + 1) * window  # a stride of one window
-    return max(least, math.isqrt(int(pixels)) // window * window)
+    return max(_smallest(overlap, window), math.isqrt(int(pixels)) // window * window)
 
 
 def auto_strip_tile(
@@ -110,5 +109,9 @@ def auto_strip_tile(
     window = network.window
     fitting = auto_tile(network, height, width, overlap, device=device, batch=batch) or max(height, width)
     rows = strip_bytes / (4 * batch * network.in_chans * width * (2 + network.upscale**2))
-    least = (-(-overlap // window) + 1) * window  # a stride of one window
-    return max(least, min(fitting, int(rows) // window * window))
+    return max(_smallest(overlap, window), min(fitting, int(rows) // window * window))
+
+
+def _smallest(overlap: int, window: int) -> int:
+    """Side of the smallest tiles: the overlap in whole windows, and a stride of one window."""
+    return (-(-overlap // window) + 1) * window

@@ -185,14 +185,11 @@ def _run(
             bar.n = len(results) + share
             bar.set_postfix_str(named(job.source)[-30:])
 
-        def side_by_side(job: "Job", repaired: "Repaired", picture: "Picture") -> None:
-            _write_comparison(job, repaired, picture)
-
         try:
             for result in restore_files(
                 jobs, folder, treatment, experts, how,
                 existing=existing, max_pixels=max_pixels, clock=clock, progress=move,
-                shown=side_by_side if compare else None,
+                shown=_write_comparison if compare else None,
             ):  # fmt: skip
                 results.append(result)
                 with tqdm.external_write_mode():
