@@ -55,12 +55,14 @@ LAYERS = (
         "swinir.architecture",
         "swinir.untrusted",
         "swinir.evaluate",
+        "swinir.testsets",
         "swinir.choice",
         "swinir.bench",
         "swinir.backends",
         "swinir.export",
     ),
     ("swinir.train", "swinir.report", "swinir.repair", "swinir.large", "swinir.folder"),
+    ("swinir.reproduce",),
     ("swinir.cli", "swinir.__main__"),
 )
 

@@ -1,0 +1,10 @@
+"""`swinir reproduce`: the paper's tables and figures, one command each."""
+
+import typer
+
+app = typer.Typer(
+    name="reproduce",
+    help="Measure the paper's tables and figures again, beside what was published.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
