@@ -1,13 +1,15 @@
 """How near tiles come to the whole picture: `python scripts/measure_tiles.py FOLDER --expert lightweight_sr_x2_tiny`.
 
 Each picture is restored whole and in tiles. The agreement is that of the restored values in [0, 1], as PSNR, and after
-rounding to 8 bits, as the share of values that differ and by how many levels at most. Time and what tiles add to it
-are of one run each.
+rounding to 8 bits, as the share of values that differ and by how many levels at most. Time is of one run each, in a
+process where nothing else runs, as is the memory that it takes at most beside weights and picture.
 """
 
 import json
 import math
 import time
+from concurrent.futures import Executor, ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from swinir import zoo
 from swinir.atomic import atomic_path
+from swinir.bench.peak import peak_bytes
 from swinir.checkpoint import load_model
 from swinir.image import list_images, read, to_gray, to_rgb
 from swinir.network import SwinIR
@@ -49,14 +52,31 @@ def picture(path: Path, model: SwinIR, side: int | None) -> Tensor:
     return torch.from_numpy(image.astype(np.float32).transpose(2, 0, 1) / 255)[None]
 
 
-def compare(model: SwinIR, lq: Tensor, tile: int, overlap: int) -> dict[str, float]:
-    """The agreement, and seconds of both ways."""
+def run(expert: str, lq: np.ndarray, tile: int | None, overlap: int, threads: int) -> tuple[np.ndarray, float, float]:
+    """The result, the seconds, and the peak in 1e6 bytes (NaN where the system does not tell)."""
+    torch.set_num_threads(threads)
+    model = load_model(expert, "cpu")
+    image = torch.from_numpy(lq)
+    restore(model, image[..., :64, :64])  # weights made ready, threads started
+    results: list[Tensor] = []
     start = time.perf_counter()
-    whole = restore(model, lq)
-    middle = time.perf_counter()
-    tiled = restore(model, lq, tile=tile, tile_overlap=overlap)
-    end = time.perf_counter()
-    return agreement(whole, tiled) | {"whole_seconds": middle - start, "tiled_seconds": end - middle}
+    peak = peak_bytes(lambda: results.append(restore(model, image, tile=tile, tile_overlap=overlap)), image.device)
+    seconds = time.perf_counter() - start
+    return results[0].numpy(), seconds, math.nan if peak is None else peak / 1e6
+
+
+def compare(worker: Executor, expert: str, lq: Tensor, tile: int, overlap: int) -> dict[str, float]:
+    """The agreement, and seconds and memory of both ways."""
+    found = [
+        worker.submit(run, expert, lq.numpy(), side, overlap, torch.get_num_threads()).result() for side in (None, tile)
+    ]
+    (whole, whole_seconds, whole_mb), (tiled, tiled_seconds, tiled_mb) = found
+    return agreement(torch.from_numpy(whole), torch.from_numpy(tiled)) | {
+        "whole_seconds": whole_seconds,
+        "tiled_seconds": tiled_seconds,
+        "whole_mb": whole_mb,
+        "tiled_mb": tiled_mb,
+    }
 
 
 def measure(
@@ -76,21 +96,23 @@ def measure(
     rows: list[dict[str, Any]] = []
     for name in expert or [entry.alias for entry in zoo.bundled()]:
         model = load_model(name, "cpu")
-        for path in list_images(folder)[:limit]:
-            lq = picture(path, model, side)
-            if tile >= max(lq.shape[-2:]) + model.config.window:
-                continue
-            size = f"{lq.shape[-1]}x{lq.shape[-2]}"
-            rows.append({"expert": name, "picture": path.name, "size": size} | compare(model, lq, tile, tile_overlap))
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as worker:
+            for path in list_images(folder)[:limit]:
+                lq = picture(path, model, side)
+                if tile >= max(lq.shape[-2:]) + model.config.window:
+                    continue
+                row = {"expert": name, "picture": path.name, "size": f"{lq.shape[-1]}x{lq.shape[-2]}"}
+                rows.append(row | compare(worker, name, lq, tile, tile_overlap))
         mine = [row for row in rows if row["expert"] == name]
         if mine:
             least = min(row["db"] for row in mine)
             share, levels = max(row["share"] for row in mine), max(row["levels"] for row in mine)
             spent = sum(row["tiled_seconds"] for row in mine) / sum(row["whole_seconds"] for row in mine)
+            memory = max(row["tiled_mb"] for row in mine) / max(row["whole_mb"] for row in mine)
             typer.echo(
                 f"{name:28} {len(mine):3} pictures  {least:6.1f} dB at least, {share:8.4%} differ at most, "
                 f"by {levels:.0f}; "
-                f"{spent:.2f} times the time"
+                f"{spent:.2f} times the time, {memory:.2f} times the memory"
             )
     if json_file is not None:
         with atomic_path(json_file) as temporary:
