@@ -1,272 +1,29 @@
-"""Files and folders of real pictures in, the same out: planned before the work, one record each, nothing lost.
+"""Files and folders of real pictures in, the same out: one after another, one record each, nothing lost."""
 
-A record is a line of `results.jsonl` in the output folder. The last line about a result says from which input and
-with which settings it was made, so that running again does only what is left.
-"""
-
-import errno
 import hashlib
-import json
-import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
-from swinir import __version__
 from swinir.atomic import atomic_path, temporaries
-from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, open_rows, read_picture
+from swinir.decoding import MAX_PIXELS, ImageError, named, open_rows, read_picture
 from swinir.encoding import can_hold, write_picture
-from swinir.large import STRIP_BYTES, Plan, bytes_whole, make_plan, repair_rows, why_whole
+from swinir.jobs import Job, Output
+from swinir.large import STRIP_BYTES, bytes_whole, make_plan, repair_rows, why_whole
 from swinir.memory import free_memory
 from swinir.picture import Picture, Rows, rows_of
-from swinir.repair import Experts, Repaired, Treatment, describe, repair
+from swinir.records import OutputError, Records, Result, settings_digest, state_of, stopping
+from swinir.repair import Decision, Experts, Repaired, Treatment, describe, repair
 from swinir.restoration import out_of_memory, resolve_precision
 
-RECORDS = "results.jsonl"
-DONE = ("restored", "unchanged")
 WHOLE_SHARE = 0.4  # of the memory that is free at first, that a picture held whole may take
 Existing = Literal["recorded", "skip", "overwrite"]
-# Errors of writing that the next picture would meet as well.
-FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
-
-
-class OutputError(OSError):
-    """Nothing more can be written; the message is one line with the way out."""
-
-
-@dataclass(frozen=True)
-class Output:
-    """How results are named and stored.
-
-    Attributes:
-        suffix: added to the name's stem.
-        extension: "auto" keeps that of the input where it can be written, else .png; or one such as "png".
-        quality: of JPEG, WebP and AVIF, 1 to 100; None is the format's own.
-        keep_metadata: EXIF, XMP and resolution; the colour profile stays in any case.
-    """
-
-    suffix: str = ""
-    extension: str = "auto"
-    quality: int | None = None
-    keep_metadata: bool = True
-
-    def __post_init__(self) -> None:
-        if "/" in self.suffix or "\0" in self.suffix:
-            raise ValueError(f"suffix must be part of a file name, got {self.suffix!r}")
-        if self.extension != "auto":
-            can_hold(f".{self.extension}")
-
-    def name(self, source: Path) -> str:
-        """Of the result of a file."""
-        extension = f".{self.extension}"
-        if self.extension == "auto":
-            extension = source.suffix
-            try:
-                can_hold(extension)
-            except ValueError:
-                extension = ".png"
-        return f"{source.stem}{self.suffix}{extension}"
-
-
-@dataclass(frozen=True)
-class Job:
-    """A file and where its result goes."""
-
-    source: Path
-    target: Path
-
-
-@dataclass(frozen=True)
-class Result:
-    """The record of one picture.
-
-    Attributes:
-        status: "restored"; "unchanged" for one that needed nothing and was written as it is; "skipped"; "failed";
-            "begun" in the file alone, while it is worked on.
-        experts: name and SHA-256 of the weights of each pass.
-        settings: digest of everything else that decides the result.
-        replaces: size and time of the file that stood under the name when the work began.
-    """
-
-    input: str
-    output: str
-    status: str
-    error: str = ""
-    input_sha256: str = ""
-    settings: str = ""
-    width: int | None = None
-    height: int | None = None
-    output_width: int | None = None
-    output_height: int | None = None
-    experts: tuple[tuple[str, str], ...] = ()
-    precision: str = ""
-    tile: int | str | None = None
-    seconds: float | None = None
-    notes: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
-    replaces: tuple[int, int] | None = None
-
-
-# Planning
-
-
-def plan_jobs(inputs: Sequence[Path], output: Path, how: Output, *, recursive: bool = False) -> list[Job]:
-    """What to make of files and folders; no picture is opened.
-
-    Args:
-        inputs: files, in which case their suffix does not matter, and folders, of which the pictures are taken.
-        output: the folder for results; for a single file it may be the result's own name.
-        recursive: folders below folders too; their layout is kept.
-
-    Raises:
-        FileNotFoundError: for an input that is not there.
-        ValueError: for a folder without pictures, an output inside an input folder, two inputs with one output,
-            an input that would be replaced.
-    """
-    single = len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix != ""
-    if single:
-        can_hold(output.suffix)
-        jobs = [Job(inputs[0], output)]
-    else:
-        jobs = [job for given in inputs for job in _jobs_of(given, output, how, recursive)]
-    for given in inputs:
-        if not os.path.lexists(given):
-            raise FileNotFoundError(f"{named(given)} is not there; check the path")
-    _check(jobs)
-    return jobs
-
-
-def _jobs_of(given: Path, output: Path, how: Output, recursive: bool) -> list[Job]:
-    if not given.is_dir():
-        return [Job(given, output / how.name(given))]
-    folder = given.resolve()
-    if output.resolve() == folder and not how.suffix:
-        raise ValueError(f"{named(output)} is the input folder itself; name another with -o, or a --suffix")
-    if recursive and output.resolve() != folder and output.resolve().is_relative_to(folder):
-        raise ValueError(f"{named(output)} lies inside the input folder {named(given)}; name another with -o")
-    files = sorted(path for path in _files(given, recursive) if path.suffix.lower() in EXTENSIONS)
-    if not files:
-        below = "" if recursive else "; -r looks into folders below it"
-        raise ValueError(f"no pictures in {named(given)}{below}")
-    return [Job(path, output / path.relative_to(given).parent / how.name(path)) for path in files]
-
-
-def _files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Names that do not begin with a dot; links to folders are not followed."""
-    if not recursive:
-        yield from (path for path in folder.iterdir() if not path.name.startswith("."))
-        return
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in names if not name.startswith("."))
-
-
-def _check(jobs: Sequence[Job]) -> None:
-    sources = {job.source.resolve(): job.source for job in jobs if job.source.exists()}
-    seen: dict[str, Job] = {}
-    for job in jobs:
-        target = job.target.resolve()
-        if target in sources:
-            raise ValueError(
-                f"the result of {named(job.source)} would replace the input {named(sources[target])}; "
-                "name another folder with -o, or a --suffix"
-            )
-        same = str(target).casefold()  # some file systems take two such names for one
-        if same in seen and seen[same].source.resolve() != job.source.resolve():
-            raise ValueError(
-                f"{named(seen[same].source)} and {named(job.source)} would both become {named(job.target)}; "
-                "restore them into folders of their own"
-            )
-        seen[same] = job
-
-
-# Records
-
-
-def settings_digest(treatment: Treatment, how: Output, precision: str) -> str:
-    """Of everything that decides a result beside input and weights."""
-    facts = asdict(treatment) | asdict(how) | {"precision": precision, "version": __version__}
-    text = json.dumps(facts, sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-class Records:
-    """The lines of `results.jsonl`: the last one about each output, and a place for more."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / RECORDS
-        self.last: dict[str, dict[str, Any]] = {}
-        torn = False
-        if self.path.is_file():
-            content = self.path.read_bytes()
-            torn = bool(content) and not content.endswith(b"\n")  # a process was killed while it wrote
-            for line in content.splitlines():
-                try:
-                    row = json.loads(line)
-                    self.last[row["output"]] = row
-                except (ValueError, KeyError, TypeError):
-                    continue
-        self._torn = torn
-
-    def add(self, result: Result) -> None:
-        """Append a line, on the disk before this returns."""
-        row = asdict(result)
-        text = json.dumps(row, ensure_ascii=True) + "\n"
-        with _stopping(self.path), self.path.open("ab") as file:
-            file.write(b"\n" * self._torn + text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self._torn = False
-        self.last[result.output] = row
-
-    def show(self, job: Job, input_hash: str, settings: str, experts: Experts) -> bool:
-        """Whether the file under a result's name is what its record says, from this input with these settings."""
-        row, state = self.last.get(str(job.target)), _state(job.target)
-        if row is None or state is None or (row["input_sha256"], row["settings"]) != (input_hash, settings):
-            return False
-        if row["status"] == "begun":  # and interrupted, perhaps after the result had got its name
-            return row["replaces"] is None or tuple(row["replaces"]) != state
-        if row["status"] not in DONE:
-            return False
-        try:
-            return all(experts.sha256(name) == known for name, known in row["experts"])
-        except (OSError, ValueError):
-            return False
-
-
-def _state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a file, None if there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_size, status.st_mtime_ns
-
-
-# The work
-
-
-class _stopping:  # noqa: N801 - a context manager, used as a verb
-    """Turns the errors of a full or vanished disk into the one that stops the run."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
-        if isinstance(error, OSError) and not isinstance(error, OutputError) and error.errno in FATAL:
-            advice = {errno.ENOSPC: "make room", errno.EDQUOT: "make room"}.get(error.errno or 0, "check the folder")
-            raise OutputError(
-                f"cannot write {named(self.path)}: {error.strerror}; {advice}, and run the same command again"
-            ) from error
 
 
 @dataclass
@@ -325,7 +82,7 @@ def restore_files(
         OutputError: when nothing more can be written: disk full, folder gone or read-only.
     """
     how, clock = how or Output(), clock or Clock()
-    with _stopping(folder):
+    with stopping(folder):
         folder.mkdir(parents=True, exist_ok=True)
     records = Records(folder)
     precision = resolve_precision(treatment.precision, experts.device)
@@ -454,7 +211,7 @@ def _prepared(
         settings=settings,
         precision=precision,
         tile=treatment.tile,
-        replaces=_state(job.target),
+        replaces=state_of(job.target),
     )
     if read.done:
         return replace(result, status="skipped", error="done before")
@@ -492,7 +249,7 @@ def _one(
     finally:
         clock.busy += time.perf_counter() - start
     height, width = repaired.picture.pixels.shape[:2]
-    result = _done(result, repaired, height, width, experts, picture.pixels.shape[:2])
+    result = _done(result, repaired.decision, height, width, experts, picture.pixels.shape[:2])
     return replace(result, seconds=time.perf_counter() - start), repaired
 
 
@@ -512,8 +269,8 @@ def _in_strips(
     try:
         plan = make_plan(rows, treatment, experts)
         height, width = plan.of(rows)
-        result = _done(result, plan, height, width, experts, (rows.height, rows.width))
-        with _stopping(job.target):
+        result = _done(result, plan.decision, height, width, experts, (rows.height, rows.width))
+        with stopping(job.target):
             job.target.parent.mkdir(parents=True, exist_ok=True)
             if result.status == "unchanged" and _same_format(job.target, rows.format, how):
                 _copy_file(job)
@@ -556,16 +313,19 @@ def _failure(job: Job, error: Exception) -> str:
 
 
 def _done(
-    result: Result, made: Repaired | Plan, height: int, width: int, experts: Experts, before: tuple[int, ...]
+    result: Result, decision: Decision, height: int, width: int, experts: Experts, before: tuple[int, ...]
 ) -> Result:
     """The record of a picture that passes, or a change of size, have made."""
+    measured = decision.measured
     return replace(
         result,
-        status="restored" if made.passes or (height, width) != before else "unchanged",
+        status="restored" if decision.passes or (height, width) != before else "unchanged",
         output_width=width,
         output_height=height,
-        experts=tuple((step.weights, experts.sha256(step.weights)) for step in made.passes),
-        findings=made.findings,
+        experts=tuple((step.weights, experts.sha256(step.weights)) for step in decision.passes),
+        findings=decision.findings,
+        noise_level=None if measured is None else round(measured.noise_level, 1),
+        jpeg_quality=None if measured is None else measured.jpeg_quality,
     )
 
 
@@ -575,7 +335,7 @@ def _same_format(target: Path, name: str, how: Output) -> bool:
 
 
 def _copy(job: Job, result: Result, _repaired: Repaired, _how: Output) -> Result:
-    with _stopping(job.target):
+    with stopping(job.target):
         job.target.parent.mkdir(parents=True, exist_ok=True)
         _copy_file(job)
     return result
@@ -587,10 +347,10 @@ def _copy_file(job: Job) -> None:
 
 
 def _write(job: Job, result: Result, repaired: Repaired, how: Output) -> Result:
-    with _stopping(job.target):
+    with stopping(job.target):
         job.target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with _stopping(job.target):
+        with stopping(job.target):
             lost = write_picture(
                 job.target, repaired.picture, quality=_quality(job.target, how), keep_metadata=how.keep_metadata
             )

@@ -16,15 +16,16 @@ from swinir.encoding import write_rows
 from swinir.memory import auto_strip_tile
 from swinir.picture import BLOCK, Rows, from_unit, to_unit
 from swinir.repair import (
+    Decision,
     Experts,
     Pass,
     Treatment,
+    decide,
     enlarging,
     factor_of,
     final_size,
     from_network,
     look_at,
-    plan_passes,
     to_network,
 )
 from swinir.restoration import Runnable, padded_side, place_of, restore_strips
@@ -72,14 +73,13 @@ class Plan:
     """How a picture is restored in strips.
 
     Attributes:
-        passes, findings: as of `Repaired`.
+        decision: which passes, and why.
         factor: by how much the passes enlarge.
         size: height and width of the result, where the passes do not give them.
         survey: what was seen of the picture.
     """
 
-    passes: tuple[Pass, ...]
-    findings: tuple[str, ...]
+    decision: Decision
     factor: int
     size: Size | None
     survey: Survey
@@ -138,9 +138,9 @@ def make_plan(rows: Rows, treatment: Treatment, experts: Experts) -> Plan:
     def look() -> Findings:
         return replace(look_at(seen.sample, rows.jpeg_tables), gray=seen.gray)
 
-    passes, findings = plan_passes(look, treatment, experts)
-    size = final_size(rows.height, rows.width, treatment, passes, experts)
-    return Plan(passes, findings, factor_of(passes, experts), size, seen)
+    decision = decide(look, treatment, experts)
+    size = final_size(rows.height, rows.width, treatment, decision.passes, experts)
+    return Plan(decision, factor_of(decision.passes, experts), size, seen)
 
 
 def repair_rows(
@@ -173,12 +173,12 @@ def repair_rows(
     step = max(1, BLOCK // (width * rows.channels))
     spans = [slice(y, min(y + step, height)) for y in range(0, height, step)]
     blocks: Iterator[np.ndarray]
-    if not plan.passes and plan.size is None:
+    if not plan.decision.passes and plan.size is None:
         blocks = rows.blocks()
     else:
         in_strips = _InStrips(treatment, experts, strip_bytes, step)
         colors = 1 if plan.survey.gray else rows.colors
-        colour = in_strips.run(rows, slice(0, colors), plan.passes, plan.size, progress)
+        colour = in_strips.run(rows, slice(0, colors), plan.decision.passes, plan.size, progress)
         blocks = map(partial(_finished, rows.colors, rows.dtype), in_spans(colour, spans, np.concatenate))
         if rows.channels > rows.colors:
             alpha = in_spans(_alpha(rows, plan, in_strips), spans, np.concatenate)
@@ -206,7 +206,7 @@ def _beside(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
 def _alpha(rows: Rows, plan: Plan, in_strips: "_InStrips") -> Iterator[np.ndarray]:
     """(n, W, 1) float32 blocks of the result's alpha."""
     height, width = plan.of(rows)
-    alpha, passes = slice(rows.colors, rows.channels), enlarging(plan.passes, in_strips.experts)
+    alpha, passes = slice(rows.colors, rows.channels), enlarging(plan.decision.passes, in_strips.experts)
     if plan.survey.alpha is not None:  # opaque, mostly
         value = to_unit(np.array(plan.survey.alpha, rows.dtype))
         for y in range(0, height, in_strips.step):

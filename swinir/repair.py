@@ -119,12 +119,25 @@ def _taken(network: Runnable) -> float:
 
 
 @dataclass(frozen=True)
+class Decision:
+    """The passes that a picture needs, and why.
+
+    Attributes:
+        findings: what was found and decided, a sentence each.
+        measured: what was found; None where it was not looked for.
+    """
+
+    passes: tuple[Pass, ...]
+    findings: tuple[str, ...] = ()
+    measured: Findings | None = None
+
+
+@dataclass(frozen=True)
 class Repaired:
-    """A restored picture, the passes it went through, and what was found and decided, a sentence each."""
+    """A restored picture, and what had been decided."""
 
     picture: Picture
-    passes: tuple[Pass, ...]
-    findings: tuple[str, ...]
+    decision: Decision
 
 
 def look_at(pixels: np.ndarray, tables: Sequence[Sequence[int]] | None) -> Findings:
@@ -132,20 +145,18 @@ def look_at(pixels: np.ndarray, tables: Sequence[Sequence[int]] | None) -> Findi
     return sense(_to_8_bits(pixels), dict(enumerate(tables)) if tables else None)
 
 
-def plan_passes(
-    look: Callable[[], Findings], treatment: Treatment, experts: Experts
-) -> tuple[tuple[Pass, ...], tuple[str, ...]]:
-    """The passes that a picture needs, and what was found in it; it is looked at only where that matters.
+def decide(look: Callable[[], Findings], treatment: Treatment, experts: Experts) -> Decision:
+    """The passes that a picture needs; it is looked at only where that matters.
 
     Raises:
         ValueError: when an expert is needed that is not there, with the command that fetches it.
     """
     if treatment.model is not None:
-        return _named_passes(treatment.model, treatment.outscale, experts), ()
+        return Decision(_named_passes(treatment.model, treatment.outscale, experts))
     findings = look()
     plan = make_plan(findings, treatment.wish, zoo.present())
     passes = tuple(Pass(step.expert.name, step.reason) for step in plan.steps)
-    return passes, (*findings.explain(), *plan.explain())
+    return Decision(passes, (*findings.explain(), *plan.explain()), findings)
 
 
 def _named_passes(model: str, outscale: float | None, experts: Experts) -> tuple[Pass, ...]:
@@ -181,7 +192,8 @@ def repair(
         ValueError: when an expert is needed that is not there.
         TooLargeError: when the device cannot hold the smallest tiles.
     """
-    passes, findings = plan_passes(lambda: look_at(picture.pixels, picture.jpeg_tables), treatment, experts)
+    decision = decide(lambda: look_at(picture.pixels, picture.jpeg_tables), treatment, experts)
+    passes = decision.passes
     height, width, channels = picture.pixels.shape
     size = final_size(height, width, treatment, passes, experts)
     image = to_unit(picture.pixels)
@@ -197,7 +209,7 @@ def repair(
         unit = _alpha(to_unit(picture.alpha), enlarging(passes, experts), size, treatment, experts)
         alpha = from_unit(unit, picture.alpha.dtype)
     pixels = picture.pixels if not passes and size is None else from_unit(colour, picture.pixels.dtype)
-    return Repaired(replace(picture, pixels=pixels, alpha=alpha), passes, findings)
+    return Repaired(replace(picture, pixels=pixels, alpha=alpha), decision)
 
 
 def enlarging(passes: tuple[Pass, ...], experts: Experts) -> tuple[Pass, ...]:

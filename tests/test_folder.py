@@ -17,10 +17,13 @@ import torch
 from forks import Command, commands
 from makers import chunk
 from pictures import smooth, write, write_expert
+from PIL import Image
 
 import swinir.folder
 from swinir.decoding import read_picture
-from swinir.folder import RECORDS, Output, OutputError, plan_jobs, restore_files
+from swinir.folder import restore_files
+from swinir.jobs import Output, plan_jobs
+from swinir.records import RECORDS, OutputError
 from swinir.repair import Experts, Treatment
 
 CPU = torch.device("cpu")
@@ -58,74 +61,6 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORDS}
 
 
-# Planning
-
-
-def test_the_layout_of_folders_is_kept(pictures, tmp_path):
-    jobs = plan_jobs([pictures], tmp_path / "out", Output(), recursive=True)
-    assert [job.target.relative_to(tmp_path / "out") for job in jobs] == [
-        Path("a.png"), Path("b.tif"), Path("below/c.jpg"),
-    ]  # fmt: skip
-    assert len(plan_jobs([pictures], tmp_path / "out", Output())) == 2
-
-
-def test_names_take_a_suffix_and_an_extension():
-    assert Output("_x2", "webp").name(Path("in/photo.JPG")) == "photo_x2.webp"
-    assert Output().name(Path("photo.JPG")) == "photo.JPG"
-    assert Output().name(Path("photo.gif")) == "photo.png"
-
-
-def test_a_single_file_may_get_a_name_of_its_own(pictures, tmp_path):
-    (job,) = plan_jobs([pictures / "a.png"], tmp_path / "other.webp", Output())
-    assert job.target == tmp_path / "other.webp"
-
-
-@pytest.mark.parametrize(
-    ("inputs", "output", "recursive", "message"),
-    [
-        (["in/a.png", "in/below/a.png"], "out", False, "would both become"),
-        (["in"], "in", False, "is the input folder itself"),
-        (["in"], "in/out", True, "lies inside the input folder"),
-        (["in/a.png"], "in", False, "would replace the input"),
-        (["in/b.tif"], "in/a.png", False, None),
-        (["empty"], "out", False, "no pictures in .*empty; -r looks"),
-        (["empty"], "out", True, "no pictures in .*empty$"),
-    ],
-)
-def test_what_would_lose_a_picture_is_refused_before_the_work(
-    pictures, tmp_path, monkeypatch, inputs, output, recursive, message
-):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty").mkdir()
-    shutil.copy(pictures / "a.png", pictures / "below" / "a.png")
-    if message is None:  # another picture of the folder, as the name of a single result
-        assert plan_jobs([Path(p) for p in inputs], Path(output), Output())
-        return
-    with pytest.raises(ValueError, match=message):
-        plan_jobs([Path(p) for p in inputs], Path(output), Output(), recursive=recursive)
-
-
-def test_an_input_that_is_not_there_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"absent\.png is not there"):
-        plan_jobs([tmp_path / "absent.png"], tmp_path / "out", Output())
-
-
-def test_names_that_differ_in_case_alone_are_taken_for_one(tmp_path):
-    for name in ("a.png", "A.png"):
-        write(tmp_path / name, smooth(8, 8))
-    with pytest.raises(ValueError, match="would both become"):
-        plan_jobs([tmp_path], tmp_path / "out", Output())
-
-
-@pytest.mark.parametrize("options", [{"suffix": "a/b"}, {"extension": "xyz"}])
-def test_an_output_that_cannot_be_is_refused(options):
-    with pytest.raises(ValueError, match=r"suffix must be|pictures are written as"):
-        Output(**options)
-
-
-# Running
-
-
 def test_results_are_written_and_recorded(pictures, tmp_path, treatment):
     results = run(pictures, tmp_path / "out", treatment)
     assert statuses(results) == ["restored"] * 3
@@ -149,6 +84,19 @@ def test_a_file_that_needs_nothing_is_copied_unless_another_form_is_asked_for(tm
     assert (tmp_path / "smaller" / "clean.jpg").stat().st_size < source.stat().st_size
     run(tmp_path / "in", tmp_path / "png", Treatment(), Output(extension="png"))
     assert np.array_equal(read_picture(tmp_path / "png" / "clean.png").pixels, read_picture(source).pixels)
+
+
+def test_what_was_measured_is_recorded(tmp_path):
+    (tmp_path / "in").mkdir()
+    noisy = smooth(64, 64) + np.random.default_rng(0).normal(0, 25, (64, 64, 3))
+    write(tmp_path / "in" / "noisy.png", noisy.clip(0, 255).astype(np.uint8))
+    Image.fromarray(smooth(64, 64)).save(tmp_path / "in" / "packed.jpg", quality=40)
+    noisy, packed = run(tmp_path / "in", tmp_path / "out", Treatment())
+    assert abs(noisy.noise_level - 25) < 3
+    assert noisy.jpeg_quality is None
+    assert packed.jpeg_quality == 40
+    named = replace(Treatment(), model=str(write_expert(tmp_path / "x2.pth")))
+    assert {row.noise_level for row in run(tmp_path / "in", tmp_path / "named", named)} == {None}
 
 
 def test_a_failure_costs_one_picture(pictures, tmp_path, treatment):

@@ -58,7 +58,7 @@ def test_the_pixels_are_those_of_the_whole(tmp_path, experts, dtype, channels, n
     treatment = Treatment(model=str(path), outscale=outscale, tile=16, tile_overlap=4)
     found, plan = in_strips(tmp_path / "x.png", picture, treatment, experts)
     whole = repair(picture, treatment, experts)
-    assert plan.passes == whole.passes
+    assert plan.decision.passes == whole.decision.passes
     assert np.array_equal(found.pixels, whole.picture.pixels)
     assert found.pixels.dtype == dtype
     assert (found.alpha is None) == (alpha is None)
@@ -87,8 +87,8 @@ def test_experts_are_chosen_as_for_the_whole(tmp_path, experts):
     treatment = Treatment(wish=Wish(2.0), outscale=2.0, tile=48, tile_overlap=16)
     found, plan = in_strips(tmp_path / "x.png", picture, treatment, experts)
     whole = repair(picture, treatment, experts)
-    assert len(plan.passes) == 2
-    assert (plan.passes, plan.findings) == (whole.passes, whole.findings)
+    assert len(plan.decision.passes) == 2
+    assert plan.decision == whole.decision
     assert np.array_equal(found.pixels, whole.picture.pixels)
 
 

@@ -59,7 +59,7 @@ def test_colours_go_through_an_expert_for_grey_one_by_one(tmp_path, experts):
 def test_any_scale_is_reached_exactly(tmp_path, experts, outscale, passes, size):
     path = write_expert(tmp_path / "x2.pth")
     repaired = repair(Picture(smooth(12, 16)), Treatment(model=str(path), outscale=outscale), experts)
-    assert len(repaired.passes) == passes
+    assert len(repaired.decision.passes) == passes
     assert repaired.picture.pixels.shape == (*size, 3)
 
 
@@ -94,9 +94,9 @@ def test_what_is_opaque_stays_opaque(tmp_path, experts):
 def test_a_clean_picture_is_left_as_it_is(experts):
     picture = Picture(smooth(64, 80, dtype=np.uint16))
     repaired = repair(picture, Treatment(), experts)
-    assert repaired.passes == ()
+    assert repaired.decision.passes == ()
     assert np.array_equal(repaired.picture.pixels, picture.pixels)
-    assert len(repaired.findings) == 5
+    assert len(repaired.decision.findings) == 5
 
 
 def test_noise_is_found_and_its_bundled_expert_takes_it_away(experts):
@@ -104,13 +104,13 @@ def test_noise_is_found_and_its_bundled_expert_takes_it_away(experts):
     noise = np.random.default_rng(0).normal(0, 25, clean.shape)
     noisy = np.clip(clean + noise, 0, 255).round().astype(np.uint8)
     repaired = repair(Picture(noisy), Treatment(), experts)
-    assert [step.weights.split("_")[-1] for step in repaired.passes] == ["noise25"]
+    assert [step.weights.split("_")[-1] for step in repaired.decision.passes] == ["noise25"]
     assert psnr(repaired.picture.pixels, clean) > psnr(noisy, clean) + 6
 
 
 def test_enlarging_by_more_than_the_largest_expert_takes_two_passes(experts):
     repaired = repair(Picture(smooth(24, 20)), Treatment(wish=Wish(5.0), outscale=5.0), experts)
-    assert len(repaired.passes) == 2
+    assert len(repaired.decision.passes) == 2
     assert repaired.picture.pixels.shape == (120, 100, 3)
 
 

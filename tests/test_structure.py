@@ -61,7 +61,15 @@ LAYERS = (
         "swinir.backends",
         "swinir.export",
     ),
-    ("swinir.train", "swinir.report", "swinir.repair", "swinir.large", "swinir.folder"),
+    (
+        "swinir.train",
+        "swinir.report",
+        "swinir.repair",
+        "swinir.large",
+        "swinir.jobs",
+        "swinir.records",
+        "swinir.folder",
+    ),
     ("swinir.reproduce",),
     ("swinir.cli", "swinir.__main__"),
 )

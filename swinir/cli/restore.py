@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
     import torch
 
-    from swinir.folder import Existing, Job, Output, Result
+    from swinir.folder import Existing
+    from swinir.jobs import Job, Output
     from swinir.picture import Picture
+    from swinir.records import Result
     from swinir.repair import Repaired, Treatment
     from swinir.restoration import Runnable
 
@@ -74,7 +76,7 @@ def restore(
     Results have the depth, transparency and metadata of their inputs. Running the same command again does what is
     left. A record of each picture is kept in results.jsonl beside them.
     """
-    from swinir.folder import Output, plan_jobs
+    from swinir.jobs import Output, plan_jobs
 
     how = Output(suffix, ext.removeprefix(".").lower(), quality, keep_metadata=not strip_metadata)
     if quality is not None and not 1 <= quality <= 100:
@@ -166,7 +168,8 @@ def _run(
     from tqdm import tqdm
 
     from swinir.decoding import named
-    from swinir.folder import Clock, OutputError, restore_files
+    from swinir.folder import Clock, restore_files
+    from swinir.records import OutputError
     from swinir.repair import Experts
     from swinir.restoration import resolve_precision
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.decoding import ImageError, named, read_picture
-from swinir.folder import DONE
 from swinir.picture import Picture
+from swinir.records import DONE
 from swinir.report.pair import QUALITY, Inlined, inline, shown_size
 from swinir.report.rows import Entry, find_files, has_changed, read_results, score
 from swinir.report.table import Row, escaped, expert_text, experts_text, number_cell, size_text, table

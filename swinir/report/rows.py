@@ -16,10 +16,10 @@ import numpy as np
 
 from swinir.color import luma
 from swinir.decoding import named, read_picture
-from swinir.folder import RECORDS, Result
 from swinir.image import list_images, to_rgb
 from swinir.metrics import psnr, ssim
 from swinir.picture import from_unit, to_unit
+from swinir.records import RECORDS, Result
 
 STATUSES = ("restored", "unchanged", "skipped", "failed")
 SSIM_NEEDS = 11  # pixels a side
@@ -115,6 +115,12 @@ def _seconds(value: Any) -> float | None:
     return value
 
 
+def _measured(value: Any) -> float | None:
+    if value is not None and (type(value) not in (int, float) or not 0 <= value <= 255):
+        raise TypeError(f"a level from 0 to 255 expected, got {value!r}")
+    return value
+
+
 def _tile(value: Any) -> int | str | None:
     return value if value is None or type(value) is int else _text(value)
 
@@ -123,6 +129,7 @@ _FIELDS: Mapping[str, Callable[[Any], Any]] = {
     **dict.fromkeys(("input", "output", "status", "error", "input_sha256", "settings", "precision"), _text),
     **dict.fromkeys(("width", "height", "output_width", "output_height"), _side),
     **dict.fromkeys(("notes", "findings"), _texts),
+    **dict.fromkeys(("noise_level", "jpeg_quality"), _measured),
     "experts": _experts,
     "tile": _tile,
     "seconds": _seconds,

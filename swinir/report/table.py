@@ -79,15 +79,6 @@ def _pixels(width: int | None, height: int | None) -> _Cell:
     return _Cell(size_text(width, height), width * height if width and height else None)
 
 
-def _found(row: Row, start: str, before: str) -> float | None:
-    """The number after a word in the finding that begins with another, as `Findings.explain` says it."""
-    for finding in row.entry.result.findings:
-        if finding.startswith(start):
-            number = finding.partition(before)[2].strip().split(" ")[0].rstrip(".")
-            return float(number) if number.replace(".", "", 1).isdecimal() else None
-    return None
-
-
 def _score(name: str, digits: int) -> Callable[[Row], _Cell]:
     return lambda row: _Cell() if row.scores is None else number_cell(getattr(row.scores, name), digits)
 
@@ -109,8 +100,8 @@ _COLUMNS = (
     _Column("After", True, lambda row: _pixels(row.entry.result.output_width, row.entry.result.output_height)),
     _Column("Experts", False, _experts_cell),
     _Column("Seconds", True, lambda row: number_cell(row.entry.result.seconds, 2)),
-    _Column("Noise", True, lambda row: number_cell(_found(row, "Noise:", "standard deviation"), 1)),
-    _Column("JPEG", True, lambda row: number_cell(_found(row, "JPEG:", "quality"), 0)),
+    _Column("Noise", True, lambda row: number_cell(row.entry.result.noise_level, 1)),
+    _Column("JPEG", True, lambda row: number_cell(row.entry.result.jpeg_quality, 0)),
     _Column("PSNR", True, _score("psnr", 2)),
     _Column("SSIM", True, _score("ssim", 4)),
     _Column("PSNR Y", True, _score("psnr_y", 2)),
