@@ -287,15 +287,30 @@ def bmff_brand(data: bytes) -> str | None:
 
 def bmff(data: bytes) -> Container:
     """An ISO base media file, AVIF or HEIC, box by box; its size is left to the decoder's parser."""
-    at, kinds = 0, set()
-    while at < len(data):
+    boxes = list(_boxes(data, 0, len(data)))
+    require({b"meta", b"mdat"} <= {kind for kind, _, _ in boxes}, TRUNCATED)
+    meta = next((start, stop) for kind, start, stop in boxes if kind == b"meta")
+    return Container(0, 0, 0, depth=_bits(data, *meta))
+
+
+def _boxes(data: bytes, at: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind, start and end of the content of each box (ISO/IEC 14496-12, 4.2)."""
+    while at < end:
         length, header = unpack(">I", data, at)[0], 8
-        kinds.add(data[at + 4 : at + 8])
+        kind = data[at + 4 : at + 8]
         if length == 1:
             length, header = unpack(">Q", data, at + 8)[0], 16
         elif length == 0:  # to the end of the file
-            length = len(data) - at
+            length = end - at
         require(length >= header, "a box is shorter than its own header")
+        require(at + length <= end, TRUNCATED)
+        yield kind, at + header, at + length
         at += length
-    require(at == len(data) and {b"meta", b"mdat"} <= kinds, TRUNCATED)
-    return Container(0, 0, 0)
+
+
+def _bits(data: bytes, start: int, stop: int) -> int:
+    """Most bits a sample of the items that "meta" describes (ISO/IEC 23008-12, 6.5.6); 8 where it does not say."""
+    spans = [(start + 4, stop)]  # behind version and flags
+    for wanted in (b"iprp", b"ipco", b"pixi"):
+        spans = [(a, b) for span in spans for kind, a, b in _boxes(data, *span) if kind == wanted]
+    return max((max(data[a + 5 : min(b, a + 5 + data[a + 4])], default=8) for a, b in spans if b - a > 5), default=8)

@@ -63,7 +63,8 @@ def _pillow_without_its_limit() -> Iterator[None]:
 class _Format:
     """How a format is known by its first bytes, how its container is checked, what decodes more than 8 bits of it.
 
-    `apart` is what its decoder needs around it: two of Pillow's ask for the limit once more, others need not wait.
+    `deep` does so where nobody knows the size before Pillow has parsed the header. `apart` is what its decoder needs
+    around it: two of Pillow's ask for the limit once more, others need not wait.
     """
 
     name: str
@@ -71,6 +72,7 @@ class _Format:
     starts: Callable[[bytes], object]
     inspect: Callable[[Any], Container]
     samples: Callable[[bytes], np.ndarray | None] = _by_pillow
+    deep: Callable[[bytes], np.ndarray] | None = None
     apart: Callable[[], AbstractContextManager[None]] = nullcontext
 
 
@@ -86,6 +88,15 @@ def _netpbm_samples(data: bytes) -> np.ndarray | None:
     return scaled.astype(np.uint16).reshape(head.height, head.width, head.channels)
 
 
+def _heif_samples(data: bytes) -> np.ndarray:
+    """(H, W, 1 to 4) uint16 of a HEIC file of more than 8 bits, upright."""
+    import pillow_heif
+
+    samples = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
+    require(samples.dtype == np.uint16, f"its samples are {samples.dtype}, and it claims more than 8 bits")
+    return samples if samples.ndim == 3 else samples[..., None]
+
+
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _FORMATS = (
     _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), png.inspect, png.samples),
@@ -97,7 +108,7 @@ _FORMATS = (
         lambda d: d[:4] in _TIFF_STARTS,
         tiff.inspect,
         tiff.samples,
-        _pillow_without_its_limit,
+        apart=_pillow_without_its_limit,
     ),
     _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", containers.webp),
     _Format(
@@ -111,7 +122,9 @@ _FORMATS = (
         _netpbm_samples,
     ),
     _Format("AVIF", (".avif",), lambda d: containers.bmff_brand(d) == "AVIF", containers.bmff),
-    _Format("HEIC", (".heic", ".heif"), lambda d: containers.bmff_brand(d) == "HEIC", containers.bmff),
+    _Format(
+        "HEIC", (".heic", ".heif"), lambda d: containers.bmff_brand(d) == "HEIC", containers.bmff, deep=_heif_samples
+    ),
 )
 # What Pillow's modes become, where not RGB.
 _MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA"}
@@ -315,7 +328,7 @@ def _decoded(
         orientation = exif.directory(data).integer(data, exif.ORIENTATION, 1)
         stored = _Stored(samples, orientation, _of_tiff(data, notes))
     else:
-        stored = _through_pillow(data, row, samples, max_pixels, through_profile, notes)
+        stored = _through_pillow(data, row, container, samples, max_pixels, through_profile, notes)
     samples = stored.samples
     if transparent is not None:
         samples = _with_alpha(samples, transparent, container.depth)
@@ -338,11 +351,19 @@ def _remarks(row: _Format, container: Container, path: Path) -> list[str]:
         notes.append(f"named {path.suffix}, but its content is {row.name}")
     if container.frames > 1:
         notes.append(f"the first of {container.frames} {'pages' if row.name == 'TIFF' else 'frames'}")
+    if container.depth > 8 and row.samples is _by_pillow and row.deep is None:
+        notes.append(f"{container.depth} bits a sample are read as 8")
     return notes
 
 
 def _through_pillow(
-    data: bytes, row: _Format, samples: np.ndarray | None, max_pixels: int, through_profile: bool, notes: list[str]
+    data: bytes,
+    row: _Format,
+    container: Container,
+    samples: np.ndarray | None,
+    max_pixels: int,
+    through_profile: bool,
+    notes: list[str],
 ) -> _Stored:
     """What Pillow finds in an inspected file; with samples that are there already, it decodes none."""
     with _open(data, row.name) as file:
@@ -351,6 +372,8 @@ def _through_pillow(
         if frames > 1:
             notes.append(f"the first of {frames} frames")
         profile = file.info.get("icc_profile")
+        if row.deep is not None and container.depth > 8:
+            samples = row.deep(data)
         if samples is None:
             with row.apart():
                 file.load()

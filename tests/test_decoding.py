@@ -1,9 +1,11 @@
 """What becomes of real files: depth, alpha, colours, orientation, metadata; and which are refused, and how."""
 
+import io
 import os
 import struct
 import sys
 import zlib
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from makers import FILES, RGB16, RNG, SMOOTH, by_opencv, by_pillow, chunk, exif, facts, png
 from PIL import Image, ImageCms, PngImagePlugin
 
+from swinir import containers, decoding
 from swinir.decoding import EXTENSIONS, ImageError, read_picture
 
 GREY = SMOOTH[..., 0]
@@ -96,6 +99,29 @@ def test_heic_is_read_by_its_extra(read):
     assert abs(picture.pixels - SMOOTH.astype(int)).mean() < 3
     with pytest.raises(ImageError, match="truncated"):
         read(data[: len(data) // 2])
+
+
+def test_ten_bits_of_heic_are_kept(read):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    ramp = np.linspace(0, 65535, 32 * 48 * 3).astype(np.uint16).reshape(32, 48, 3)
+    file = io.BytesIO()
+    pillow_heif.encode("RGB;16", (48, 32), ramp.tobytes(), file, quality=-1)
+    picture = read(file.getvalue())
+    assert picture.pixels.dtype == np.uint16
+    assert abs(picture.pixels.astype(int) - ramp).max() < 2 * 65535 / 1023
+    assert picture.notes == ()
+    with pytest.raises(ImageError, match=r"48x32 is more than the limit"):
+        read(file.getvalue(), max_pixels=100)
+
+
+def test_more_bits_than_the_decoder_gives_are_told(read, monkeypatch):
+    place = FILES["avif"].index(b"pixi") + 9  # behind version, flags and the number of channels
+    assert FILES["avif"][place : place + 3] == b"\x08\x08\x08"
+    deep = containers.bmff(FILES["avif"][:place] + b"\x0a\x0a\x0a" + FILES["avif"][place + 3 :])
+    rows = [replace(row, inspect=lambda _: deep) if row.name == "AVIF" else row for row in decoding._FORMATS]
+    assert read(FILES["avif"]).notes == ()
+    monkeypatch.setattr(decoding, "_FORMATS", rows)
+    assert read(FILES["avif"]).notes == ("10 bits a sample are read as 8",)
 
 
 def test_heic_without_the_extra_names_it(read, monkeypatch):
