@@ -136,12 +136,16 @@ install_packages() {
     run "${pip[@]}" --constraint "$RUN/cache/constraints.txt" --editable "${REPO}[plots]" || fail "pip could not install the project's packages (see above); $again" 1
 }
 
-# check_environment: whether the environment answers, and PyTorch reaches the card.
+# check_environment: whether a network can be loaded, which takes every package.
 check_environment() {
-    "$RUN/env/bin/swinir" --help >/dev/null || fail "the environment $RUN/env does not answer; remove that folder and run this again" 1
+    "$RUN/env/bin/python" -c 'import swinir; swinir.load_model("lightweight_sr_x2_tiny")' ||
+        fail "the environment $RUN/env can't load a network (see above); an index named by SWINIR_TORCH_INDEX must have the torchvision that belongs to $TORCH; the same command starts over" 1
+}
+
+check_card() {
     [[ $MODE == gpu ]] || return 0
     "$RUN/env/bin/python" -c 'import torch; torch.zeros(1, device="cuda").add_(1).item()' ||
-        fail "PyTorch ($TORCH) does not reach $GPU_NAME with driver $GPU_DRIVER; another build is named by SWINIR_TORCH, or restart the machine" 1
+        fail "PyTorch ($TORCH) does not reach $GPU_NAME with driver $GPU_DRIVER; restart the machine, or name another build by SWINIR_TORCH" 1
 }
 
 make_environment() {
@@ -153,6 +157,7 @@ make_environment() {
     run "$PYTHON" -m venv --clear "$RUN/env" || fail "$PYTHON could not make an environment in $RUN/env; name another Python by SWINIR_PYTHON" 1
     install_packages
     check_environment
+    check_card
     printf '%s\n' "$TORCH" >"$RUN/torch"
     mark_done environment "$1"
     rm -rf "$RUN/cache/pip" "$RUN/cache/tmp" "$RUN/cache/conda" "$RUN/cache/uv"
@@ -179,7 +184,7 @@ main() {
     fi
     if [[ -n $done_before ]]; then
         link_project
-        check_environment
+        check_card
         say "environment: done before"
     else
         require_disk "$RUN" "$ENVIRONMENT_GIB" "the environment"

@@ -41,8 +41,8 @@ TABLE_MEGAPIXELS=(
     "color_jpeg 41"
     "div2k 235"
 )
-# Table 2's "+" rows: each image in eight positions, so seven more passes.
-SELF_ENSEMBLE_MEGAPIXELS=1204
+# With the self-ensemble each cell is measured a second time, on each image in eight positions.
+SELF_ENSEMBLE_PASSES=9
 # Published: SwinIR-M takes 0.539 s for 256x256 on one RTX 2080 Ti. A 3090 is the faster card.
 SECONDS_PER_MEGAPIXEL=8.22
 
@@ -134,10 +134,10 @@ require_disk() {
         fail "$1 has $free GiB free, $3 needs about $2; enlarge the data disk on the provider's page, or name another folder by SWINIR_DATA"
 }
 
-# table_hours: hours for all tables on an RTX 2080 Ti, without and with the self-ensemble rows.
+# table_hours [PASSES]: hours for all tables on an RTX 2080 Ti.
 table_hours() {
-    printf '%s\n' "${TABLE_MEGAPIXELS[@]}" | awk -v pace="$SECONDS_PER_MEGAPIXEL" -v more="$SELF_ENSEMBLE_MEGAPIXELS" \
-        '{ sum += $2 } END { printf "%.1f %.1f\n", sum * pace / 3600, (sum + more) * pace / 3600 }'
+    printf '%s\n' "${TABLE_MEGAPIXELS[@]}" | awk -v pace="$SECONDS_PER_MEGAPIXEL" -v passes="${1:-1}" \
+        '{ sum += $2 } END { printf "%.1f\n", sum * passes * pace / 3600 }'
 }
 
 # training_hours CONFIG: hours of a recipe on one card, low and high, from the "Hardware" lines of its header, which count
@@ -164,11 +164,16 @@ one_gpu_options() {
     printf -- '--set accumulate=%s\n' "$accumulate"
 }
 
-# cost LOW HIGH: "low to high hours", and what they cost at SWINIR_PRICE_PER_HOUR.
+# cost LOW [HIGH]: "low to high hours", and what they cost at SWINIR_PRICE_PER_HOUR.
 cost() {
-    awk -v low="$1" -v high="$2" -v price="${SWINIR_PRICE_PER_HOUR:-}" 'BEGIN {
-        printf "%s to %s hours", low, high
-        if (price != "") printf ", %.2f to %.2f at %s an hour", low * price, high * price, price
+    awk -v low="$1" -v high="${2:-$1}" -v price="${SWINIR_PRICE_PER_HOUR:-}" 'BEGIN {
+        range = low == high ? "%s" : "%s to %s"
+        printf range " hours", low, high
+        if (price != "") {
+            a = sprintf("%.2f", low * price); b = sprintf("%.2f", high * price)
+            printf ", " range, a, b
+            printf " at %s an hour", price
+        }
         print "" }'
 }
 

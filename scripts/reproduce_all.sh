@@ -16,6 +16,7 @@ Goes through all stages; each that is finished stays finished, so the same comma
   --dry-run         print the stages, and estimates of hours and cost, and stop
   --prepare         stop when environment, weights and test sets are there; for hours without a card, with --no-gpu
   --partial         go on though test sets are missing: their rows are left out
+  --self-ensemble   measure each cell with the self-ensemble too, the paper's "+"
   --train CONFIG    afterwards train this recipe too; may be given several times
   --set KEY=VALUE   override a value in every training, as `swinir train --set`
   --figure NAME     afterwards train this figure's networks, such as figure3a; may be given several times
@@ -31,13 +32,14 @@ TEXT
 }
 
 parse_arguments() {
-    YES='' DRY_RUN='' PREPARE='' PARTIAL='' SHUTDOWN='' MODE=gpu TRAIN=() FIGURES=() SETS=()
+    YES='' DRY_RUN='' PREPARE='' PARTIAL='' SHUTDOWN='' ENSEMBLE=() MODE=gpu TRAIN=() FIGURES=() SETS=()
     while (($#)); do
         case $1 in
         --yes) YES=1 ;;
         --dry-run) DRY_RUN=1 ;;
         --prepare) PREPARE=1 ;;
         --partial) PARTIAL=1 ;;
+        --self-ensemble) ENSEMBLE=(--self-ensemble) ;;
         --shutdown) SHUTDOWN=1 ;;
         --no-gpu) MODE=no-gpu ;;
         --cpu) MODE=cpu ;;
@@ -70,15 +72,15 @@ setup_options() {
 }
 
 print_plan() {
-    local low high config
+    local low high config passes=1
     say "stages: environment, weights (31 released files), test sets$([[ -n $PREPARE ]] || printf ', tables 2 to 6, color_jpeg and div2k')"
     say "folder: $RUN ($(free_gib "$RUN") GiB free; about $(needed_gib) GiB needed)"
     [[ -z $PREPARE ]] || return 0
-    read -r low high <<<"$(table_hours)"
     say "Estimates, from figures that others published, not measured here:"
-    say "  tables: $(cost "$low" "$high")"
-    say "    (0.539 s for 256x256 on an RTX 2080 Ti; the second number with the self-ensemble rows; a 3090 is faster,"
-    say "    metrics and files, on the processor, come on top)"
+    ((${#ENSEMBLE[@]} == 0)) || passes=$SELF_ENSEMBLE_PASSES
+    say "  tables: $(cost "$(table_hours "$passes")")"
+    say "    (SwinIR-M's 0.539 s for 256x256 on an RTX 2080 Ti; a 3090 is faster; metrics, files, and second looks at cells"
+    say "    that differ from the paper come on top)"
     for config in "${TRAIN[@]}"; do
         read -r low high <<<"$(training_hours "$REPO/$config")" || true
         if [[ -n $low ]]; then
@@ -89,7 +91,7 @@ print_plan() {
         fi
     done
     for config in "${FIGURES[@]}"; do
-        say "  $config: as \`swinir reproduce $config --scale 1h-gpu\` says when it starts"
+        say "  $config: about an hour for each point, configs/ablations/1h-gpu.toml has more"
     done
     [[ -n ${SWINIR_PRICE_PER_HOUR:-} ]] || say "  with SWINIR_PRICE_PER_HOUR=PRICE the cost is printed too"
 }
@@ -117,10 +119,10 @@ stage() {
         say "== $name: done before"
         return 0
     fi
-    CURRENT=$name
+    CURRENT=$name UNFINISHED=''
     say "== $name: $(date '+%F %T')"
     "$@"
-    mark_done "$name" "$print"
+    [[ -n $UNFINISHED ]] || mark_done "$name" "$print"
     CURRENT=
 }
 
@@ -151,10 +153,13 @@ print("\n".join(row["alias"] for row in json.load(sys.stdin) if not row["bundled
         fail "weights are missing (see above); name an address that has them by SWINIR_ZOO_MIRROR, or place the files in $RUN/model_zoo/swinir; the same command goes on" 1
 }
 
+# check_sets: those of the tables by name, which then may not be missing, or with --partial what is there.
 check_sets() {
-    run swinir data check && return 0
-    [[ -n $PARTIAL ]] && say "going on without the missing test sets" && return 0
-    fail "test sets are missing (see above); \`swinir data prepare SET SOURCE\` makes them in $RUN/testsets, --partial goes on without" 1
+    local sets=(Set5 Set14 BSD100 Urban100 Manga109 DIV2K-val Set12 BSD68 CBSD68 Kodak24 McMaster classic5 LIVE1)
+    [[ -z $PARTIAL ]] || sets=()
+    run swinir data check "${sets[@]}" && return 0
+    [[ -z $PARTIAL ]] || fail "test sets are not what they should be (see above); put them right, or move them out of $RUN/testsets" 1
+    fail "test sets are missing or not right (see above); \`swinir data prepare SET SOURCE\` lays them out in $RUN/testsets, --partial goes on without those that are missing" 1
 }
 
 # make_tables CODE: into a folder for this version of the project, so that rows of two versions never mix.
@@ -162,8 +167,13 @@ make_tables() {
     local results=$RUN/results/reproduction-$1
     mkdir -p "$results"
     ln -sfn "reproduction-$1" "$RUN/results/reproduction"
-    run swinir reproduce all --weights released -o "$results" ||
-        fail "some of the tables failed (see above); what was measured is kept in $results, the same command goes on" 1
+    run swinir reproduce all --weights released "${ENSEMBLE[@]}" -o "$results" && return 0
+    if [[ -n $PARTIAL ]]; then # cells without images count as failed too
+        UNFINISHED=1
+        say "going on; the cells that are missing are listed above, and tried again next time"
+        return 0
+    fi
+    fail "some of the tables failed (see above); what was measured is kept in $results, the same command goes on" 1
 }
 
 train() {
@@ -174,7 +184,7 @@ train() {
 }
 
 make_figure() {
-    run swinir reproduce "$1" --scale 1h-gpu -o "$RUN/results/$1" ||
+    run swinir reproduce "$1" --scale 1h-gpu ||
         fail "$1 stopped (see above); what is trained is kept, the same command goes on" 1
 }
 
@@ -246,7 +256,7 @@ main() {
     check_sets # each time: it is quick, and sets are added by hand
     CURRENT=
     if [[ -z $PREPARE ]]; then
-        stage tables "$code $(find -L testsets -type f | LC_ALL=C sort | sha256sum | cut -c 1-8)" make_tables "$code"
+        stage tables "$code $(find -L testsets -type f | LC_ALL=C sort | sha256sum | cut -c 1-8)${ENSEMBLE[*]}" make_tables "$code"
         for config in "${TRAIN[@]}"; do
             stage "train-$(basename "$(dirname "$config")")-$(basename "$config" .toml)" "$(fingerprint "$REPO" "$config") ${SETS[*]}" train "$config"
         done

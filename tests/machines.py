@@ -60,6 +60,7 @@ ENV_PYTHON = """case "$*" in
     printf '%s\\n' "index=${PIP_INDEX_URL:-} cache=${PIP_CACHE_DIR:-}" >>"$here/calls.log"
     [[ ! -e $here/fail/pip ]] || { cat "$here/fail/pip" >&2; exit 1; } ;;
 *cuda*) [[ ! -e $here/fail/cuda ]] ;;
+*load_model*) [[ ! -e $here/fail/load ]] ;;
 *json*) exec PYTHON "$@" ;;
 esac
 """.replace("PYTHON", sys.executable)
