@@ -6,6 +6,8 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/rented_machine.sh
 source "$REPO/scripts/rented_machine.sh"
 
+EXTRAS=plots,baselines # pictures of results, and RCAN for the figures that compare with it
+
 usage() {
     cat <<'TEXT'
 Usage: bash scripts/autodl_setup.sh [--no-gpu] [--cpu] [--dry-run]
@@ -133,7 +135,7 @@ install_packages() {
     # torchvision with it: timm needs the one that belongs to this build.
     run "${pip[@]}" "${index[@]}" "$TORCH" torchvision || fail "pip could not install $TORCH (see above): without network, or from an index that does not have it; $again" 1
     printf '%s\n' "$TORCH" >"$RUN/cache/constraints.txt"
-    run "${pip[@]}" --constraint "$RUN/cache/constraints.txt" --editable "${REPO}[plots]" || fail "pip could not install the project's packages (see above); $again" 1
+    run "${pip[@]}" --constraint "$RUN/cache/constraints.txt" --editable "${REPO}[$EXTRAS]" || fail "pip could not install the project's packages (see above); $again" 1
 }
 
 # check_environment: whether a network can be loaded, which takes every package.
@@ -170,7 +172,7 @@ main() {
     choose_torch
     find_python
     local wanted done_before=''
-    wanted="$(fingerprint "$REPO" pyproject.toml) $MODE $TORCH $REPO"
+    wanted="$(fingerprint "$REPO" pyproject.toml) $EXTRAS $MODE $TORCH $REPO"
     [[ $MODE != no-gpu ]] || wanted="${wanted/ no-gpu / gpu }" # the same packages: a card may be there next time
     is_done environment "$wanted" && "$RUN/env/bin/swinir" --help >/dev/null 2>&1 && done_before=1
 

@@ -20,7 +20,7 @@ TORCH_BUILDS=(
 # their own, which SWINIR_TORCH_INDEX names.
 TORCH_BUILD_OWN_INDEX="11.8 450.80.02 2.17 torch>=2.6,<2.8"
 
-# Gibibytes that have to be free. An environment with PyTorch for CUDA 13 takes 6.4 (measured), and its packages are
+# Gibibytes that have to be free. An environment with PyTorch for CUDA 13 takes 6.0 (measured), and its packages are
 # kept beside it until all are installed; 31 weights are about 2; the rest is allowance. A training holds DIV2K's
 # photographs, their decoded cache of 9 GB, and states.
 ENVIRONMENT_GIB=12
@@ -153,15 +153,15 @@ training_hours() {
     awk -v n="$number" -v u="$unit" 'BEGIN { h = 8 * n * (u == "days" ? 24 : 1); printf "%.0f %.0f\n", 0.36 * h, 1.43 * h }'
 }
 
-# one_gpu_options CONFIG MIB: the overrides with which a recipe fits one card: those of its "One GPU" line for 24 GB, and
-# with twice the accumulation for half of that.
+# one_gpu_options CONFIG MIB: the overrides with which a recipe fits one card: those of its "One GPU" line, which counts
+# the activations for 24 GB, with as many more parts as leave 0.3 of them beside for the rest (weights, CUDA, cuDNN).
 one_gpu_options() {
     local line
     line=$(grep -m 1 '^# One GPU:' "$1") || return 0
-    [[ $line =~ --set\ accumulate=([0-9]+) ]] || return 0
-    local accumulate=${BASH_REMATCH[1]}
-    (($2 >= 22000)) || accumulate=$((2 * accumulate))
-    printf -- '--set accumulate=%s\n' "$accumulate"
+    [[ $line =~ --set\ accumulate=([0-9]+)\ keeps\ ([0-9]+)\ GB ]] || return 0
+    local parts=${BASH_REMATCH[1]} tenths=$((10 * BASH_REMATCH[2]))
+    while ((tenths * 13 * 1024 > $2 * 100)); do parts=$((2 * parts)) tenths=$((tenths / 2)); done
+    printf -- '--set accumulate=%s\n' "$parts"
 }
 
 # cost LOW [HIGH]: "low to high hours", and what they cost at SWINIR_PRICE_PER_HOUR.
