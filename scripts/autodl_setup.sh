@@ -47,9 +47,9 @@ parse_arguments() {
 
 # choose_torch: sets TORCH, a requirement, and TORCH_WHY.
 choose_torch() {
-    local glibc build kept=''
+    local glibc build driver kept=''
     glibc=$(machine_glibc)
-    [[ ! -f $RUN/torch ]] || kept=$(<"$RUN/torch")
+    [[ ! -f $RUN/stamps/torch ]] || kept=$(<"$RUN/stamps/torch")
     GPU_NAME="no GPU" GPU_MIB=0 GPU_DRIVER=''
     [[ $MODE != gpu ]] || read_gpu
     if [[ -n ${SWINIR_TORCH:-} ]]; then
@@ -57,9 +57,11 @@ choose_torch() {
     elif [[ $MODE == cpu ]]; then
         TORCH="torch>=2.6" TORCH_WHY="on the CPU"
     else
-        # Without a card nothing tells the driver: the build that the most drivers run.
-        build=$(choose_build "${GPU_DRIVER:-525.60.13}" "$glibc" "$kept") || no_build "${GPU_DRIVER:-525.60.13}" "$glibc"
-        TORCH=${build#* } TORCH_WHY="with CUDA ${build%% *}, for driver ${GPU_DRIVER:-525.60.13 or newer} and glibc $glibc"
+        # Without a card nothing tells the driver: what is there stays, else the build that the most drivers run.
+        driver=${GPU_DRIVER:-525.60.13}
+        [[ $MODE == gpu || -z $kept || "${TORCH_BUILDS[*]} " != *" $kept "* ]] || driver=999
+        build=$(choose_build "$driver" "$glibc" "$kept") || no_build "$driver" "$glibc"
+        TORCH=${build#* } TORCH_WHY="with CUDA ${build%% *}, for ${GPU_DRIVER:+driver $GPU_DRIVER and }glibc $glibc"
     fi
 }
 
@@ -128,20 +130,32 @@ link_project() {
     mkdir -p "$RUN/model_zoo/swinir" "$RUN/testsets" "$RUN/datasets" "$RUN/results" "$RUN/runs"
 }
 
-install_packages() {
-    local pip=("$RUN/env/bin/python" -m pip install --disable-pip-version-check) index=()
+PIP_AGAIN="a mirror is named by PIP_INDEX_URL; the same command goes on from here"
+
+# install_torch: an empty environment with PyTorch; gigabytes, so it has a stamp of its own.
+install_torch() {
+    local index=()
     [[ -z ${SWINIR_TORCH_INDEX:-} ]] || index=(--index-url "$SWINIR_TORCH_INDEX")
-    local again="a mirror is named by PIP_INDEX_URL; the same command goes on from here"
+    [[ -n $PYTHON ]] || make_python
+    say "Python: $("$PYTHON" --version 2>&1) ($PYTHON)"
+    run "$PYTHON" -m venv --clear "$RUN/env" || fail "$PYTHON could not make an environment in $RUN/env; name another Python by SWINIR_PYTHON" 1
     # torchvision with it: timm needs the one that belongs to this build.
-    run "${pip[@]}" "${index[@]}" "$TORCH" torchvision || fail "pip could not install $TORCH (see above): without network, or from an index that does not have it; $again" 1
+    run "$RUN/env/bin/python" -m pip install --disable-pip-version-check "${index[@]}" "$TORCH" torchvision ||
+        fail "pip could not install $TORCH (see above): no network, or an index that does not have it; $PIP_AGAIN" 1
+    mark_done torch "$TORCH"
+}
+
+install_project() {
     printf '%s\n' "$TORCH" >"$RUN/cache/constraints.txt"
-    run "${pip[@]}" --constraint "$RUN/cache/constraints.txt" --editable "${REPO}[$EXTRAS]" || fail "pip could not install the project's packages (see above); $again" 1
+    run "$RUN/env/bin/python" -m pip install --disable-pip-version-check --constraint "$RUN/cache/constraints.txt" \
+        --editable "${REPO}[$EXTRAS]" || fail "pip could not install the project's packages (see above); $PIP_AGAIN" 1
 }
 
 # check_environment: whether a network can be loaded, which takes every package.
 check_environment() {
-    "$RUN/env/bin/python" -c 'import swinir; swinir.load_model("lightweight_sr_x2_tiny")' ||
-        fail "the environment $RUN/env can't load a network (see above); an index named by SWINIR_TORCH_INDEX must have the torchvision that belongs to $TORCH; the same command starts over" 1
+    "$RUN/env/bin/python" -c 'import swinir; swinir.load_model("lightweight_sr_x2_tiny")' && return 0
+    rm -f "$RUN/stamps/torch"
+    fail "the environment $RUN/env can't load a network (see above); an index named by SWINIR_TORCH_INDEX must have the torchvision that belongs to $TORCH; the same command starts over" 1
 }
 
 check_card() {
@@ -154,13 +168,10 @@ make_environment() {
     mkdir -p "$RUN/cache/tmp"
     # System disks of rented machines are small: downloads and unpacked packages go beside the environment.
     export PIP_CACHE_DIR="$RUN/cache/pip" TMPDIR="$RUN/cache/tmp"
-    [[ -n $PYTHON ]] || make_python
-    say "Python: $("$PYTHON" --version 2>&1) ($PYTHON)"
-    run "$PYTHON" -m venv --clear "$RUN/env" || fail "$PYTHON could not make an environment in $RUN/env; name another Python by SWINIR_PYTHON" 1
-    install_packages
+    if ! is_done torch "$TORCH" || ! "$RUN/env/bin/python" --version; then install_torch; fi
+    install_project
     check_environment
     check_card
-    printf '%s\n' "$TORCH" >"$RUN/torch"
     mark_done environment "$1"
     rm -rf "$RUN/cache/pip" "$RUN/cache/tmp" "$RUN/cache/conda" "$RUN/cache/uv"
 }
@@ -172,8 +183,7 @@ main() {
     choose_torch
     find_python
     local wanted done_before=''
-    wanted="$(fingerprint "$REPO" pyproject.toml) $EXTRAS $MODE $TORCH $REPO"
-    [[ $MODE != no-gpu ]] || wanted="${wanted/ no-gpu / gpu }" # the same packages: a card may be there next time
+    wanted="$(fingerprint "$REPO" pyproject.toml) $EXTRAS $TORCH $REPO"
     is_done environment "$wanted" && "$RUN/env/bin/swinir" --help >/dev/null 2>&1 && done_before=1
 
     say "machine: $GPU_NAME${GPU_DRIVER:+, driver $GPU_DRIVER, $GPU_MIB MiB}"
@@ -203,4 +213,5 @@ main() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     main "$@"
+    exit # before bash reads on in a file that an update may have changed meanwhile
 fi

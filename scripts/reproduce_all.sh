@@ -270,4 +270,5 @@ main() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     main "$@"
+    exit # before bash reads on in a file that an update may have changed meanwhile
 fi

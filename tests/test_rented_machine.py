@@ -56,7 +56,7 @@ def test_shellcheck_finds_nothing():
 def test_the_script_stops_at_any_failure_and_explains_itself(script, machine):
     assert "set -euo pipefail" in script.read_text()
     help_text = finish(machine.script(script.name, "--help"))
-    options = set(re.findall(r"^        (--[a-z-]+)", script.read_text(), re.M)) | {"--help"}
+    options = set(re.findall(r"^        (--[a-z-]+)(?: \||\))", script.read_text(), re.M)) | {"--help"}
     assert options <= set(re.findall(r"--[a-z-]+", help_text))
 
 
@@ -280,6 +280,12 @@ def test_what_was_made_without_a_card_serves_with_it(machine, driver):
     assert machine.calls("python -m pip") == []
 
 
+def test_what_was_made_with_a_card_stays_without_it(machine):
+    machine.gpu("580.65.06")
+    finish(machine.script("autodl_setup.sh"))
+    assert "environment: done before" in finish(machine.script("autodl_setup.sh", "--no-gpu"))
+
+
 def test_a_card_that_pytorch_does_not_reach_is_said(machine):
     machine.fail("cuda")
     line = one_line(machine.script("autodl_setup.sh"))
@@ -292,7 +298,10 @@ def test_a_card_that_pytorch_does_not_reach_is_said(machine):
 def test_packages_that_do_not_go_together_are_noticed(machine):
     machine.fail("load")
     assert "SWINIR_TORCH_INDEX" in one_line(machine.script("autodl_setup.sh", "--cpu"))
-    assert not (machine.run / "stamps/environment").exists()
+    machine.mend("load")
+    machine.forget()
+    finish(machine.script("autodl_setup.sh", "--cpu"))
+    assert len(machine.calls("python -m pip")) == 2
 
 
 def test_a_disk_that_is_too_small_stops_it_before_anything_is_written(machine):
@@ -327,13 +336,22 @@ def copy_of_the_project(folder):
     return folder
 
 
-def test_other_requirements_make_the_environment_anew(machine, tmp_path):
+def test_other_requirements_are_installed_and_pytorch_stays(machine, tmp_path):
     project = copy_of_the_project(tmp_path / "a project")
     finish(machine.script("autodl_setup.sh", project=project))
     (project / "pyproject.toml").write_text("[project]\n")
     machine.forget()
     assert "environment: done before" not in finish(machine.script("autodl_setup.sh", project=project))
-    assert len(machine.calls("python -m pip")) == 2
+    (call,) = machine.calls("python -m pip")
+    assert "--editable" in call
+
+
+def test_another_build_starts_from_an_empty_environment(machine):
+    finish(machine.script("autodl_setup.sh"))
+    (machine.run / "env/left over").touch()
+    finish(machine.script("autodl_setup.sh", SWINIR_TORCH="torch==2.7.1"))
+    assert not (machine.run / "env/left over").exists()
+    assert machine.calls("python -m pip install")[2].endswith("torch==2.7.1 torchvision")
 
 
 # Reproducing
