@@ -164,11 +164,12 @@ check_sets() {
 
 # make_tables CODE: into a folder for this version of the project, so that rows of two versions never mix.
 make_tables() {
-    local results=$RUN/results/reproduction-$1
+    local results=$RUN/results/reproduction-$1 status=0
     mkdir -p "$results"
     ln -sfn "reproduction-$1" "$RUN/results/reproduction"
-    run swinir reproduce all --weights released "${ENSEMBLE[@]}" -o "$results" && return 0
-    if [[ -n $PARTIAL ]]; then # cells without images count as failed too
+    run swinir reproduce all --weights released "${ENSEMBLE[@]}" -o "$results" || status=$?
+    ((status)) || return 0
+    if [[ -n $PARTIAL && $status == 1 ]]; then # cells without images count as failed; 2 would be: nothing was measured
         UNFINISHED=1
         say "going on; the cells that are missing are listed above, and tried again next time"
         return 0

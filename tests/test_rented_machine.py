@@ -490,6 +490,11 @@ def test_missing_sets_stop_it_unless_told_to_go_on(machine):
     assert machine.calls("swinir reproduce")
 
 
+def test_partial_tables_are_not_none_at_all(machine):
+    machine.stub("swinir", '[[ "$1 $2" != "reproduce all" ]] || exit 2\n' + SWINIR, folder=machine.folder / "stubs")
+    assert "the tables failed" in one_line(machine.script("reproduce_all.sh", "--yes", "--partial"))
+
+
 def test_sets_that_are_not_right_stop_it_in_any_case(machine):
     machine.fail("swinir-data-check", "Set5: baby.png is another image")
     for options in ((), ("--partial",)):
