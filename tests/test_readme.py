@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from swinir.cli.test import expand_bare_tile
 
 ROOT = Path(__file__).parents[1]
 NAMES = ("README.md", "CONTRIBUTING.md", "docs/training.md", "model_zoo/README.md", "testsets/README.md")
+NAMES += ("docs/autodl.md", "docs/autodl.zh-CN.md")
 PAGES = [ROOT / name for name in NAMES]
 
 
@@ -36,6 +38,14 @@ COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if l
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.strip()[:60])
 def test_command_parses(command):
     words = shlex.split(command, comments=True)
+    while re.match(r"[A-Z_]+=", words[0]):  # a setting for one command
+        setting, words = words[0].partition("=")[0], words[1:]
+        assert setting in (ROOT / words[1]).read_text()
+    if words[0] in ("cd", "source", "cp", "tmux"):
+        return
+    if words[0] == "bash":
+        accept(ROOT / words[1], words[2:])
+        return
     if words[0] == "make":
         targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
         assert set(words[1:]) <= set(targets)
@@ -57,6 +67,13 @@ def test_command_parses(command):
     parse(app, expand_bare_tile(words[1:]))
 
 
+def accept(script, words):
+    """Let a script of bash read its arguments, without doing anything."""
+    line = 'source "$1" && parse_arguments "${@:2}"'
+    done = subprocess.run(["bash", "-c", line, "-", script, *words], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 def parse(app, words):
     """Walk down to the subcommand and let it parse its options, without running it."""
     command, name = typer.main.get_command(app), "the command"
@@ -75,6 +92,11 @@ def test_the_parser_of_this_test_can_fail():
     for words in (["nonsense"], ["zoo"], ["test", "--no-such-option"], ["train"], ["zoo", "info"]):
         with pytest.raises(Exception):  # noqa: B017, PT011 - the parser's own errors are private to typer
             parse(app, words)
+
+
+def test_the_check_of_scripts_can_fail():
+    with pytest.raises(AssertionError, match="unknown option --nonsense"):
+        accept(ROOT / "scripts/reproduce_all.sh", ["--nonsense"])
 
 
 @pytest.mark.parametrize("code", blocks("python"))
