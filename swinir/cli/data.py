@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swinir.cli.columns import aligned
+
 if TYPE_CHECKING:
     from swinir.testsets.check import SetReport
     from swinir.testsets.inventory import Presence
@@ -28,7 +30,6 @@ SHOWN_NOTES = 8  # of a set; faults are shown all
 @app.command("list")
 def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
     """Show the sets, what each measures, and what is there of them."""
-    from swinir.cli.zoo import _aligned
     from swinir.testsets import BENCHMARK_SETS
     from swinir.testsets.inventory import take_stock
 
@@ -40,7 +41,7 @@ def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
     for presence in stock:
         row = presence.set
         rows.append((row.name, str(row.images), row.tasks, presence.state, _scales(presence), row.terms))
-    for line in _aligned(rows, right=(1,)):
+    for line in aligned(rows, right=(1,)):
         print(line)
 
 
@@ -70,8 +71,8 @@ def prepare(
     presence = take_stock(row, testsets)
     _tell(outcome)
     print(
-        f"{row.name}: {outcome.copied} copied, {outcome.made} low-quality images made, {outcome.there} were there; "
-        f"{presence.state} in {presence.folder}"
+        f"{row.name}: {len(outcome.copied)} copied, {outcome.made} low-quality images made, "
+        f"{len(outcome.there)} were there; {presence.state} in {presence.folder}"
     )
     if outcome.failed or presence.state != "present":
         raise typer.Exit(1)

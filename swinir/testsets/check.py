@@ -16,7 +16,7 @@ from swinir.integrity import sha256
 from swinir.sensing import pixel_jpeg_quality
 from swinir.testsets.diagnosis import INVERSE, ORDERS, TURNS, describe, diagnose
 from swinir.testsets.inventory import Presence, take_stock
-from swinir.testsets.known import KnownFile, known_images, pixel_hash
+from swinir.testsets.known import KnownFile, known_files, known_images, pixel_hash
 from swinir.testsets.lumas import LUMAS, MATLABS
 from swinir.testsets.pairs import find_lq, fits
 from swinir.testsets.preparation import MAX_PIXELS
@@ -93,7 +93,10 @@ def check_set(row: BenchmarkSet, root: Path, progress: Callable[[Path], None] = 
         except ImageError as error:
             findings.append(Finding("fault", checker.below(path), _reason(error, path), "get the file again"))
             continue
-        findings += checker.of_image(path, image)
+        about = list(checker.of_image(path, image))
+        findings += about
+        if any(finding.level == "fault" for finding in about):
+            continue  # its pairs would be blamed for it
         for scale in presence.low_quality:
             lq = find_lq(row.lq_folder(root, scale), path.stem, scale)
             findings += checker.of_pair(path, image, lq, scale) if lq else ()
@@ -112,6 +115,7 @@ class _Checker:
         self.root = root
         self.by_pixels = {file.pixels: file for file in known_images(row.name)}
         self.by_stem = {file.stem.lower(): file for file in known_images(row.name)}
+        self.known_pairs = {file.file.rsplit(".", 1)[0]: file.pixels for file in known_files().get(row.name, ())}
         self.seen: dict[str, str] = {}
         self.verified = 0
 
@@ -257,17 +261,22 @@ class _Checker:
         height, width, channels = image.shape
         if row.names and path.stem not in row.names:
             yield Finding("note", file, "no picture of the set has this name; whether it is one is not known here")
-        if row.sizes and (width, height) not in row.sizes and (height, width) not in row.sizes:
+        if (width, height) in row.crops:
+            text = (
+                f"a crop of {width}x{height}; figures measured on whole pictures can't be compared with those on crops"
+            )
+            yield Finding("note", file, text)
+        elif row.sizes and (width, height) not in row.sizes and (height, width) not in row.sizes:
             w, h = row.sizes[0]
-            hint = "; the crops that DnCNN and FFDNet are measured on" if (width, height) == (500, 500) else ""
-            yield Finding("fault", file, f"{width}x{height} pixels, where the set has {w}x{h}{hint}", get)
+            yield Finding("fault", file, f"{width}x{height} pixels, where the set has {w}x{h}", get)
         if row.gray and channels == 3 and (image != image[..., :1]).any():
             yield Finding("fault", file, "colors where the set is grey", get)
         if not row.gray and channels == 1:
             yield Finding("fault", file, "grey where the set has colors", get)
-        compressed = _compression(path, image) if not row.from_jpeg else ""
-        if compressed:
-            yield Finding("fault", file, compressed, get)
+        if not row.from_jpeg and (compressed := _compression(path, image)):
+            # Some photographs had been JPEG files before they came into a set.
+            level: Level = "fault" if _is_jpeg(path) else "note"
+            yield Finding(level, file, compressed, get)
 
     # A pair.
 
@@ -280,6 +289,8 @@ class _Checker:
         except ImageError as error:
             yield Finding("fault", file, _reason(error, path), again)
             return
+        if self.known_pairs.get(f"LR_bicubic/X{scale}/{gt_path.stem}x{scale}") == pixel_hash(lq):
+            return  # right by itself, whatever the ground truth is
         if lq.shape[2] != gt.shape[2]:
             one, three = (
                 ("low-quality image", "ground truth") if lq.shape[2] == 1 else ("ground truth", "low-quality image")
@@ -298,7 +309,7 @@ class _Checker:
                 text = f"is {found.made_by[0]}: {found.share:.1%} of its values differ by up to {found.levels} levels"
                 yield Finding("note", file, text)
             else:
-                compressed = " (a JPEG file)" if path.suffix.lower() in (".jpg", ".jpeg") else ""
+                compressed = " (a JPEG file)" if _is_jpeg(path) else ""
                 yield Finding("fault", file, describe(found) + compressed, again)
         if lq.shape[0] != gt.shape[0] // scale or lq.shape[1] != gt.shape[1] // scale:
             yield Finding(
@@ -312,11 +323,15 @@ def _uncropped(image: Image, known: KnownFile) -> str:
     return "get the file again"
 
 
+def _is_jpeg(path: Path) -> bool:
+    return path.suffix.lower() in (".jpg", ".jpeg")
+
+
 def _compression(path: Path, image: Image) -> str:
     """That a picture went through JPEG, by its format or its pixels; "" if it did not."""
     quality = pixel_jpeg_quality(image)
     at = f" at quality {quality:.0f}" if quality is not None else ""
-    if path.suffix.lower() in (".jpg", ".jpeg"):
+    if _is_jpeg(path):
         return f"a JPEG file{at}, where the set is without loss"
     return f"was compressed by JPEG{at}" if quality is not None else ""
 

@@ -18,7 +18,7 @@ from swinir.testsets.reducers import MATLABS, REDUCERS
 Image = np.ndarray
 MAX_SHIFT = 16  # low-quality pixels; farther is taken for another picture
 MARGIN = 4  # low-quality pixels at the edges that ways of mirroring them may change
-TOLD = 45.0  # dB from which an explanation is taken for the cause; two programs' same kernel agree to more
+TOLD = 50.0  # dB from which an explanation is taken for the cause; two programs' same kernel agree to more
 ROUNDED = 52.0  # dB from which two images differ by little else than rounding
 CLEARER = 3.0  # dB by which a more complicated explanation must be the better one
 SAME_PICTURE = 15.0  # dB below which nothing was explained
@@ -73,7 +73,7 @@ class Diagnosis:
     def rounding_only(self) -> bool:
         """Whether it is MATLAB's bicubic, straight, and rounded in another way."""
         straight = (self.turn, self.order, self.shift) == ("", "", (0, 0))
-        return straight and any(name.startswith(f"{MATLABS}, rounded") for name in self.made_by)
+        return straight and self.levels <= 2 and any(name.startswith(f"{MATLABS}, rounded") for name in self.made_by)
 
 
 def diagnose(gt: Image, lq: Image, scale: int) -> Diagnosis:
@@ -194,11 +194,12 @@ def describe(found: Diagnosis) -> str:
     if found.made_by != (MATLABS,):
         parts.append("is not by MATLAB's bicubic" + _maker(found))
     if not parts:
-        parts.append("differs from MATLAB's bicubic at its edges only")
+        parts.append(f"differs from {MATLABS}" + (" at its edges only" if found.explained == np.inf else ""))
     return f"{', '.join(parts)}; {found.psnr:.1f} dB and up to {found.levels} levels from what it should be"
 
 
 def _maker(found: Diagnosis) -> str:
     if not found.made_by:
         return " nor by any way known here"
-    return f" but by {' or '.join(found.made_by)}"
+    names = " or ".join(found.made_by)
+    return f" but by {names}" if found.explained == np.inf else f" but, to {found.explained:.0f} dB, by {names}"

@@ -31,13 +31,14 @@ class Outcome:
     """What a preparation did.
 
     Attributes:
-        copied, there, made: files copied, found in place, and low-quality images made.
+        copied, there: files made by copying, and found in place.
+        made: how many low-quality images were made.
         left_out: reasons, with the files of the source they hold for.
         failed: files that could not be read or written, a line each.
     """
 
-    copied: int = 0
-    there: int = 0
+    copied: set[Path] = field(default_factory=set)
+    there: set[Path] = field(default_factory=set)
     made: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
@@ -209,7 +210,7 @@ def _copy(source: Path, targets: dict[int, tuple[Path, _Image]], outcome: Outcom
         there = next((p for p in (target, *_siblings(target)) if p.exists()), None)
         if there is not None:
             if _same(there, image):
-                outcome.there += 1
+                outcome.there.add(there)
             else:
                 outcome.leave_out(entry.label, f"{target.parent} has another picture of its name, which stays")
             continue
@@ -219,7 +220,7 @@ def _copy(source: Path, targets: dict[int, tuple[Path, _Image]], outcome: Outcom
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
             shutil.copyfile(entry.path, temporary)
-        outcome.copied += 1
+        outcome.copied.add(target)
 
 
 def _siblings(target: Path) -> list[Path]:
@@ -247,8 +248,8 @@ def _make_low_quality(
     for done, (image, scale) in enumerate(jobs, 1):
         progress("reduce", done, len(jobs))
         lq_folder = row.lq_folder(root, scale)
-        if find_lq(lq_folder, image.stem, scale):
-            outcome.there += 1
+        if path := find_lq(lq_folder, image.stem, scale):
+            outcome.there |= {path} - outcome.copied
             continue
         try:
             os.makedirs(lq_folder, exist_ok=True)

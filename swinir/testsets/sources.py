@@ -60,10 +60,8 @@ def entries(source: Path) -> Iterator[Entry]:
     try:
         if zipfile.is_zipfile(source):
             yield from _of_zip(source)
-        elif tarfile.is_tarfile(source):
-            yield from _of_tar(source)
         else:
-            raise ValueError(f"{source} is neither a folder nor a zip or tar archive; give one of these")
+            yield from _of_tar(source)
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(f"{source} cannot be read to its end ({reason}); get it again") from error
@@ -103,12 +101,12 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "_Member":
         member = super().frombuf(buf, encoding, errors)
         if member.size > _MAX_HEADER and not member.isreg():
-            raise tarfile.HeaderError(f"a header of {member.size:,} bytes")
+            raise tarfile.ReadError(f"a header of {member.size:,} bytes")
         return member
 
 
 def _of_tar(source: Path) -> Iterator[Entry]:
-    with tarfile.open(source, tarinfo=_Member) as archive, tempfile.TemporaryDirectory() as folder:
+    with _opened_tar(source) as archive, tempfile.TemporaryDirectory() as folder:
         budget = _Budget(source)
         for member in archive:
             label = budget.checked(member.name)
@@ -120,6 +118,13 @@ def _of_tar(source: Path) -> Iterator[Entry]:
                 yield Entry(label, None, "a link, or no regular file")
             else:
                 yield budget.unpacked(label, cast(BinaryIO, file), Path(folder))
+
+
+def _opened_tar(source: Path) -> tarfile.TarFile:
+    try:  # not by `is_tarfile`, which would read long names into memory
+        return tarfile.open(source, tarinfo=_Member)
+    except tarfile.TarError as error:
+        raise ValueError(f"{source} is neither a folder nor a whole zip or tar archive; give one of these") from error
 
 
 class _Budget:

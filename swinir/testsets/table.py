@@ -25,6 +25,7 @@ class BenchmarkSet:
         overlap: what it shares with other sets.
         names: stems of its images, where they are known without their hashes.
         sizes: (width, height) that all its images have, turned or not, where their hashes are not known.
+        crops: (width, height) of a form of the set that other figures were measured on.
         from_jpeg: whether its pictures were JPEG files before they became a set.
         luma_of: the set whose pictures, by MATLAB's `rgb2gray`, are its images; both in the order of their names.
         aliases: what folders and archives call it, too.
@@ -42,6 +43,7 @@ class BenchmarkSet:
     overlap: str = ""
     names: tuple[str, ...] = ()
     sizes: tuple[tuple[int, int], ...] = ()
+    crops: tuple[tuple[int, int], ...] = ()
     from_jpeg: bool = False
     luma_of: str = ""
     aliases: tuple[str, ...] = ()
@@ -173,6 +175,7 @@ _ROWS = (
         overlap="LIVE1 has many of its photographs",
         names=tuple(f"kodim{n:02d}" for n in range(1, 25)),
         sizes=((768, 512),),
+        crops=((500, 500),),  # those of DnCNN and FFDNet
         aliases=("Kodak", "PCD0992", "PhotoCD_PCD0992"),
         **_COLOR_NOISE,  # type: ignore[arg-type]
     ),
@@ -223,9 +226,10 @@ def find_set(name: str) -> BenchmarkSet:
     Raises:
         ValueError: for an unknown name; the message suggests the nearest.
     """
-    for row in _ROWS:
+    rows = BENCHMARK_SETS.values()
+    for row in rows:
         if row.is_called(name):
             return row
-    near = difflib.get_close_matches(plain(name), [plain(row.name) for row in _ROWS], n=1)
-    meant = next((f"; did you mean {row.name}?" for row in _ROWS if [plain(row.name)] == near), "")
+    near = difflib.get_close_matches(plain(name), [plain(row.name) for row in rows], n=1)
+    meant = next((f"; did you mean {row.name}?" for row in rows if [plain(row.name)] == near), "")
     raise ValueError(f"unknown test set {name!r}{meant or '; choose one of ' + ', '.join(BENCHMARK_SETS)}")
