@@ -186,6 +186,46 @@ def test_known_pixels_give_a_file_its_name_in_any_format(run, tmp_path, hashes):
     assert run("check", "Trio")[0] == 0
 
 
+def test_of_a_set_with_known_names_other_files_are_not_even_decoded(run, tmp_path, monkeypatch):
+    row = BenchmarkSet("Trio", 3, scales=(2,), source="scikit-image", names=tuple(photographs()), from_jpeg=True)
+    monkeypatch.setitem(BENCHMARK_SETS, row.name, row)
+    source = tmp_path / "BSDS300" / "images"
+    for part in ("train", "test"):
+        (source / part).mkdir(parents=True)
+    for name, image in photographs().items():
+        Image.fromarray(image).save(source / "test" / f"{name}.jpg")
+    (source / "train" / "2092.jpg").write_bytes(b"no image at all")
+    code, lines = run("prepare", "Trio", tmp_path / "BSDS300")
+    assert code == 0
+    assert lines[0] == "left out, no picture of Trio has its name: 1 (images/train/2092.jpg)"
+    assert sorted(p.name for p in (tmp_path / "sets/Trio/LR_bicubic/X2").iterdir())[0] == "astronautx2.png"
+    assert run("check", "Trio")[0] == 0
+
+
+def test_pictures_above_the_limit_of_pixels_are_refused(run, tmp_path, monkeypatch):
+    monkeypatch.setattr("swinir.testsets.preparation.MAX_PIXELS", 100 * 100)
+    source = tmp_path / "source"
+    source.mkdir()
+    for name, image in photographs(90, 90).items():
+        write(source / f"{name}.png", image)
+    write(source / "coffee.png", photographs()["coffee"])
+    code, lines = run("prepare", "Trio", source)
+    assert code == 1
+    assert any(line.startswith("coffee.png: ") and "146" in line for line in lines)
+    assert "incomplete (2 of 3)" in "".join(lines)
+
+
+def test_names_from_an_archive_cannot_write_to_the_terminal(run, tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        for name, image in photographs().items():
+            archive.writestr(f"{name}.png", cv2.imencode(".png", image)[1].tobytes())
+        archive.writestr("noisy\x1b[2J/coffee.png", b"")
+    code, lines = run("prepare", "Trio", tmp_path / "x.zip")
+    assert code == 0
+    assert not any("\x1b" in line for line in lines)
+    assert "x1b[2J" in lines[0]
+
+
 def test_what_stands_there_is_never_overwritten(run, tmp_path, folder):
     source = tmp_path / "source"
     source.mkdir()

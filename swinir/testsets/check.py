@@ -120,7 +120,7 @@ class _Checker:
         self.verified = 0
 
     def below(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix()
+        return named(path.relative_to(self.root))
 
     def of_the_whole(self, presence: Presence) -> Iterator[Finding]:
         """What is missing, and what is too much."""
@@ -153,7 +153,7 @@ class _Checker:
                 )
             others = set(list_images(row.lq_folder(self.root, scale))) - set(files)
             if found and others:
-                names = ", ".join(sorted(path.name for path in others)[:3])
+                names = ", ".join(sorted(named(Path(path.name)) for path in others)[:3])
                 yield Finding(
                     "note", folder, f"{len(others)} files belong to no ground truth ({names}); they are not used"
                 )

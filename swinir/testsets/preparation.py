@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from swinir.atomic import atomic_path
-from swinir.decoding import ImageError
+from swinir.decoding import ImageError, named
 from swinir.image import list_images, read
 from swinir.integrity import sha256
 from swinir.testsets.known import known_files, pixel_hash
@@ -43,9 +43,9 @@ class Outcome:
     left_out: dict[str, list[str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
 
-    def leave_out(self, label: object, reason: str) -> None:
-        """Note a file of the source that was not taken."""
-        self.left_out.setdefault(reason, []).append(str(label))
+    def leave_out(self, label: PurePosixPath, reason: str) -> None:
+        """Note a file of the source that was not taken; archives may hold names that no terminal should see."""
+        self.left_out.setdefault(reason, []).append(named(Path(label)))
 
 
 @dataclass(frozen=True)
@@ -109,9 +109,9 @@ def _surveyed(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progr
     for number, entry in enumerate(entries(source)):
         progress("look at", number + 1, None)
         role = role_of(entry.label) if row.reference else Role("gt", entry.label.stem)
-        named = set_of(entry.label)
-        if named is not None and named is not row:
-            outcome.leave_out(entry.label, f"in a folder of {named.name}")
+        owner = set_of(entry.label)
+        if owner is not None and owner is not row:
+            outcome.leave_out(entry.label, f"in a folder of {owner.name}")
         elif role.kind == "other" or (role.kind == "lq" and role.scale not in row.scales):
             outcome.leave_out(entry.label, role.reason or "a low-quality image of a scale that is not measured here")
         elif entry.path is None:
@@ -122,7 +122,8 @@ def _surveyed(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progr
             try:
                 image = _looked_at(number, entry.label, role, entry.path)
             except (ImageError, OSError) as error:
-                outcome.failed.append(f"{entry.label}: {str(error).removeprefix(f'{entry.path}: ')}")
+                reason = str(error).removeprefix(f"{named(entry.path)}: ")
+                outcome.failed.append(f"{named(Path(entry.label))}: {reason}")
                 continue
             if file := known.get(image.pixels):
                 kind = role_of(PurePosixPath(file.file)) if row.reference else Role("gt", file.stem)
@@ -215,7 +216,7 @@ def _copy(source: Path, targets: dict[int, tuple[Path, _Image]], outcome: Outcom
                 outcome.leave_out(entry.label, f"{target.parent} has another picture of its name, which stays")
             continue
         if sha256(entry.path) != image.sha256:
-            outcome.failed.append(f"{entry.label}: changed while it was copied; run the command again")
+            outcome.failed.append(f"{named(Path(entry.label))}: changed while it was copied; run the command again")
             continue
         target.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(target) as temporary:
