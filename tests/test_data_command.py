@@ -331,6 +331,16 @@ def mirrored_ground_truth(folder):
     write(path, np.rot90(read(path)))
 
 
+def compressed_low_quality(folder):
+    path = folder / "LR_bicubic/X2/coffeex2.png"
+    data = cv2.imencode(".jpg", read(path)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 30])[1]
+    write(path, cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1])
+
+
+def other_picture(folder):
+    shutil.copy(folder / "LR_bicubic/X2/chelseax2.png", folder / "LR_bicubic/X2/coffeex2.png")
+
+
 def other_scale(folder):
     write(folder / "LR_bicubic/X3/coffeex3.png", read(folder / "LR_bicubic/X2/coffeex2.png"))
 
@@ -375,6 +385,8 @@ PLANTED = [
     (swapped_low_quality, "LR_bicubic/X3/coffeex3.png", "has its channels in the order BGR"),
     (swapped_ground_truth, "HR/coffee.png", "has its channels in the order BGR"),
     (mirrored_ground_truth, "HR/coffee.png", "is turned by 90 degrees to the left"),
+    (compressed_low_quality, "LR_bicubic/X2/coffeex2.png", "was compressed by JPEG at quality 30"),
+    (other_picture, "LR_bicubic/X2/coffeex2.png", "shows something else than its ground truth"),
     (other_scale, "LR_bicubic/X3/coffeex3.png", "73x60 pixels, where 146x121 at scale 3 makes 48x40; its scale is 2"),
     (not_reduced, "LR_bicubic/X2/coffeex2.png", "it is not reduced, or was enlarged again"),
     (grey_low_quality, "LR_bicubic/X2/coffeex2.png", "the low-quality image is grey, the ground truth in colors"),

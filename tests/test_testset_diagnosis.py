@@ -136,3 +136,25 @@ def test_what_was_blurred_is_of_no_known_way():
 def test_sizes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="does not fit a ground truth"):
         diagnose(PHOTO, PHOTO, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 14),
+    st.integers(1, 14),
+    st.sampled_from([2, 3, 4, 8]),
+    st.sampled_from([1, 3]),
+    st.integers(0, 2**32 - 1),
+)
+def test_small_and_meaningless_pairs_are_judged_without_an_error(height, width, scale, channels, seed):
+    rng = np.random.default_rng(seed)
+    gt = rng.integers(0, 256, (height * scale, width * scale, channels), dtype=np.uint8)
+    flat = np.full((height, width, channels), 9, np.uint8)
+    for lq in (rng.integers(0, 256, (height, width, channels), dtype=np.uint8), flat):
+        assert describe(diagnose(gt, lq, scale))
+
+
+def test_a_low_quality_image_of_a_cropped_ground_truth_is_seen_as_shifted():
+    lq = reduced(PHOTO[1:-1, 3:-1], 2)
+    found = diagnose(PHOTO, lq, 2)
+    assert (found.shift, found.made_by) == ((-3, -1), MATLABS)

@@ -309,8 +309,8 @@ class _Checker:
                 text = f"is {found.made_by[0]}: {found.share:.1%} of its values differ by up to {found.levels} levels"
                 yield Finding("note", file, text)
             else:
-                compressed = " (a JPEG file)" if _is_jpeg(path) else ""
-                yield Finding("fault", file, describe(found) + compressed, again)
+                compressed = "" if found.made_by else _compression(path, lq)
+                yield Finding("fault", file, describe(found) + (f"; {compressed}" if compressed else ""), again)
         if lq.shape[0] != gt.shape[0] // scale or lq.shape[1] != gt.shape[1] // scale:
             yield Finding(
                 "note", file, "made of a ground truth cropped further than its scale asks; the tester crops it, too"

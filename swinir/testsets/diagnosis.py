@@ -21,7 +21,7 @@ MARGIN = 4  # low-quality pixels at the edges that ways of mirroring them may ch
 TOLD = 50.0  # dB from which an explanation is taken for the cause; two programs' same kernel agree to more
 ROUNDED = 52.0  # dB from which two images differ by little else than rounding
 CLEARER = 3.0  # dB by which a more complicated explanation must be the better one
-SAME_PICTURE = 15.0  # dB below which nothing was explained
+ALIKE = 0.5  # correlation below which two images show different things
 ENOUGH = 384  # low-quality pixels an axis that explanations are tried on
 
 TURNS: dict[str, Callable[[Image], Image]] = {
@@ -53,6 +53,7 @@ class Diagnosis:
         shift: (right, down) that its content lies from where it should, in ground-truth pixels.
         made_by: names of the ways of reducing that give it, with the above; none if none does.
         explained: PSNR of the explanation, in dB, without the edges.
+        alike: whether the two show the same thing at all.
     """
 
     psnr: float
@@ -63,6 +64,7 @@ class Diagnosis:
     shift: tuple[int, int] = (0, 0)
     made_by: tuple[str, ...] = ()
     explained: float = 0.0
+    alike: bool = True
 
     @property
     def exact(self) -> bool:
@@ -101,7 +103,7 @@ def _explain(gt: Image, lq: Image, scale: int, found: Diagnosis) -> Diagnosis:
         guess = _by_every_way(_applied(gt, likeliest, scale), lq, scale, likeliest)
         if guess.explained > best.explained + CLEARER:
             best = guess
-    return best
+    return replace(best, alike=_correlation(reduced(_applied(gt, best, scale), scale), lq) > ALIKE)
 
 
 def _middle(gt: Image, lq: Image, scale: int) -> tuple[Image, Image]:
@@ -150,6 +152,8 @@ def _shifts(ours: Image, lq: Image, scale: int) -> Iterator[tuple[int, int]]:
     # A window, or the picture's edges, which do not move, hold the peak at zero.
     window = np.outer(*(np.hanning(side + 2)[1:-1] for side in a.shape))
     a, b = ((image - image.mean()) * window for image in (a, b))
+    if not (a.any() and b.any()):  # a flat picture is nowhere
+        return
     down, right = phase_cross_correlation(b, a, upsample_factor=20, normalization=None)[0] * scale
     near = [(round(float(right)) + dx, round(float(down)) + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
     limit = MAX_SHIFT * scale
@@ -172,15 +176,19 @@ def _inner(one: Image, other: Image, guess: Diagnosis | None = None, scale: int 
     """PSNR without the edges, and without what a shift brings in there."""
     moved = max(map(abs, guess.shift)) if guess else 0
     border = MARGIN + -(-moved // scale)
-    if min(one.shape[:2]) <= 2 * border + MARGIN:
-        border = 0 if not moved else min(one.shape[:2]) // 2 - 1
-    return psnr(one, other, crop_border=border)
+    return psnr(one, other, crop_border=min(border, (min(one.shape[:2]) - 1) // 2))
+
+
+def _correlation(one: Image, other: Image) -> float:
+    a, b = (image - image.mean() for image in (one, other))
+    spread = float(np.sqrt((a * a).sum() * (b * b).sum()))
+    return float((a * b).sum()) / spread if spread else 0.0
 
 
 def describe(found: Diagnosis) -> str:
     """A diagnosis in a clause or two, for a person."""
     parts = []
-    if found.explained < SAME_PICTURE:
+    if not found.alike:
         return f"shows something else than its ground truth ({found.psnr:.1f} dB from its reduction)"
     if found.order:
         parts.append(f"has its channels in the order {found.order}")
@@ -194,7 +202,8 @@ def describe(found: Diagnosis) -> str:
     if found.made_by != (MATLABS,):
         parts.append("is not by MATLAB's bicubic" + _maker(found))
     if not parts:
-        parts.append(f"differs from {MATLABS}" + (" at its edges only" if found.explained == np.inf else ""))
+        where = ", though not in its middle" if found.explained == np.inf else ""
+        parts.append(f"differs from {MATLABS}{where}")
     return f"{', '.join(parts)}; {found.psnr:.1f} dB and up to {found.levels} levels from what it should be"
 
 
