@@ -16,9 +16,9 @@ import typer
 from tqdm import tqdm
 
 from swinir.atomic import atomic_path
-from swinir.degrade.resize import imresize
 from swinir.image import list_images, read, write
 from swinir.integrity import sha256
+from swinir.testsets.pairs import lq_name, write_reduced
 from swinir.train.images import find_images, find_sources, load_images
 
 INDEX = "index.csv"
@@ -48,20 +48,11 @@ def pairs(
         lq.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         _refuse(error)
-    jobs = {path: lq / f"{path.stem}x{scale}.png" for path in images}
-    results, failed = _run(partial(_reduce, scale=scale), jobs, workers, "pairs")
+    jobs = {path: lq / lq_name(path.stem, scale) for path in images}
+    results, failed = _run(partial(write_reduced, scale=scale), jobs, workers, "pairs")
     typer.echo(f"{sum(results)} made, {len(results) - sum(results)} were there, {failed} failed")
     if failed or not images:
         raise typer.Exit(1 if images else 2)
-
-
-def _reduce(path: Path, target: Path, scale: int) -> bool:
-    if target.exists():
-        return False
-    image = read(path)
-    height, width = (side // scale * scale for side in image.shape[:2])
-    write(target, imresize(image[:height, :width], 1 / scale))
-    return True
 
 
 @dataclass(frozen=True)

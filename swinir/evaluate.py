@@ -29,9 +29,9 @@ from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
 from swinir.restoration import Runnable, out_of_memory, restore
 from swinir.tasks import TaskSpec
+from swinir.testsets.pairs import fits
 from swinir.tiling import TileBlend
 
-MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
 
 
@@ -171,8 +171,7 @@ def _to_luma_or_gray(image: np.ndarray) -> np.ndarray:
 
 def _crop_to(gt: np.ndarray, lq: np.ndarray, scale: int, sample: Sample) -> np.ndarray:
     height, width = lq.shape[0] * scale, lq.shape[1] * scale
-    leftover = gt.shape[0] - height, gt.shape[1] - width
-    if min(leftover) < 0 or max(leftover) >= max(MAX_LEFTOVER, scale):
+    if not fits(gt.shape, lq.shape, scale):
         raise ValueError(
             f"{sample.lq}: {lq.shape[1]}x{lq.shape[0]} at scale {scale} does not match "
             f"{sample.gt} of {gt.shape[1]}x{gt.shape[0]}; expected about {gt.shape[1] // scale}x{gt.shape[0] // scale}"

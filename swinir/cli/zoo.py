@@ -2,11 +2,12 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from swinir.cli.columns import aligned
 
 if TYPE_CHECKING:
     from swinir.zoo import Verdict, ZooEntry
@@ -40,7 +41,7 @@ def list_weights(
         rows.append(
             (entry.alias, parts.task, parts.level_text, parts.data, parts.size, _megabytes(entry), _presence(entry))
         )
-    for line in _aligned(rows, right=(5,)):
+    for line in aligned(rows, right=(5,)):
         print(line)
 
 
@@ -52,7 +53,7 @@ def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
     facts = _facts(find(name))
     facts["size"] = f"{facts['size']} ({facts.pop('size_word')})"
     rows = [(key.replace("_", " "), "-" if value in (None, "") else str(value)) for key, value in facts.items()]
-    for line in _aligned(rows):
+    for line in aligned(rows):
         print(line)
 
 
@@ -88,7 +89,7 @@ def verify(
     """Check weights by SHA-256, or by the checksums in the file where no hash is known. Exits 1 if any is bad."""
     verdicts = _verdicts_everywhere() if path is None else _verdicts_at(path)
     rows = [("bad" if not v.ok else "ok", v.how, str(v.path), v.message) for v in verdicts]
-    for line in _aligned(rows):
+    for line in aligned(rows):
         print(line)
     if not rows:
         print("swinir: no weights on this machine yet; see `swinir zoo list`", file=sys.stderr)
@@ -182,15 +183,3 @@ def _megabytes(entry: "ZooEntry") -> str:
     local = _local(entry)
     size = entry.bytes if entry.bytes is not None else local.stat().st_size if local else None
     return f"{size / 1e6:.1f}" if size is not None else "-"
-
-
-def _aligned(rows: Sequence[Sequence[str]], right: Iterable[int] = ()) -> list[str]:
-    """Lines with columns two spaces apart; those in `right` flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    flush = set(right)
-    return [
-        "  ".join(
-            cell.rjust(w) if k in flush else cell.ljust(w) for k, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]

@@ -1,0 +1,179 @@
+"""`swinir data`: the benchmark sets: what is there, laying them out, whether they are right."""
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from swinir.cli.columns import aligned
+
+if TYPE_CHECKING:
+    from swinir.testsets.check import SetReport
+    from swinir.testsets.inventory import Presence
+    from swinir.testsets.preparation import Outcome
+
+app = typer.Typer(
+    help="Test sets: what is there, laying them out, checking them. Nothing is downloaded.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+Root = Annotated[Path, typer.Option("--testsets", metavar="DIR", help="Folder of the sets.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TESTSETS = Path("testsets")
+SHOWN_NOTES = 8  # of a set; faults are shown all
+
+
+@app.command("list")
+def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
+    """Show the sets, what each measures, and what is there of them."""
+    from swinir.testsets import BENCHMARK_SETS
+    from swinir.testsets.inventory import take_stock
+
+    stock = [take_stock(row, testsets) for row in BENCHMARK_SETS.values()]
+    if as_json:
+        print(json.dumps([_facts(presence) for presence in stock], indent=2))
+        return
+    rows = [("SET", "IMAGES", "FOR", "THERE", "LOW QUALITY", "TERMS")]
+    for presence in stock:
+        row = presence.set
+        rows.append((row.name, str(row.images), row.tasks, presence.state, _scales(presence), row.terms))
+    for line in aligned(rows, right=(1,)):
+        print(line)
+
+
+@app.command()
+def prepare(
+    name: Annotated[str, typer.Argument(metavar="SET", help="A set, as `swinir data list` shows it.")],
+    source: Annotated[
+        Path | None, typer.Argument(help="Folder, zip or tar archive that has it; makes low-quality images without.")
+    ] = None,
+    testsets: Root = TESTSETS,
+    scale: Annotated[
+        list[int] | None, typer.Option("--scale", min=2, help="Make low-quality images for this scale; repeatable.")
+    ] = None,
+) -> None:
+    """Lay out a set from files that you have; make its low-quality images. What is there stays; source files, too."""
+    from swinir.testsets import find_set
+    from swinir.testsets.inventory import take_stock
+    from swinir.testsets.preparation import prepare as lay_out
+
+    row = find_set(name)
+    if source is None and not row.scales:
+        raise ValueError(f"{row.name} has no low-quality images to make; name the folder or archive that has the set")
+    if scale and not row.scales:
+        raise ValueError(f"{row.name} is measured at no scale; leave --scale out")
+    with _Status() as status:
+        outcome = lay_out(row, source, testsets, scales=scale or None, progress=status.show)
+    presence = take_stock(row, testsets)
+    _tell(outcome)
+    print(
+        f"{row.name}: {len(outcome.copied)} copied, {outcome.made} low-quality images made, "
+        f"{len(outcome.there)} were there; {presence.state} in {presence.folder}"
+    )
+    if outcome.failed or presence.state != "present":
+        raise typer.Exit(1)
+
+
+@app.command()
+def check(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[SET...]", help="Sets; all without.")] = None,
+    testsets: Root = TESTSETS,
+    as_json: AsJson = False,
+) -> None:
+    """Look at every file: hashes, sizes, channels, pairs. Exits 1 for faults, or if a set that is named is missing."""
+    from swinir.testsets import BENCHMARK_SETS, find_set
+    from swinir.testsets.check import check_set
+
+    rows = [find_set(name) for name in names] if names else list(BENCHMARK_SETS.values())
+    if not testsets.is_dir():
+        raise FileNotFoundError(f"folder not found: {testsets}; name the folder of the sets by --testsets")
+    reports = []
+    for row in dict.fromkeys(rows):
+        with _Status() as status:
+            reports.append(check_set(row, testsets, status.show_path))
+        if not as_json:
+            _print_report(reports[-1])
+    if as_json:
+        print(json.dumps([_report_facts(report) for report in reports], indent=2))
+    if any(report.faults or (names and report.presence.state == "missing") for report in reports):
+        raise typer.Exit(1)
+
+
+def _print_report(report: "SetReport") -> None:
+    name = report.presence.set.name
+    print(f"{name}: {report.verdict}")
+    notes = [finding for finding in report.findings if finding.level == "note"]
+    for finding in [*report.faults, *notes[:SHOWN_NOTES]]:
+        where = f"{finding.file}: " if finding.file else ""
+        way_out = f"; {finding.way_out}" if finding.way_out else ""
+        print(f"  {finding.level}: {where}{finding.text}{way_out}")
+    if len(notes) > SHOWN_NOTES:
+        print(f"  and {len(notes) - SHOWN_NOTES} more notes, which --json has")
+
+
+def _tell(outcome: "Outcome") -> None:
+    for reason, files in outcome.left_out.items():
+        some = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
+        print(f"left out, {reason}: {len(files)} ({some})")
+    for line in outcome.failed:
+        print(line, file=sys.stderr)
+
+
+def _scales(presence: "Presence") -> str:
+    if not presence.set.scales:
+        return "-"
+    found = len(presence.images)
+    texts = [
+        f"X{scale}" if len(files) == found else f"X{scale} ({len(files)} of {found})"
+        for scale, files in presence.low_quality.items()
+        if files
+    ]
+    return " ".join(texts) or "none"
+
+
+def _facts(presence: "Presence") -> dict[str, Any]:
+    row = presence.set
+    facts = asdict(row) | {"names": list(row.stems)}
+    return facts | {
+        "state": presence.state,
+        "folder": str(presence.folder),
+        "found": len(presence.images),
+        "low_quality": {str(scale): len(files) for scale, files in presence.low_quality.items()},
+    }
+
+
+def _report_facts(report: "SetReport") -> dict[str, Any]:
+    return {
+        "set": report.presence.set.name,
+        "state": report.presence.state,
+        "verdict": report.verdict,
+        "verified": report.verified,
+        "low_quality": list(report.presence.complete_scales),
+        "findings": [asdict(finding) for finding in report.findings],
+    }
+
+
+class _Status:
+    """One line on a terminal that says what is going on; nothing elsewhere."""
+
+    def __enter__(self) -> "_Status":
+        self.shown = sys.stderr.isatty()
+        return self
+
+    def show(self, what: str, done: int, total: int | None) -> None:
+        """Replace the line."""
+        if self.shown:
+            count = f" {done}" + (f" of {total}" if total else "") if done else ""
+            print(f"\r\x1b[K{what}{count}", end="", file=sys.stderr, flush=True)
+
+    def show_path(self, path: Path) -> None:
+        """Replace the line by a path."""
+        self.show(str(path), 0, None)
+
+    def __exit__(self, *_: object) -> None:
+        if self.shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

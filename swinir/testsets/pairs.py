@@ -1,0 +1,66 @@
+"""Pairs of super-resolution: how a low-quality image is made of its ground truth, and what it is called."""
+
+from pathlib import Path
+
+import numpy as np
+
+from swinir.degrade.resize import imresize
+from swinir.image import EXTENSIONS, read, write
+
+MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4
+ROUNDED_ONCE = (8,)  # scales whose released files were computed in floating point
+
+
+def reduced(gt: np.ndarray, scale: int) -> np.ndarray:
+    """The benchmark's low-quality image, (H // scale, W // scale, C) uint8, of an (H, W, C) uint8 ground truth.
+
+    The ground truth is cropped at the right and bottom to a multiple of the scale and reduced by MATLAB's bicubic;
+    on bytes, which are rounded after each axis, except at scale 8. All 20 released files of Set5 come out identical.
+
+    Raises:
+        ValueError: for a ground truth smaller than the scale.
+    """
+    height, width = (side // scale * scale for side in gt.shape[:2])
+    if not height * width:
+        raise ValueError(f"{gt.shape[1]}x{gt.shape[0]} is too small to be reduced by {scale}")
+    gt = gt[:height, :width]
+    return rounded_once(gt, scale) if scale in ROUNDED_ONCE else imresize(gt, 1 / scale)
+
+
+def rounded_once(gt: np.ndarray, scale: int) -> np.ndarray:
+    """MATLAB's bicubic in floating point, of an (H, W, C) uint8 image whose sides are multiples of the scale."""
+    return np.floor(imresize(gt.astype(np.float64), 1 / scale).clip(0, 255) + 0.5).astype(np.uint8)
+
+
+def fits(gt: tuple[int, ...], lq: tuple[int, ...], scale: int) -> bool:
+    """Whether (h, w, ...) can be the low-quality image of an (H, W, ...) ground truth, a few pixels left over."""
+    leftover = [g - n * scale for g, n in zip(gt[:2], lq[:2], strict=True)]
+    return min(leftover) >= 0 and max(leftover) < max(MAX_LEFTOVER, scale)
+
+
+def lq_name(stem: str, scale: int) -> str:
+    """What the low-quality image of a ground truth is called."""
+    return f"{stem}x{scale}.png"
+
+
+def find_lq(folder: Path, stem: str, scale: int) -> Path | None:
+    """The low-quality image of a ground truth in a folder, of any format."""
+    path = folder / lq_name(stem, scale)
+    return next((p for suffix in (".png", *EXTENSIONS) if (p := path.with_suffix(suffix)).is_file()), None)
+
+
+def write_reduced(gt: Path, target: Path, scale: int) -> bool:
+    """Make the low-quality image of a ground-truth file, unless one of its name is there; whether it was made.
+
+    Raises:
+        ImageError, ValueError: for a ground truth that cannot be read, or is too small.
+        OSError: when the target's folder is missing, full or read-only.
+    """
+    if target.exists():
+        return False
+    image = read(gt)
+    try:
+        write(target, reduced(image, scale))
+    except ValueError as error:
+        raise ValueError(f"{gt}: {error}") from error
+    return True

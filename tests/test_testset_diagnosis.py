@@ -1,0 +1,160 @@
+"""A low-quality image and its ground truth: what was planted is what is found."""
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photographs import photographs
+from PIL import Image
+
+from swinir.degrade.resize import imresize
+from swinir.image import read
+from swinir.testsets.diagnosis import TURNS, describe, diagnose
+from swinir.testsets.pairs import reduced, rounded_once
+
+PHOTO = photographs(156, 216)["chelsea"]  # multiples of 2, 3 and 4
+MATLABS = ("MATLAB's bicubic",)
+
+
+def by_torch(image, scale, **options):
+    batch = torch.from_numpy(image.transpose(2, 0, 1).astype(np.float32))[None]
+    small = F.interpolate(batch, scale_factor=1 / scale, align_corners=False, **options)
+    return small[0].round().clip(0, 255).to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def by_opencv(image, scale, method):
+    return cv2.resize(image, (image.shape[1] // scale, image.shape[0] // scale), interpolation=method)
+
+
+def by_pillow(image, scale, method):
+    small = Image.fromarray(image).resize((image.shape[1] // scale, image.shape[0] // scale), method)
+    return np.asarray(small)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4, 8])
+def test_the_published_files_of_set5_are_exact(public_folder, scale):
+    folder = public_folder("testsets/Set5")
+    for path in sorted((folder / "HR").iterdir()):
+        lq = read(folder / f"LR_bicubic/X{scale}/{path.stem}x{scale}.png")
+        assert diagnose(read(path), lq, scale).exact, path.name
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize(
+    ("make", "name"),
+    [
+        (lambda i, s: by_opencv(i, s, cv2.INTER_CUBIC), "OpenCV's (or PyTorch's) bicubic"),
+        (lambda i, s: by_torch(i, s, mode="bicubic"), "OpenCV's (or PyTorch's) bicubic"),
+        (lambda i, s: by_opencv(i, s, cv2.INTER_LANCZOS4), "OpenCV's Lanczos"),
+        (lambda i, s: by_opencv(i, s, cv2.INTER_NEAREST), "every n-th pixel (OpenCV's nearest)"),
+        (
+            lambda i, s: i.reshape(i.shape[0] // s, s, -1, s, 3).mean((1, 3)).round().astype(np.uint8),
+            "means of squares",
+        ),
+        (lambda i, s: by_pillow(i, s, Image.Resampling.BICUBIC), "Pillow's bicubic"),
+        (lambda i, s: by_pillow(i, s, Image.Resampling.LANCZOS), "Pillow's Lanczos"),
+        (lambda i, s: by_pillow(i, s, Image.Resampling.BILINEAR), "Pillow's bilinear"),
+    ],
+)
+def test_another_way_of_reducing_is_named(make, name, scale):
+    found = diagnose(PHOTO, make(PHOTO, scale), scale)
+    assert any(maker.startswith(name) for maker in found.made_by), found
+    assert (found.turn, found.order, found.shift) == ("", "", (0, 0))
+    assert not found.rounding_only
+    assert f"by {found.made_by[0]}" in describe(found)
+
+
+def test_without_antialiasing_three_kernels_are_one_at_an_odd_scale():
+    found = diagnose(PHOTO, PHOTO[1::3, 1::3], 3)
+    assert {name.split(",")[0] for name in found.made_by} >= {
+        "OpenCV's (or PyTorch's) bicubic",
+        "OpenCV's (or PyTorch's) bilinear",
+        "OpenCV's Lanczos",
+    }
+
+
+@settings(max_examples=12, deadline=None)
+@given(st.sampled_from([2, 3, 4]), st.integers(-6, 6), st.integers(-6, 6))
+def test_a_shift_is_found_to_the_pixel(scale, right, down):
+    lq = reduced(np.roll(PHOTO, (down, right), (0, 1)), scale)
+    found = diagnose(PHOTO, lq, scale)
+    assert found.shift == (right, down)
+    assert found.exact or found.made_by == MATLABS
+
+
+def test_a_shift_with_swapped_channels_and_another_kernel_is_taken_apart():
+    moved = np.roll(PHOTO, (0, 2), (0, 1))[..., ::-1]
+    found = diagnose(PHOTO, by_pillow(np.ascontiguousarray(moved), 2, Image.Resampling.BILINEAR), 2)
+    assert (found.order, found.shift, found.made_by) == ("BGR", (2, 0), ("Pillow's bilinear",))
+    text = describe(found)
+    assert "BGR" in text
+    assert "shifted by 2 to the right" in text
+
+
+@pytest.mark.parametrize("order", ["BGR", "GRB", "BRG"])
+def test_the_order_of_swapped_channels_is_told(order):
+    lq = reduced(PHOTO, 2)[..., ["RGB".index(c) for c in order]]
+    assert diagnose(PHOTO, lq, 2).order == order
+
+
+@pytest.mark.parametrize("turn", TURNS)
+def test_a_turned_image_is_told(turn):
+    square = PHOTO[:144, :144]
+    found = diagnose(square, TURNS[turn](reduced(square, 2)), 2)
+    assert (found.turn, found.made_by) == (turn, MATLABS)
+
+
+def test_another_way_of_rounding_is_told_from_another_kernel():
+    found = diagnose(PHOTO, rounded_once(PHOTO, 2), 2)
+    assert found.rounding_only
+    assert not found.exact
+    assert diagnose(PHOTO, imresize(PHOTO[:152], 1 / 8), 8).rounding_only
+
+
+def test_the_same_picture_with_one_value_changed_is_not_exact():
+    lq = reduced(PHOTO, 2)
+    lq[5, 7, 1] += 9
+    found = diagnose(PHOTO, lq, 2)
+    assert (found.exact, found.levels, found.rounding_only) == (False, 9, False)
+    assert found.share == pytest.approx(1 / lq.size)
+
+
+def test_another_picture_is_called_one():
+    other = photographs(156, 216)["coffee"]
+    assert "something else" in describe(diagnose(PHOTO, reduced(other, 2), 2))
+
+
+def test_what_was_blurred_is_of_no_known_way():
+    found = diagnose(PHOTO, cv2.GaussianBlur(reduced(PHOTO, 2), (5, 5), 1.5), 2)
+    assert found.made_by == ()
+    assert "nor by any way known here" in describe(found)
+
+
+def test_sizes_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="does not fit a ground truth"):
+        diagnose(PHOTO, PHOTO, 2)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 14),
+    st.integers(1, 14),
+    st.sampled_from([2, 3, 4, 8]),
+    st.sampled_from([1, 3]),
+    st.integers(0, 2**32 - 1),
+)
+def test_small_and_meaningless_pairs_are_judged_without_an_error(height, width, scale, channels, seed):
+    rng = np.random.default_rng(seed)
+    gt = rng.integers(0, 256, (height * scale, width * scale, channels), dtype=np.uint8)
+    flat = np.full((height, width, channels), 9, np.uint8)
+    for lq in (rng.integers(0, 256, (height, width, channels), dtype=np.uint8), flat):
+        assert describe(diagnose(gt, lq, scale))
+
+
+def test_a_low_quality_image_of_a_cropped_ground_truth_is_seen_as_shifted():
+    lq = reduced(PHOTO[1:-1, 3:-1], 2)
+    found = diagnose(PHOTO, lq, 2)
+    assert (found.shift, found.made_by) == ((-3, -1), MATLABS)
