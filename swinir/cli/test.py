@@ -224,28 +224,16 @@ def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
 
 
 def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
-    from dataclasses import replace
+    from swinir.evaluate import fit_tile
 
-    from swinir.restoration import align_tile
-    from swinir.tiling import align_overlap
-
-    if protocol.tile is None:
-        return protocol
     window = checkpoint.network.window
-    tile = align_tile(protocol.tile, window)
-    if tile != protocol.tile:
-        _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {tile}")
-    if protocol.tile_blend == "cut":
-        overlap = align_overlap(protocol.tile_overlap, tile, window)
-        if overlap != protocol.tile_overlap:
-            _notice(f"--tile_overlap {protocol.tile_overlap} is no multiple of the window of {window}; using {overlap}")
-        return replace(protocol, tile=tile, tile_overlap=overlap)
-    if not 0 <= protocol.tile_overlap < tile:
-        raise ValueError(
-            f"--tile_overlap must be from 0 to below the tile of {tile}, got {protocol.tile_overlap}; "
-            f"try --tile_overlap {tile // 8}"
-        )
-    return replace(protocol, tile=tile)
+    fitting = fit_tile(protocol, window)
+    if fitting.tile != protocol.tile:
+        _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {fitting.tile}")
+    if fitting.tile_overlap != protocol.tile_overlap:
+        asked = protocol.tile_overlap
+        _notice(f"--tile_overlap {asked} is no multiple of the window of {window}; using {fitting.tile_overlap}")
+    return fitting
 
 
 def _run(
