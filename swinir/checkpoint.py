@@ -55,6 +55,7 @@ __all__ = [
 
 ENTRIES = ("params_ema", "params", "state_dict", "model")  # where weights stand in a file, by preference
 SUFFIXES = (".pth", ".pt", ".safetensors")
+NO_SUCH_FILE = "no such file; check the path, or see `swinir zoo list` for known names"
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,7 @@ def read_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: no such file; check the path, or see `swinir zoo list` for known names"
-        ) from error
+        raise CheckpointError(f"{path}: {NO_SUCH_FILE}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
 
@@ -209,6 +208,8 @@ def _read_tensors(
         return {name: copied(name, tensor) for name, tensor in tensors.items()}
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: {NO_SUCH_FILE}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
 

@@ -28,6 +28,7 @@ NUM_FEATURES = 36
 BUNDLED = Path(__file__).with_name("niqe_photographs.npz")
 _WINDOW, _SIGMA = 7, 7 / 6  # of the local mean and contrast
 _FLOOR = 1.0  # added to the contrast, in grey levels
+_NOTHING = 1e-6  # grey levels: what rounding leaves of flat areas, whose sign would count otherwise
 
 
 @dataclass(frozen=True)
@@ -142,11 +143,12 @@ def normalise(gray: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     def local(x: np.ndarray) -> np.ndarray:
         return cv2.sepFilter2D(x, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_REPLICATE)
 
-    mean = local(gray)
     # Of deviations from the image's mean: squares of grey levels would lose digits.
     centred = gray - gray.mean()
     contrast = np.sqrt(np.abs(local(centred**2) - local(centred) ** 2))
-    return (gray - mean) / (contrast + _FLOOR), contrast
+    difference = gray - local(gray)
+    difference[np.abs(difference) < _NOTHING] = 0
+    return difference / (contrast + _FLOOR), contrast
 
 
 def _patches(x: np.ndarray, side: int) -> np.ndarray:

@@ -40,7 +40,7 @@ class Loaded:
     Attributes:
         model: what `restore` runs.
         architecture: what kind of network it is.
-        parameters: number of learned values.
+        parameters: number of values that were, or could have been, learned.
         macs: multiply-accumulates for an image of MACS_SIDE x MACS_SIDE, convolutions and matrix products; None where
             they cannot be counted.
         padding: how images are extended for it.
@@ -88,8 +88,6 @@ class SpandrelNetwork(Peer):
     def __init__(self, path: Path, descriptor: Any) -> None:
         super().__init__()
         self.path = path
-        # RCAN's mean colour, for one, is a parameter that nothing learns.
-        self.num_learned = sum(p.numel() for p in descriptor.model.parameters() if p.requires_grad)
         self.network = descriptor.model.eval().requires_grad_(False)
         self._descriptor = [descriptor]  # in a list, since what it holds is a part of this module already
         sizes = descriptor.size_requirements
@@ -146,7 +144,7 @@ def load_peer(name: str, task: TaskSpec, scale: int, device: torch.device) -> Lo
     return Loaded(
         model,
         descriptor.architecture.name,
-        model.num_learned,
+        sum(p.numel() for p in model.parameters()),
         _macs(model),
         _padding(descriptor),
         descriptor.supports_bfloat16,
