@@ -22,6 +22,7 @@ from swinir.peers import INTERPOLATION, Loaded, load_peer
 from swinir.perception import DISTANCES, Network, distance
 from swinir.restoration import resolve_precision
 
+UNTOUCHED = "input"  # what interpolation is called where the size stays
 WARM_UP = 64  # side of the part of an image that each network runs on before it is timed
 
 
@@ -114,6 +115,7 @@ class Comparison:
         metrics: names of the columns of quality.
         unread: images that could not be used, and why.
         largest: the image that memory was measured on; "" where it was not.
+        stopped: what interrupted the rounds; the rows are then those of the images that all networks had done.
     """
 
     models: list[ModelRow]
@@ -121,6 +123,7 @@ class Comparison:
     metrics: tuple[str, ...]
     unread: dict[str, str]
     largest: str
+    stopped: BaseException | None = None
 
 
 @dataclass
@@ -233,11 +236,16 @@ def compare(
                     candidate.peak_mb = None if peak is None else peak / 1e6
                 assert candidate.loaded is not None
                 run(candidate.loaded.model, _corner(read(largest, protocol)[0]), candidate.protocol)
-    for number in range(repeats):
-        _round(candidates, usable, read, metrics, distances or {}, device, tell, see if number == 0 else None)
+    stopped: BaseException | None = None
+    try:
+        for number in range(repeats):
+            _round(candidates, usable, read, metrics, distances or {}, device, tell, see if number == 0 else None)
+    except (KeyboardInterrupt, SystemExit) as stop:  # hours of work may be done
+        stopped = stop
+        _only_complete(candidates)
     rows = [_row(candidate, metrics) for candidate in candidates]
     images = [row for candidate in candidates for row in candidate.rows.values()]
-    return Comparison(rows, images, tuple(metrics), unread, largest.name if memory and largest else "")
+    return Comparison(rows, images, tuple(metrics), unread, largest.name if memory and largest else "", stopped)
 
 
 def labels(names: Sequence[str], protocol: Protocol) -> list[str]:
@@ -251,7 +259,7 @@ def labels(names: Sequence[str], protocol: Protocol) -> list[str]:
             raise ValueError(f"{name} is named twice; name each network once")
     short = [PurePath(name).stem if PurePath(name).suffix else PurePath(name).name for name in names]
     found = [stem if short.count(stem) == 1 else name for stem, name in zip(short, names, strict=True)]
-    return ["input" if name == INTERPOLATION and protocol.scale == 1 else name for name in found]
+    return [UNTOUCHED if name == INTERPOLATION and protocol.scale == 1 else name for name in found]
 
 
 def _running(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
@@ -311,6 +319,13 @@ def _round(
             lq, gt = read(sample, candidates[0].protocol)
             found = {c.label: c.rows[sample.name].metrics for c in _running(candidates)}
             see(Seen(sample.name, (lq.clip(0, 1) * 255).round().astype(np.uint8), gt, shown, found))
+
+
+def _only_complete(candidates: Sequence[_Candidate]) -> None:
+    """Leave out the image that an interruption kept some networks from."""
+    done = [set(candidate.rows) for candidate in _running(candidates)]
+    for candidate in candidates:
+        candidate.rows = {name: row for name, row in candidate.rows.items() if all(name in rows for rows in done)}
 
 
 def _turns(candidate: _Candidate, samples: Sequence[Sample], read: _Reader) -> Iterator[Row]:

@@ -167,7 +167,6 @@ def test_memory_is_measured_in_another_process_on_the_largest_image(sets, monkey
 
 
 def test_a_process_of_its_own_returns_what_the_work_does():
-    assert alone(os.getpid) != os.getpid()
     assert alone(torch.get_num_threads) == torch.get_num_threads()
     with pytest.raises(ValueError, match="invalid literal"):
         alone(int, "x")
@@ -176,6 +175,24 @@ def test_a_process_of_its_own_returns_what_the_work_does():
 def test_a_process_that_is_killed_has_had_no_memory():
     with pytest.raises(MemoryError, match="likely for want of memory"):
         alone(os._exit, 9)
+
+
+def test_what_was_measured_before_an_interruption_is_kept(sets, tmp_path, monkeypatch, capsys):
+    def interrupted(image, **options):
+        if len(seen) == 3:  # the second network on the second image
+            raise SystemExit(130)
+        seen.append(image.shape)
+        return 5.0
+
+    seen = []
+    monkeypatch.setattr(module, "niqe", interrupted)
+    names = ["--models", f"bicubic,{write_expert(tmp_path / 'x2.pth')}", "--metrics", "niqe", "--no-memory"]
+    words = ["--set", "Set5", "--testsets", sets, "--scale", 2, "--json", tmp_path / "a.json"]
+    assert command(*names, *words) == 130
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["complete"] is False
+    assert [(row["model"], row["image"]) for row in found["images"]] == [("bicubic", "0"), ("x2", "0")]
+    assert "Means over 1 image;" in capsys.readouterr().out
 
 
 def test_a_network_killed_for_want_of_memory_is_not_tried_here(sets, monkeypatch):

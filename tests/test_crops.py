@@ -77,7 +77,7 @@ def test_captions_are_psnr_on_luma_for_super_resolution_and_over_all_channels_ot
     assert exhibit(seen()).captions == {"a": "32.50 dB", "b": "inf dB", TRUTH: "PSNR Y"}
     assert exhibit(seen(lq=GT)).captions["a"] == "30.13 dB"
     values = {name: {"niqe": 4.567} for name in "ab"}
-    assert exhibit(seen(metrics=values, gt=None)).captions["b"] == "4.57"
+    assert exhibit(seen(metrics=values, gt=None)).captions["b"] == "NIQE 4.57"
 
 
 def test_the_whole_image_is_framed_where_the_detail_is():
@@ -104,6 +104,17 @@ def test_columns_stand_in_the_order_of_the_table_and_rows_in_that_of_images():
 def test_a_network_that_failed_has_no_column():
     both, one = (sheet([exhibit(seen())], names) for names in (["a", "b"], ["a"]))
     assert both.shape[1] - one.shape[1] == CELL + 8
+
+
+def test_an_input_that_is_a_network_of_the_table_is_shown_once_and_chooses_no_detail():
+    (a,) = versions([(100, 20, 50)])
+    noisy = (GT + np.random.default_rng(0).normal(0, 25, GT.shape)).clip(0, 255).astype(np.uint8)
+    both = {name: {"psnr": 1.0} for name in ("input", "a")}
+    shown = exhibit(seen(lq=noisy, restored={"input": noisy, "a": a}, metrics=both))
+    left, top, side = most_different([a], GT)
+    assert np.array_equal(shown.details["a"][:: CELL // side, :: CELL // side], a[top : top + side, left : left + side])
+    wide = sheet([exhibit(seen(lq=noisy, restored={"b": noisy, "a": a}))], ["b", "a"])
+    assert sheet([shown], ["input", "a"]).shape[1] == wide.shape[1] - CELL - 8
 
 
 def test_long_names_stay_in_their_column():

@@ -139,9 +139,11 @@ def compare(
             see=(lambda seen: _exhibit(seen, wanted, spot, exhibits)) if picture else None,
         )
     typer.echo("\n".join(["", as_text(found), "", *notes(found, facts)]))
-    _write(found, facts, markdown, csv_file, json_file)
+    _write(found, facts | {"complete": found.stopped is None}, markdown, csv_file, json_file)
     if picture is not None:
         _draw(picture, exhibits, found, wanted)
+    if found.stopped is not None:  # what was measured is printed and kept
+        raise found.stopped
     if found.unread or any(model.status != "ok" for model in found.models):
         raise typer.Exit(1)
 

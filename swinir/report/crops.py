@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swinir.comparison import METRICS, Seen
+from swinir.comparison import METRICS, UNTOUCHED, Seen
 from swinir.image import to_rgb
 
 INPUT, TRUTH = "low quality", "ground truth"
@@ -61,7 +61,9 @@ def exhibit(seen: Seen, *, crop: tuple[int, int, int] | None = None) -> Exhibit:
     truth = None if seen.gt is None else to_rgb(seen.gt)
     main = next(iter(versions.values())) if truth is None else truth
     height, width = main.shape[:2]
-    left, top, side = crop or most_different(list(versions.values()), truth)
+    # Noise differs from what is made of it everywhere.
+    compared = [image for name, image in versions.items() if name != UNTOUCHED] or list(versions.values())
+    left, top, side = crop or most_different(compared, truth)
     check_crop((left, top, side), width, height, seen.image)
     scale = height // seen.lq.shape[0]
     enlarged = to_rgb(seen.lq).repeat(scale, axis=0).repeat(scale, axis=1)
@@ -109,7 +111,8 @@ def sheet(exhibits: Sequence[Exhibit], networks: Sequence[str]) -> np.ndarray:
     """
     if not exhibits:
         raise ValueError("no image to show: no network restored any")
-    names = [name for name in (INPUT, *networks, TRUTH) if any(name in e.details for e in exhibits)]
+    first = () if UNTOUCHED in networks else (INPUT,)
+    names = [name for name in (*first, *networks, TRUTH) if any(name in e.details for e in exhibits)]
     left = max(e.whole.shape[1] for e in exhibits)
     head = [_text("", left), *(_text(name, CELL) for name in names)]
     rows = [_beside(head)]
@@ -127,8 +130,8 @@ def _caption(values: Mapping[str, float | None], scale: int) -> str:
     value = values[name] if name else None
     if name is None or value is None:
         return ""
-    unit = " dB" if name.startswith("psnr") else ""
-    return f"{value:.{METRICS[name].digits}f}{unit}"
+    number = f"{value:.{METRICS[name].digits}f}"
+    return f"{number} dB" if name.startswith("psnr") else f"{METRICS[name].title} {number}"
 
 
 def _measure(seen: Seen, scale: int) -> str:
