@@ -75,6 +75,12 @@ def test_tiles_of_a_network_with_a_small_reach_come_to_the_same(tmp_path):
     assert torch.allclose(restore(model, lq, tile=40, tile_overlap=32), restore(model, lq), atol=1e-5)
 
 
+def test_bf16_is_near_and_not_the_same(tmp_path):
+    model, lq = load_peer(str(write_stranger(tmp_path / "x.pth", "ESRGAN")), SR, 2, CPU).model, image()
+    exact, rounded = restore(model, lq), restore(model, lq, precision="bf16")
+    assert 0 < (exact - rounded).abs().max() < 0.02
+
+
 def test_the_input_is_not_written_on(tmp_path):
     model, lq = load_peer(str(write_stranger(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model, image()
     before = lq.clone()

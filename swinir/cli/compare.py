@@ -231,9 +231,11 @@ def _heading(facts: dict[str, Any], count: int) -> str:
     level = next((f", {name} {facts[name]}" for name in ("noise", "jpeg") if facts[name] is not None), "")
     scale = f" x{facts['scale']}" if facts["scale"] > 1 else level
     threads = f"{facts['threads']} of {facts['cores']} cores" if facts["device"] == "cpu" else facts["device"]
+    amount = ", ".join(
+        f"{n} {what}{'s' * (n != 1)}" for n, what in ((facts["num_images"], "image"), (count, "network"))
+    )
     return (
-        f"{facts['task']}{scale}, {facts['images_from']}: {facts['num_images']} images, {count} networks\n"
-        f"{facts['cpu']}, {threads}, torch {facts['torch']}"
+        f"{facts['task']}{scale}, {facts['images_from']}: {amount}\n{facts['cpu']}, {threads}, torch {facts['torch']}"
     )
 
 
