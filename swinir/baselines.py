@@ -10,17 +10,29 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """What a baseline restores, in the terms that `restore` asks of every network."""
+    """What a baseline restores, in the terms that `restore` asks of every network.
+
+    Attributes:
+        window: images are extended to multiples of it.
+        extra_window: whether those that are multiples already get one window more, as the released program does.
+    """
 
     name: str
     in_chans: int
     upscale: int
     options: dict[str, Any] = field(default_factory=dict)
     window: int = 1  # any size of image will do
+    extra_window: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as checkpoints hold them."""
         return {"name": self.name, "in_chans": self.in_chans, "upscale": self.upscale, **self.options}
+
+
+class Peer(nn.Module):
+    """A network that is not ours, in the form that `restore` takes: (B, in_chans, H, W) to (B, in_chans, H*s, W*s)."""
+
+    config: BaselineConfig
 
 
 class RCAN(nn.Module):

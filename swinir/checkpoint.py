@@ -7,7 +7,7 @@ No tensor is copied before names, shapes and storage sizes agree with a network 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,7 @@ __all__ = [
     "load_model",
     "read_checkpoint",
     "read_state",
+    "read_tensors",
     "sha256",
     "write_checkpoint",
     "write_state",
@@ -54,6 +55,7 @@ __all__ = [
 
 ENTRIES = ("params_ema", "params", "state_dict", "model")  # where weights stand in a file, by preference
 SUFFIXES = (".pth", ".pt", ".safetensors")
+NO_SUCH_FILE = "no such file; check the path, or see `swinir zoo list` for known names"
 
 
 @dataclass(frozen=True)
@@ -98,9 +100,7 @@ def read_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: no such file; check the path, or see `swinir zoo list` for known names"
-        ) from error
+        raise CheckpointError(f"{path}: {NO_SUCH_FILE}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
 
@@ -180,16 +180,36 @@ def read_state(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]
     """The tensors of a weights file of any network, as float32 on the CPU, names without "module.".
 
     Raises:
-        CheckpointError: for a file that cannot be read or holds no tensors.
+        CheckpointError: for a file that cannot be read, holds no tensors, or others than of floats.
     """
-    path = Path(path)
+    return _read_tensors(Path(path), key, ENTRIES, to_float)
+
+
+def read_tensors(path: str | Path, *, entries: Sequence[str] = ENTRIES) -> dict[str, Tensor]:
+    """As `read_state`, of a network that keeps more than weights: tensors of integers and of truth values stay so.
+
+    Args:
+        entries: where the tensors may stand in a file, by preference; else the file's top level.
+    """
+
+    def copied(name: str, tensor: Tensor) -> Tensor:
+        return to_float(name, tensor) if tensor.is_floating_point() else tensor.to("cpu", copy=True).contiguous()
+
+    return _read_tensors(Path(path), None, entries, copied)
+
+
+def _read_tensors(
+    path: Path, key: str | None, entries: Sequence[str], copied: Callable[[str, Tensor], Tensor]
+) -> dict[str, Tensor]:
     try:
         content = read_content(path)
-        _, table = _choose_entry(content.table, key)
+        _, table = _choose_entry(content.table, key, entries)
         tensors = plain_tensors(table, file_bytes=content.file_bytes)
-        return {name: to_float(name, tensor) for name, tensor in tensors.items()}
+        return {name: copied(name, tensor) for name, tensor in tensors.items()}
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path}: {NO_SUCH_FILE}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
 
@@ -283,16 +303,18 @@ def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     return facts if type(facts.get("network")) is dict else {}
 
 
-def _choose_entry(content: dict[Any, Any], key: str | None) -> tuple[str, dict[Any, Any]]:
+def _choose_entry(
+    content: dict[Any, Any], key: str | None, entries: Sequence[str] = ENTRIES
+) -> tuple[str, dict[Any, Any]]:
     """The entry with the weights and its table; ("", content) when the top level is the table."""
     wanted = [key] if key and key in content else []
-    for entry in wanted or ENTRIES:
+    for entry in wanted or entries:
         table = content.get(entry)
         if isinstance(table, dict) and _has_tensors(table):
             return entry, dict(dict.items(table))
     if not wanted and _has_tensors(content):
         return "", content
-    for entry in wanted or ENTRIES:
+    for entry in wanted or entries:
         if entry in content:
             kind = "dict without tensors" if isinstance(content[entry], dict) else type(content[entry]).__name__
             raise CheckpointError(f"holds no weights: its entry {shown(entry)} is a {kind}; save a state dict")

@@ -1,6 +1,7 @@
 """What a network costs: parameters and multiply-accumulates, and the paper's own way of counting them."""
 
 import torch
+from torch import Tensor, nn
 
 from swinir.network import NetworkConfig, SwinIR, closing_conv, shuffle_steps
 
@@ -40,6 +41,30 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     else:
         total += 9 * dim * chans
     return total * pixels
+
+
+def measure_macs(model: nn.Module, chans: int, height: int, width: int) -> int:
+    """Multiply-accumulates of any network for a (1, chans, height, width) image, counted as it runs.
+
+    The convention is that of `count_macs`: convolutions and matrix products, and nothing else. The network runs without
+    numbers, on tensors that have shapes only: no memory is taken and nothing is computed.
+
+    Raises:
+        Exception: whatever the network raises, and where what it does depends on numbers.
+    """
+    from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second to load
+    from torch.func import functional_call
+    from torch.utils.flop_counter import FlopCounterMode
+
+    shapes = FakeTensorMode(allow_non_fake_inputs=True)
+    state: dict[str, Tensor] = {
+        name: shapes.from_tensor(tensor.detach())
+        for name, tensor in (*model.named_parameters(), *model.named_buffers())
+    }
+    device = next(iter(state.values())).device if state else torch.device("cpu")
+    with torch.inference_mode(), shapes, FlopCounterMode(display=False) as counter:
+        functional_call(model, state, (torch.empty(1, chans, height, width, device=device),))
+    return int(counter.get_total_flops()) // 2
 
 
 def count_parameters_as_published(config: NetworkConfig) -> int:

@@ -10,7 +10,7 @@ import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,10 @@ from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
-from swinir.restoration import Runnable, out_of_memory, restore
+from swinir.restoration import Runnable, align_tile, out_of_memory, restore
 from swinir.tasks import TaskSpec
 from swinir.testsets.pairs import fits
-from swinir.tiling import TileBlend
+from swinir.tiling import TileBlend, align_overlap
 
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
 
@@ -96,6 +96,24 @@ def check_network(network: NetworkConfig, protocol: Protocol, source: str) -> No
                 f"{source} does not fit --task {task.name} --scale {protocol.scale}: "
                 f"its {what} is {seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"
             )
+
+
+def fit_tile(protocol: Protocol, window: int) -> Protocol:
+    """The protocol with tiles, and with `cut` their overlap, in whole windows of a network.
+
+    Raises:
+        ValueError: for a tile below a window, and an overlap that leaves nothing of it.
+    """
+    if protocol.tile is None:
+        return protocol
+    tile, overlap = align_tile(protocol.tile, window), protocol.tile_overlap
+    if protocol.tile_blend == "cut":
+        return replace(protocol, tile=tile, tile_overlap=align_overlap(overlap, tile, window))
+    if not 0 <= overlap < tile:
+        raise ValueError(
+            f"--tile_overlap must be from 0 to below the tile of {tile}, got {overlap}; try --tile_overlap {tile // 8}"
+        )
+    return replace(protocol, tile=tile)
 
 
 def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | None) -> list[Sample]:
@@ -212,6 +230,33 @@ def to_uint8(image: Tensor) -> np.ndarray:
     return image[0].float().cpu().mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
+def run(
+    model: Runnable,
+    lq: np.ndarray,
+    protocol: Protocol,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> np.ndarray:
+    """Restore an (H, W, C) float32 image in units of 1 as the protocol says: (H*scale, W*scale, C) uint8.
+
+    Raises:
+        ValueError, TooLargeError: as `restore` and `to_uint8`.
+    """
+    return to_uint8(
+        restore(
+            model,
+            to_tensor(lq),
+            tile=protocol.tile,
+            tile_overlap=protocol.tile_overlap,
+            tile_blend=protocol.tile_blend,
+            precision=protocol.precision,
+            self_ensemble=protocol.self_ensemble,
+            compile=protocol.compile,
+            progress=progress,
+        )
+    )
+
+
 def evaluate(
     model: Runnable,
     samples: Sequence[Sample],
@@ -220,6 +265,7 @@ def evaluate(
     load: Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]] = load_sample,
     folder: Path | None = None,
     progress: Callable[[int, int], None] | None = None,
+    see: Callable[[Sample, np.ndarray, np.ndarray | None], None] | None = None,
 ) -> Iterator[Row]:
     """Restore and measure samples one by one; a failure becomes a row and the rest goes on.
 
@@ -227,10 +273,11 @@ def evaluate(
         load: reads a sample, as `load_sample` does.
         folder: where NAME_SwinIR.png goes; None writes nothing.
         progress: called with (tiles done, tiles in all) within an image.
+        see: called with each sample, its result and its ground truth, (H, W, C) uint8, before its row comes.
     """
     for sample in samples:
         try:
-            yield _evaluate_one(model, sample, protocol, load, folder, progress)
+            yield _evaluate_one(model, sample, protocol, load, folder, progress, see)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
@@ -247,30 +294,21 @@ def _evaluate_one(
     load: Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]],
     folder: Path | None,
     progress: Callable[[int, int], None] | None,
+    see: Callable[[Sample, np.ndarray, np.ndarray | None], None] | None,
 ) -> Row:
     if sample.problem:
         raise ValueError(sample.problem)
     lq, gt = load(sample, protocol)
     start = time.perf_counter()
-    restored = to_uint8(
-        restore(
-            model,
-            to_tensor(lq),
-            tile=protocol.tile,
-            tile_overlap=protocol.tile_overlap,
-            tile_blend=protocol.tile_blend,
-            precision=protocol.precision,
-            self_ensemble=protocol.self_ensemble,
-            compile=protocol.compile,
-            progress=progress,
-        )
-    )
+    restored = run(model, lq, protocol, progress=progress)
     seconds = time.perf_counter() - start
     output = None
     if folder is not None:
         output = folder / f"{sample.name}_SwinIR.png"
         write(output, restored)
     metrics = measure(restored, gt, protocol) if gt is not None else {}
+    if see is not None:
+        see(sample, restored, gt)
     height, width = restored.shape[:2]
     where = str(output) if output else None
     return Row(sample.name, "ok", width=width, height=height, seconds=seconds, output=where, **metrics)  # type: ignore[arg-type]

@@ -267,8 +267,8 @@ class _InStrips:
         if tile == "auto":
             tile = auto_strip_tile(
                 config,
-                padded_side(height, config.window),
-                padded_side(width, config.window),
+                padded_side(height, config),
+                padded_side(width, config),
                 treatment.tile_overlap,
                 device=place_of(model).device,
                 batch=channels if channels > config.in_chans else 1,

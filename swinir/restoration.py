@@ -9,7 +9,7 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from swinir.baselines import RCAN, BaselineConfig
+from swinir.baselines import RCAN, BaselineConfig, Peer
 from swinir.memory import auto_tile
 from swinir.network import NetworkConfig, SwinIR
 from swinir.prepared import prepare
@@ -23,16 +23,19 @@ logger = logging.getLogger(__name__)
 class Backend(Protocol):
     """A network that something else than PyTorch runs, in one precision."""
 
-    config: NetworkConfig
     device: torch.device
     dtype: torch.dtype
+
+    @property
+    def config(self) -> NetworkConfig | BaselineConfig:
+        """What it restores."""
 
     def __call__(self, x: Tensor, /) -> Tensor:
         """(B, in_chans, H, W) of whole windows to (B, in_chans, H*upscale, W*upscale)."""
 
 
 Restorer = SwinIR | RCAN  # what can be trained
-Runnable = Restorer | Backend  # what `restore` can run
+Runnable = Restorer | Peer | Backend  # what `restore` can run
 
 
 @contextmanager
@@ -108,7 +111,7 @@ def restore(
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
     place, config = place_of(model), model.config
-    height, width = (padded_side(size, config.window) for size in lq.shape[-2:])
+    height, width = (padded_side(size, config) for size in lq.shape[-2:])
     if tile == "auto":
         fitting = auto_tile(config, height, width, tile_overlap, device=place.device, batch=len(lq))
         tile = fitting or max(height, width)
@@ -165,7 +168,7 @@ def restore_strips(
     window, scale = config.window, config.upscale
     tile = align_tile(tile, window)
     forward = _forward(model, resolve_precision(precision, place.device), place.device, compile=compile)
-    size = padded_side(height, window), padded_side(width, window)
+    size = padded_side(height, config), padded_side(width, config)
     left = height * scale
 
     def checked(block: Tensor) -> Tensor:
@@ -203,9 +206,10 @@ def _batch(tile: int | None, device: torch.device) -> int:
     return max(1, GPU_PIXELS // tile**2) if tile and device.type != "cpu" else 1
 
 
-def padded_side(size: int, window: int) -> int:
-    """The next multiple of the window above a size."""
-    return (size // window + 1) * window
+def padded_side(size: int, config: NetworkConfig | BaselineConfig) -> int:
+    """The next multiple of the window above a size, or, of networks that want no extra window, from the size on."""
+    extra = isinstance(config, NetworkConfig) or config.extra_window
+    return ((size if extra else size - 1) // config.window + 1) * config.window
 
 
 def _forward(
@@ -261,7 +265,7 @@ def _restore_one(
 ) -> Tensor:
     window, scale = config.window, config.upscale
     height, width = lq.shape[-2:]
-    padded = mirror_to(lq, padded_side(height, window), padded_side(width, window))
+    padded = mirror_to(lq, padded_side(height, config), padded_side(width, config))
     if tile is None:
         restored = forward(padded).to(lq.device)
     elif blend == "mean":

@@ -42,6 +42,7 @@ LAYERS = (
     (
         "swinir.tasks",
         "swinir.metrics",
+        "swinir.niqe",
         "swinir.degrade",
         "swinir.restoration",
         "swinir.memory",
@@ -58,6 +59,9 @@ LAYERS = (
         "swinir.testsets",
         "swinir.choice",
         "swinir.bench",
+        "swinir.peers",
+        "swinir.perception",
+        "swinir.comparison",
         "swinir.backends",
         "swinir.export",
     ),

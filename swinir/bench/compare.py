@@ -8,19 +8,16 @@ all of them. Rows hold the medians of the rounds, and their quartiles.
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from multiprocessing import get_context
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from swinir.bench.machine import settle
-from swinir.bench.peak import peak_bytes
+from swinir.bench.peak import alone, peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
 from swinir.restoration import Runnable, restore
@@ -187,18 +184,11 @@ def peak_mb(variant: Variant, subject: Subject, case: Case, device: torch.device
         MemoryError: when the process is killed.
         Exception: whatever the variant raises.
     """
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-        try:
-            peak = pool.submit(_peak, variant, subject, case, device, torch.get_num_threads()).result()
-        except BrokenProcessPool as error:
-            raise MemoryError(
-                "the process was killed, likely for want of memory; try a smaller size or tile"
-            ) from error
+    peak = alone(_peak, variant, subject, case, device)
     return None if peak is None else peak / 1e6
 
 
-def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device, threads: int) -> int | None:
-    torch.set_num_threads(threads)
+def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device) -> int | None:
     network, lq = variant.build(subject.build(device)), case.picture(subject.network).to(device)
     # A small image is enough to prepare weights and start threads. What a library keeps for itself from the first
     # large one on is memory that this one takes.

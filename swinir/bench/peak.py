@@ -5,13 +5,36 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import get_context
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 import torch
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 NEW_PEAK = "5"  # written to CLEAR: the high-water mark becomes what is resident now
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def alone(work: Callable[Arguments, Result], *args: Arguments.args, **options: Arguments.kwargs) -> Result:
+    """What `work` returns in a new process, with as many threads as PyTorch has here.
+
+    Raises:
+        MemoryError: when the process is killed.
+        Exception: whatever the work raises.
+    """
+    threads = torch.get_num_threads()
+    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
+        try:
+            return pool.submit(work, *args, **options).result()
+        except BrokenProcessPool as error:
+            raise MemoryError(
+                "the process was killed, likely for want of memory; try a smaller size or tile"
+            ) from error
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:

@@ -9,20 +9,20 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from swinir.baselines import BaselineConfig
+from swinir.baselines import BaselineConfig, Peer
 from swinir.checkpoint import write_checkpoint
 from swinir.export import exported
 from swinir.network import SwinIR
 from swinir.plain import PlainSwinIR
-from swinir.restoration import Restorer, Runnable
+from swinir.restoration import Runnable
 
 
-class Foreign(nn.Module):
+class Foreign(Peer):
     """Any function of an image, in the form that `restore` takes beside `SwinIR`, with the windows of `model`."""
 
     def __init__(self, name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> None:
@@ -57,20 +57,20 @@ class Variant:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _as_it_is(model: SwinIR) -> Restorer:
+def _as_it_is(model: SwinIR) -> Runnable:
     return model
 
 
-def _plain(model: SwinIR) -> Restorer:
-    return _restorer("plain", model, PlainSwinIR(model.config, model.state_dict()))
+def _plain(model: SwinIR) -> Runnable:
+    return Foreign("plain", model, PlainSwinIR(model.config, model.state_dict()))
 
 
-def _to_compile(model: SwinIR) -> Restorer:
+def _to_compile(model: SwinIR) -> Runnable:
     torch.compiler.reset()  # what was compiled for other sizes would count against the number that PyTorch keeps
     return model
 
 
-def _spandrel(model: SwinIR) -> Restorer:
+def _spandrel(model: SwinIR) -> Runnable:
     """spandrel's SwinIR, from a file that this package writes."""
     try:
         from spandrel import ModelLoader
@@ -82,11 +82,7 @@ def _spandrel(model: SwinIR) -> Restorer:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch, about how spandrel calls it
             loaded = ModelLoader(device=model.conv_first.weight.device).load_from_file(path)
-    return _restorer("spandrel", model, loaded.model.eval().requires_grad_(False))
-
-
-def _restorer(name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> Restorer:
-    return cast(Restorer, Foreign(name, model, function))
+    return Foreign("spandrel", model, loaded.model.eval().requires_grad_(False))
 
 
 COMPILE = {"compile": True}

@@ -17,7 +17,7 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import bench, data, demo, export, info, report, restore, test, train, zoo
+from swinir.cli import bench, compare, data, demo, export, info, report, restore, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -31,6 +31,7 @@ app.command("restore")(restore.restore)
 app.command("report")(report.report)
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
+app.command("compare")(compare.compare)
 app.command("bench")(bench.bench)
 app.command("info")(info.info)
 app.command("export")(export.export)
@@ -48,6 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["test"]:
         words = test.expand_bare_tile(words)
+    if words[:1] == ["compare"]:
+        words = compare.expand_models(words)
     before = {kind: signal.signal(kind, _leave) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         app(args=words, prog_name="swinir")

@@ -1,10 +1,12 @@
 """What options that several subcommands have mean."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, get_args
 
 if TYPE_CHECKING:
     import torch
+
+    from swinir.evaluate import Protocol
 
 
 def check_parent(file: Path | None) -> None:
@@ -25,3 +27,35 @@ def choose_device(name: str | None) -> "torch.device":
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
     return device
+
+
+def make_protocol(
+    task: str,
+    *,
+    scale: int,
+    noise: int,
+    jpeg: int,
+    tile: int | None,
+    tile_overlap: int,
+    tile_blend: str,
+    precision: str,
+    self_ensemble: bool,
+    compile: bool = False,
+) -> "Protocol":
+    """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
+    from swinir.evaluate import Protocol
+    from swinir.restoration import PRECISIONS
+    from swinir.tasks import get_task
+    from swinir.tiling import TileBlend
+
+    spec = get_task(task)
+    spec.network_for(scale)  # raises for a scale that the task does not have
+    for option, value, least, most in (("--noise", noise, 0, 255), ("--jpeg", jpeg, 1, 100)):
+        if not least <= value <= most:
+            raise ValueError(f"{option} must be from {least} to {most}, got {value}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if tile_blend not in get_args(TileBlend):
+        raise ValueError(f"--tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
+    blend = cast(TileBlend, tile_blend)
+    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, blend, precision, self_ensemble, compile)

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device
+from swinir.cli.options import check_parent, choose_device, make_protocol
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +86,18 @@ def benchmark(
     from swinir.evaluate import check_network, find_samples
     from swinir.restoration import resolve_precision
 
-    protocol = _protocol(task, scale, noise, jpeg, tile, tile_overlap, tile_blend, precision, self_ensemble, compile)
+    protocol = make_protocol(
+        task,
+        scale=scale,
+        noise=noise,
+        jpeg=jpeg,
+        tile=tile,
+        tile_overlap=tile_overlap,
+        tile_blend=tile_blend,
+        precision=precision,
+        self_ensemble=self_ensemble,
+        compile=compile,
+    )
     for file in (json_file, csv_file):
         check_parent(file)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
@@ -119,36 +130,6 @@ def benchmark(
         _write_files(rows, len(samples), protocol, checkpoint, chosen, json_file, csv_file)
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(1)
-
-
-def _protocol(
-    task: str,
-    scale: int,
-    noise: int,
-    jpeg: int,
-    tile: int | None,
-    tile_overlap: int,
-    tile_blend: str,
-    precision: str,
-    self_ensemble: bool,
-    compile: bool,
-) -> "Protocol":
-    from swinir.evaluate import Protocol
-    from swinir.restoration import PRECISIONS
-    from swinir.tasks import get_task
-    from swinir.tiling import TileBlend
-
-    spec = get_task(task)
-    spec.network_for(scale)  # raises for a scale that the task does not have
-    for option, value, least, most in (("--noise", noise, 0, 255), ("--jpeg", jpeg, 1, 100)):
-        if not least <= value <= most:
-            raise ValueError(f"{option} must be from {least} to {most}, got {value}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if tile_blend not in get_args(TileBlend):
-        raise ValueError(f"--tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
-    blend = cast(TileBlend, tile_blend)
-    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, blend, precision, self_ensemble, compile)
 
 
 def _notice(text: str) -> None:
@@ -224,28 +205,16 @@ def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
 
 
 def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
-    from dataclasses import replace
+    from swinir.evaluate import fit_tile
 
-    from swinir.restoration import align_tile
-    from swinir.tiling import align_overlap
-
-    if protocol.tile is None:
-        return protocol
     window = checkpoint.network.window
-    tile = align_tile(protocol.tile, window)
-    if tile != protocol.tile:
-        _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {tile}")
-    if protocol.tile_blend == "cut":
-        overlap = align_overlap(protocol.tile_overlap, tile, window)
-        if overlap != protocol.tile_overlap:
-            _notice(f"--tile_overlap {protocol.tile_overlap} is no multiple of the window of {window}; using {overlap}")
-        return replace(protocol, tile=tile, tile_overlap=overlap)
-    if not 0 <= protocol.tile_overlap < tile:
-        raise ValueError(
-            f"--tile_overlap must be from 0 to below the tile of {tile}, got {protocol.tile_overlap}; "
-            f"try --tile_overlap {tile // 8}"
-        )
-    return replace(protocol, tile=tile)
+    fitting = fit_tile(protocol, window)
+    if fitting.tile != protocol.tile:
+        _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {fitting.tile}")
+    if fitting.tile_overlap != protocol.tile_overlap:
+        asked = protocol.tile_overlap
+        _notice(f"--tile_overlap {asked} is no multiple of the window of {window}; using {fitting.tile_overlap}")
+    return fitting
 
 
 def _run(

@@ -1,0 +1,408 @@
+"""`swinir compare`: networks on the same images, one that fails among them, and what is written."""
+
+import csv
+import io
+import json
+import math
+import os
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from pictures import smooth, write_expert
+from strangers import write_stranger
+
+from swinir import comparison as module
+from swinir.bench.peak import alone
+from swinir.checkpoint import load_model
+from swinir.cli.compare import expand_models
+from swinir.cli.main import main
+from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
+from swinir.counting import count_macs, count_parameters
+from swinir.degrade.resize import imresize
+from swinir.evaluate import Protocol, find_samples
+from swinir.image import read, write
+from swinir.metrics import psnr
+from swinir.peers import load_peer
+from swinir.report.comparison import as_markdown, as_text, notes
+from swinir.tasks import TASKS
+
+CPU = torch.device("cpu")
+SR = Protocol(TASKS["classical_sr"], scale=2)
+
+
+@pytest.fixture
+def sets(tmp_path):
+    """A folder of sets with a Set5 of three images."""
+    for i, (height, width) in enumerate(((96, 120), (104, 96), (100, 140))):
+        gt = smooth(height, width, seed=i)
+        gt[20:40, 20:50] = np.random.default_rng(i).integers(0, 256, (20, 30, 3))
+        for folder, name, image in (("HR", f"{i}", gt), ("LR_bicubic/X2", f"{i}x2", imresize(gt, 0.5))):
+            path = tmp_path / "sets" / "Set5" / folder
+            path.mkdir(parents=True, exist_ok=True)
+            write(path / f"{name}.png", image)
+    return tmp_path / "sets"
+
+
+def samples(sets):
+    return find_samples(SR, sets / "Set5" / "LR_bicubic" / "X2", sets / "Set5" / "HR")
+
+
+def run(sets, names, protocol=SR, metrics=("psnr", "psnr_y"), **options):
+    return compare(names, samples(sets), protocol, device=CPU, metrics=metrics, **{"memory": False} | options)
+
+
+def command(*words):
+    return main(["compare", *map(str, words), "--device", "cpu"])
+
+
+def test_each_network_is_measured_as_the_tester_does(sets, tmp_path):
+    expert = write_expert(tmp_path / "x2.pth")
+    found = run(sets, ["bicubic", str(expert)])
+    assert [row.model for row in found.models] == ["bicubic", "x2"]
+    report = tmp_path / "report.json"
+    folders = ["--folder_lq", sets / "Set5" / "LR_bicubic" / "X2", "--folder_gt", sets / "Set5" / "HR"]
+    words = ["test", "--task", "lightweight_sr", "--scale", 2, "--model_path", expert, *folders, "--json", report]
+    assert main([*map(str, words), "--no_save", "--device", "cpu"]) == 0
+    means = json.loads(report.read_text())["means"]
+    assert found.models[1].metrics == {name: pytest.approx(means[name]) for name in ("psnr", "psnr_y")}
+    config = load_model(expert).config
+    assert (found.models[1].parameters, found.models[1].macs) == (
+        count_parameters(config),
+        count_macs(config, 256, 256),
+    )
+
+
+def test_bicubic_is_measured_against_the_truth(sets):
+    (row,) = run(sets, ["bicubic"], metrics=("psnr",)).models
+    values = []
+    for sample in samples(sets):
+        enlarged, gt = imresize(read(sample.lq), 2), read(sample.gt)
+        values.append(psnr(enlarged, gt, crop_border=2))
+    assert row.metrics["psnr"] == pytest.approx(np.mean(values))
+
+
+def test_bicubic_on_set5_is_what_papers_print(public_folder):
+    root = public_folder("testsets") / "Set5"
+    pairs = find_samples(SR, root / "LR_bicubic" / "X2", root / "HR")
+    found = compare(["bicubic"], pairs, SR, device=CPU, metrics=("psnr_y", "ssim_y"), memory=False)
+    assert {name: round(value, 4) for name, value in found.models[0].metrics.items()} == {
+        "psnr_y": pytest.approx(33.67, abs=0.01),
+        "ssim_y": pytest.approx(0.9303, abs=0.0001),
+    }
+
+
+def test_a_network_that_fails_costs_its_row_alone(sets, tmp_path):
+    wrong = write_expert(tmp_path / "x3.pth", upscale=3)
+    found = run(sets, [str(wrong), "bicubic", str(tmp_path / "none.pth")])
+    assert [row.status for row in found.models] == ["failed", "ok", "failed"]
+    assert found.models[0].error == "x3.pth enlarges by 3, not by 2; name one of that scale"
+    assert "no such file" in found.models[2].error
+    assert {row.model for row in found.images} == {"bicubic"}
+
+
+def test_a_network_that_runs_out_of_memory_takes_no_more_turns(sets, monkeypatch):
+    calls = []
+
+    def load(name, *rest):
+        loaded = load_peer("bicubic", *rest)
+        return loaded if name == "bicubic" else replace(loaded, model=Greedy(loaded.model))
+
+    class Greedy:
+        """Bicubic, with memory for the first run and one image."""
+
+        device, dtype = CPU, torch.float32
+
+        def __init__(self, model):
+            self.model, self.config = model, model.config
+
+        def __call__(self, x):
+            calls.append(x.shape)
+            if len(calls) > 2:
+                raise MemoryError("too much")
+            return self.model(x)
+
+    monkeypatch.setattr(module, "load_peer", load)
+    found = run(sets, ["greedy", "bicubic"])
+    assert [row.status for row in found.models] == ["failed", "ok"]
+    assert "out of memory; try --tile" in found.models[0].error
+    assert len(calls) == 3
+    assert len([row for row in found.images if row.model == "bicubic"]) == 3
+
+
+def test_networks_take_turns_on_each_image(sets, tmp_path):
+    told = []
+    run(sets, ["bicubic", str(write_expert(tmp_path / "x2.pth"))], progress=told.append, repeats=2)
+    turns = [text.split(" by ") for text in told if " by " in text]
+    assert turns == [[image, name] for _ in range(2) for image in "012" for name in ("bicubic", "x2")]
+
+
+def test_the_time_is_the_median_over_images_and_rounds(sets, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr("swinir.evaluate.time.perf_counter", lambda: (next(clock) // 2) ** 2 / 10 * 1.0)
+    found = run(sets, ["bicubic"], repeats=2)
+    areas = {row.image: row.megapixels for row in found.images}
+    assert areas == {"0": 96 * 120 / 1e6, "1": 104 * 96 / 1e6, "2": 100 * 140 / 1e6}
+    rates = [seconds / row.megapixels for row in found.images for seconds in row.seconds]
+    assert len(rates) == 6
+    assert found.models[0].seconds_per_megapixel == pytest.approx(np.median(rates))
+
+
+def test_an_image_that_cannot_be_read_is_left_out_for_all(sets):
+    (sets / "Set5" / "HR" / "1.png").write_bytes(b"no image")
+    found = run(sets, ["bicubic"])
+    assert list(found.unread) == ["1"]
+    assert found.models[0].status == "ok"
+    assert [row.image for row in found.images] == ["0", "2"]
+
+
+def test_memory_is_measured_in_another_process_on_the_largest_image(sets, monkeypatch):
+    seen = []
+    monkeypatch.setattr(module, "alone", lambda work, *args: seen.append((work, args)) or 5_000_000)
+    found = run(sets, ["bicubic"], memory=True)
+    assert found.models[0].peak_mb == 5
+    assert found.largest == seen[0][1][1].name == "2"
+    assert seen[0][0] is module._peak
+
+
+def test_a_process_of_its_own_returns_what_the_work_does():
+    assert alone(torch.get_num_threads) == torch.get_num_threads()
+    with pytest.raises(ValueError, match="invalid literal"):
+        alone(int, "x")
+
+
+def test_a_process_that_is_killed_has_had_no_memory():
+    with pytest.raises(MemoryError, match="likely for want of memory"):
+        alone(os._exit, 9)
+
+
+def test_what_was_measured_before_an_interruption_is_kept(sets, tmp_path, monkeypatch, capsys):
+    def interrupted(image, **options):
+        if len(seen) == 3:  # the second network on the second image
+            raise SystemExit(130)
+        seen.append(image.shape)
+        return 5.0
+
+    seen = []
+    monkeypatch.setattr(module, "niqe", interrupted)
+    names = ["--models", f"bicubic,{write_expert(tmp_path / 'x2.pth')}", "--metrics", "niqe", "--no-memory"]
+    words = ["--set", "Set5", "--testsets", sets, "--scale", 2, "--json", tmp_path / "a.json"]
+    assert command(*names, *words) == 130
+    found = json.loads((tmp_path / "a.json").read_text())
+    assert found["complete"] is False
+    assert [(row["model"], row["image"]) for row in found["images"]] == [("bicubic", "0"), ("x2", "0")]
+    assert "Means over 1 image;" in capsys.readouterr().out
+
+
+def test_a_network_killed_for_want_of_memory_is_not_tried_here(sets, monkeypatch):
+    def killed(*_):
+        raise MemoryError("the process was killed, likely for want of memory; try a smaller size or tile")
+
+    monkeypatch.setattr(module, "alone", killed)
+    monkeypatch.setattr(module, "run", None)
+    (row,) = run(sets, ["bicubic"], memory=True).models
+    assert (row.status, row.error[:22]) == ("failed", "the process was killed")
+
+
+def test_precision_is_what_each_network_can(sets, tmp_path):
+    found = run(sets, ["bicubic", str(write_expert(tmp_path / "x2.pth"))], Protocol(SR.task, 2, precision="bf16"))
+    assert [row.precision for row in found.models] == ["fp32", "bf16"]
+
+
+def test_tiles_are_whole_windows_of_each_network(sets, tmp_path):
+    names = ["bicubic", str(write_expert(tmp_path / "x2.pth", window_size=8, img_size=16))]
+    found = run(sets, names, Protocol(SR.task, 2, tile=30, tile_overlap=8))
+    assert [row.tile for row in found.models] == [30, 24]
+
+
+def test_injected_distances_are_columns(sets):
+    def network(restored, gt):
+        return (restored - gt).abs().mean()
+
+    found = run(sets, ["bicubic"], metrics=("lpips",), distances={"lpips": network})
+    expected = []
+    for sample in samples(sets):
+        a, b = imresize(read(sample.lq), 2), read(sample.gt)
+        expected.append(np.abs(a[2:-2, 2:-2].astype(float) - b[2:-2, 2:-2]).mean() / 255)
+    assert found.models[0].metrics["lpips"] == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_metrics_of_images_too_small_for_them_are_absent_and_that_is_said(sets):
+    found = run(sets, ["bicubic"], metrics=("niqe",))
+    assert [row.metrics["niqe"] is None for row in found.images] == [True, True, False]
+    assert any("NIQE: of 1 of the 3 images; the others are too small." in note for note in notes(found, {}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "task", "reference", "columns"),
+    [
+        ([], "classical_sr", True, ("psnr", "psnr_y", "ssim", "ssim_y")),
+        ([], "jpeg_car", True, ("psnr", "ssim", "psnrb")),
+        ([], "real_sr", False, ("niqe",)),
+        (["niqe", "psnr", "niqe"], "gray_dn", True, ("niqe", "psnr")),
+    ],
+)
+def test_columns_follow_from_metrics_and_task(asked, task, reference, columns):
+    assert choose_metrics(asked, Protocol(TASKS[task]), reference=reference) == columns
+
+
+@pytest.mark.parametrize(
+    ("asked", "reference", "message"),
+    [
+        (["psnr", "fid"], True, "unknown metric 'fid'; choose from psnr, ssim, psnrb, lpips, dists, niqe"),
+        (["lpips"], False, "LPIPS needs references"),
+        (["psnrb"], True, "PSNR-B is measured for JPEG artifact removal, not for classical_sr"),
+    ],
+)
+def test_metrics_that_cannot_be_are_refused(asked, reference, message):
+    with pytest.raises(ValueError, match=message):
+        choose_metrics(asked, SR, reference=reference)
+
+
+def test_labels_are_short_unless_that_confuses():
+    assert labels(["bicubic", "a/x.pth", "b/x.pth", "c/RealESRGAN.x2.pth"], SR) == [
+        "bicubic",
+        "a/x.pth",
+        "b/x.pth",
+        "RealESRGAN.x2",
+    ]
+    assert labels(["bicubic"], Protocol(TASKS["color_dn"])) == ["input"]
+    with pytest.raises(ValueError, match="x is named twice"):
+        labels(["x", "y", "x"], SR)
+
+
+def result():
+    def row(name, **options):
+        return ModelRow(name, name, "ok", padding="none", precision="fp32", **options)
+
+    models = [
+        row(
+            "a",
+            parameters=1234567,
+            macs=2_500_000_000,
+            metrics={"psnr": 30.126, "niqe": 5.0},
+            seconds_per_megapixel=2.0,
+        ),
+        row("b|c", parameters=0, metrics={"psnr": math.inf, "niqe": 6.0}, seconds_per_megapixel=0.5),
+        ModelRow("d", "d.pth", "failed", "no | such"),
+    ]
+    images = [ImageRow(name, "i", {"psnr": 1.0, "niqe": 2.0}, 0.01, (0.1,)) for name in ("a", "b|c")]
+    return Comparison(models, images, ("psnr", "niqe"), {"x": "x.png: is no image"}, "i")
+
+
+def test_the_table_of_a_terminal():
+    head, a, b, d = as_text(result()).splitlines()
+    assert head.split() == ["network", "parameters", "GMACs", "PSNR", "NIQE", "s/MP"]
+    assert a.split() == ["a", "1,234,567", "2.5", "30.13", "5.00", "2"]
+    assert b.split() == ["b|c", "0", "-", "inf", "6.00", "0.5"]
+    assert len(head) == len(a) == len(b)
+    assert d == "d        failed: no | such"
+
+
+def test_markdown_has_the_best_in_bold_and_cells_that_hold_together():
+    lines = as_markdown(result(), {}).splitlines()
+    assert lines[2] == "| a | 1,234,567 | 2.5 | 30.13 | **5.00** | 2 |"
+    assert lines[3] == r"| b\|c | 0 | - | **inf** | 6.00 | 0.5 |"
+    assert lines[4] == r"| d | failed: no \| such | | | | |"
+
+
+def test_notes_say_under_which_conditions_each_ran():
+    text = " ".join(notes(result(), {"tile": 64, "tile_overlap": 8, "tile_blend": "mean"}))
+    for part in ("Means over 1 image;", "256x256 low-quality pixels", "on i.", "mirroring: none.", "Precision: fp32."):
+        assert part in text
+    assert "not comparable with numbers published elsewhere" in text
+    assert "Left out: x.png: is no image." in text
+
+
+def test_the_command_writes_what_it_was_asked_for(sets, tmp_path, capsys):
+    expert, rcan = write_expert(tmp_path / "x2.pth"), write_stranger(tmp_path / "rcan.pth", "RCAN")
+    files = {name: tmp_path / f"out.{name}" for name in ("md", "csv", "json", "png")}
+    options = ["--markdown", files["md"], "--csv", files["csv"], "--json", files["json"], "--picture", files["png"]]
+    words = ["--models", f"bicubic,{expert}", rcan, "--set", "Set5", "--testsets", sets, "--scale", 2, "--no-memory"]
+    assert command(*words, *options, "--precision", "fp32") == 0
+    out = capsys.readouterr().out
+    assert "classical_sr x2, Set5: 3 images, 3 networks" in out
+    rows = list(csv.DictReader(io.StringIO(files["csv"].read_text())))
+    assert [row["model"] for row in rows] == ["bicubic", "x2", "rcan"]
+    assert float(rows[0]["psnr_y"]) > 10
+    found = json.loads(files["json"].read_text())
+    assert [row["architecture"] for row in found["models"]] == ["interpolation", "SwinIR", "RCAN"]
+    assert len(found["images"]) == 9
+    assert found["notes"][0] in files["md"].read_text()
+    assert f"look at {files['png']}" in out
+    assert read(files["png"]).shape[0] > 3 * 240
+
+
+def test_the_command_says_what_failed_and_ends_with_1(sets, capsys):
+    words = ["--set", "Set5", "--testsets", sets, "--scale", 2, "--no-memory"]
+    assert command("--models", "bicubic", "--models", "nonsense", *words) == 1
+    assert "nonsense  failed: nonsense: no such file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("level", "task"), [(["--noise", 25], "color_dn, noise 25"), (["--jpeg", 10], "color_jpeg_car, jpeg 10")]
+)
+def test_levels_say_which_task_is_meant(sets, level, task, capsys):
+    assert command("--models", "bicubic", *level, "--folder_gt", sets / "Set5" / "HR", "--no-memory") == 0
+    out = capsys.readouterr().out
+    assert task in out
+    assert "\ninput " in out
+
+
+def test_a_set_without_references_is_judged_by_niqe(tmp_path, capsys):
+    folder = tmp_path / "RealSRSet+5images"
+    folder.mkdir()
+    write(folder / "a.png", smooth(60, 60) // 2 + np.random.default_rng(0).integers(0, 60, (60, 60, 3), dtype=np.uint8))
+    words = ["--set", folder.name, "--testsets", tmp_path, "--scale", 2, "--no-memory", "--picture", tmp_path / "a.png"]
+    assert command("--models", "bicubic", *words) == 0
+    out = capsys.readouterr().out
+    assert "real_sr x2" in out
+    assert "NIQE" in out
+    assert "PSNR" not in out
+
+
+def test_a_crop_and_images_of_the_picture_can_be_named(sets, tmp_path, capsys):
+    words = ["--set", "Set5", "--testsets", sets, "--scale", 2, "--no-memory", "--picture", tmp_path / "a.png"]
+    assert command("--models", "bicubic", *words, "--crop", "100,10,30", "--show", "2,1") == 0
+    assert "--crop 100,10,30 does not lie in 1 of 96x104 pixels" in capsys.readouterr().err
+    assert read(tmp_path / "a.png").shape[0] < 2 * 240
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--models", ","], "--models names no network"),
+        (["--models", "bicubic,bicubic", "--scale", "2"], "bicubic is named twice"),
+        (["--scale", "2", "--noise", "15"], "got --scale and --noise"),
+        (["--set", "Set6", "--scale", "2"], "unknown set 'Set6'; choose from Set5"),
+        (["--set", "Set14", "--scale", "2"], "Set14; name the folder of sets with --testsets"),
+        (["--set", "Set5", "--scale", "5"], "takes scale 2, 3, 4, 8, got 5"),
+        (["--set", "Set5", "--scale", "2", "--crop", "1,2"], "--crop must be X,Y,SIZE"),
+        (["--set", "Set5", "--scale", "2", "--show", "9"], "--show 9: no such image; choose from 0, 1, 2"),
+        (["--set", "Set5", "--scale", "2", "--metrics", "fid"], "unknown metric 'fid'"),
+        (["--set", "Set5", "--scale", "2", "--picture", "a.jpg"], "--picture must end in .png"),
+        (["--set", "Set5", "--scale", "2", "--csv", "none/a.csv"], "folder not found"),
+        (["--set", "Set5", "--scale", "2", "--folder_gt", "."], "--set names its folders itself"),
+        (["--scale", "2"], "no images to compare on"),
+    ],
+    ids=str,
+)
+def test_wrong_usage_is_one_line_before_any_work(words, message, sets, monkeypatch, capsys):
+    monkeypatch.setattr(module, "load_peer", None)
+    models = [] if "--models" in words else ["--models", "bicubic"]
+    if (words[0] == "--scale" and len(words) == 4) or words[0] == "--models":
+        words = [*words, "--set", "Set5"]
+    assert command(*models, *words, "--testsets", sets) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert len(captured.err.splitlines()) == 1
+
+
+def test_a_list_of_models_needs_no_commas():
+    words = ["compare", "--models", "a", "b", "c.pth", "--set", "Set5", "--models", "d,e"]
+    assert expand_models(words) == [
+        *("compare", "--models", "a", "--models", "b", "--models", "c.pth", "--set", "Set5", "--models", "d,e")
+    ]
+    assert expand_models(["compare", "--scale", "2", "x"]) == ["compare", "--scale", "2", "x"]
+    assert expand_models(["compare", "--models"]) == ["compare", "--models"]
