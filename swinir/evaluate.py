@@ -25,9 +25,10 @@ from swinir.color import luma
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
+from swinir.integrity import sha256
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
-from swinir.restoration import Runnable, out_of_memory, restore
+from swinir.restoration import Runnable, out_of_memory, resolve_precision, restore
 from swinir.tasks import TaskSpec
 from swinir.tiling import TileBlend
 
@@ -49,6 +50,7 @@ class Protocol:
     precision: str = "fp32"
     self_ensemble: bool = False
     compile: bool = False
+    extend: bool = True  # by a further window, as released
 
 
 @dataclass(frozen=True)
@@ -263,6 +265,7 @@ def _evaluate_one(
             precision=protocol.precision,
             self_ensemble=protocol.self_ensemble,
             compile=protocol.compile,
+            extend=protocol.extend,
             progress=progress,
         )
     )
@@ -294,6 +297,38 @@ def environment(device: torch.device) -> dict[str, str]:
         "opencv": cv2.__version__,
         "device": f"{device} {gpu}".strip(),
         "machine": platform.machine(),
+    }
+
+
+def run_facts(
+    protocol: Protocol, device: torch.device, *, checkpoint: Path, key: str, engine: str, complete: bool
+) -> dict[str, Any]:
+    """What a run's numbers depend on: its settings, its weights, versions and hardware.
+
+    Args:
+        checkpoint: the weights file, which is hashed.
+        key: the entry that the weights stood under.
+        engine: what ran the network, with its version.
+        complete: whether every image was reached.
+    """
+    made = protocol.task.degradation
+    return {
+        "task": protocol.task.name,
+        "scale": protocol.scale,
+        "noise": protocol.noise if made == "noise" else None,
+        "jpeg": protocol.jpeg if made == "jpeg" else None,
+        "tile": protocol.tile,
+        "tile_overlap": protocol.tile_overlap if protocol.tile else None,
+        "tile_blend": protocol.tile_blend if protocol.tile else None,
+        "self_ensemble": protocol.self_ensemble,
+        "compile": protocol.compile,
+        "precision": resolve_precision(protocol.precision, device),
+        "complete": complete,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": sha256(checkpoint),
+        "checkpoint_key": key,
+        "engine": engine,
+        **environment(device),
     }
 
 
