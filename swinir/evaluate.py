@@ -9,7 +9,7 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -335,7 +335,7 @@ def run_facts(
 def write_json(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
     """Facts of the run, one object per image, and the means; an infinite PSNR becomes the string "inf"."""
     content = facts | {"images": [asdict(r) for r in rows], "means": means(rows)}
-    _write_text(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+    _write_text(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
@@ -355,11 +355,12 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _strict(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_strict(v) for v in value]
+def strict(value: Any) -> Any:
+    """A value for JSON, which has no infinite numbers: they become words."""
+    if isinstance(value, Mapping):
+        return {k: strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value

@@ -1,6 +1,6 @@
 """One cell measured: evaluated by the tester's own code, kept as JSON, taken up again where it was stopped.
 
-    Cell -> Bench.measure -> Measured -> Bench.alternatives -> Measured with more to judge by
+Cell -> Bench.measure -> Measured -> Bench.alternatives -> Measured with more to judge by
 """
 
 import json
@@ -18,6 +18,7 @@ from swinir.checkpoint import Checkpoint, build_model, read_checkpoint
 from swinir.counting import count_parameters
 from swinir.degrade.resize import imresize
 from swinir.evaluate import (
+    METRICS,
     Protocol,
     Row,
     Sample,
@@ -299,8 +300,10 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 def _row(image: Mapping[str, Any]) -> Row:
     """From JSON, where infinite numbers are words."""
-    metrics = ("psnr", "psnrb", "psnr_y", "psnrb_y")
-    return Row(**{k: float(v) if k in metrics and v is not None else v for k, v in image.items()})
+    values: dict[str, Any] = dict(image)
+    for metric in METRICS:
+        values[metric] = None if values[metric] is None else float(values[metric])
+    return Row(**values)
 
 
 def _reduced(gt: np.ndarray, scale: int) -> np.ndarray:
@@ -324,4 +327,3 @@ def _load_reduced(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.nd
     lq = _reduced(gt, protocol.scale)
     height, width = (side * protocol.scale for side in lq.shape[:2])
     return lq.astype(np.float32) / 255, gt[:height, :width]
-

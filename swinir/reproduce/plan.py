@@ -1,6 +1,6 @@
 """What is to be measured: weights, the cells they belong to, and what is missing for them.
 
-    find_weights -> Weights, plan -> Cell, Missing
+find_weights -> Weights, plan -> Cell, Missing
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,7 @@ from pathlib import Path
 from swinir import zoo
 from swinir.checkpoint import SUFFIXES, guess_tasks, read_checkpoint
 from swinir.image import list_images
-from swinir.reproduce.published import Table
+from swinir.reproduce.published import Place, Table
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet
 
 WHOLE_ZOO = ("released", "bundled")
@@ -52,6 +52,11 @@ class Cell:
     data: str
     plus: bool
     set: BenchmarkSet
+
+    @property
+    def place(self) -> Place:
+        """In the table, of the figures to compare with."""
+        return Place(self.data, self.level, self.set.name, self.plus)
 
     @property
     def is_sr(self) -> bool:
@@ -164,7 +169,7 @@ def _of_file(path: Path) -> Weights:
 
 
 def plan(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Path) -> Plan:
-    """The cells of the tables that the weights belong to, those of the same weights together.
+    """The cells of the tables that the weights belong to, table by table, those of the same weights together.
 
     Weights whose level is not known are measured at every level of their table.
     """
@@ -181,6 +186,8 @@ def plan(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Pa
                 cells.append(cell)
             else:
                 waiting[lack] = waiting.get(lack, 0) + 1
+    order = {table: number for number, table in enumerate(wanted.tables)}
+    cells.sort(key=lambda cell: (order[cell.table], cell.level, cell.weights.name))  # and the sets as they are
     return Plan(tuple(cells), tuple(Missing(*lack, number) for lack, number in waiting.items()))
 
 

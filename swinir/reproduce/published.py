@@ -1,6 +1,6 @@
 """The tables as they were published: which cells they have, and every figure with its source. Needs no torch.
 
-    published/TABLE.csv, costs.csv, notes.toml -> Table, Figures, Cost, Note
+published/TABLE.csv, costs.csv, notes.toml -> Table, Figures, Cost, Note
 """
 
 import csv
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
-from typing import Any
+from typing import Any, NamedTuple
 
 from swinir.zoo import TASK_IN_NAME
 
@@ -55,6 +55,15 @@ class Table:
         return f"{TASK_IN_NAME[self.task][1]}{level}"
 
 
+class Place(NamedTuple):
+    """Where in a table the figures of SwinIR stand: training data, level, set, and whether with self-ensemble."""
+
+    data: str
+    level: int
+    set: str
+    plus: bool
+
+
 @dataclass(frozen=True)
 class Figures:
     """A published cell: metrics of a method on a set, as `Table.metrics` names them. PSNR and PSNR-B in dB."""
@@ -66,6 +75,11 @@ class Figures:
     source: str
     set: str
     values: Mapping[str, float]
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in its table."""
+        return Place(self.data, self.level, self.set, self.plus)
 
 
 @dataclass(frozen=True)
@@ -88,9 +102,9 @@ class Note:
     where: Mapping[str, Any] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
 
-    def holds(self, **cell: Any) -> bool:
-        """Whether it is about a cell, given by data, level, set and plus."""
-        return all(cell[name] == value for name, value in self.where.items())
+    def holds(self, place: Place) -> bool:
+        """Whether it is about a place in its table."""
+        return all(getattr(place, name) == value for name, value in self.where.items())
 
 
 _SR_SETS = ("Set5", "Set14", "BSD100", "Urban100", "Manga109")
@@ -174,7 +188,7 @@ def _file(name: str) -> Traversable:
 
 
 def _lines(name: str) -> Iterator[dict[str, str]]:
-    with _file(name).open(newline="", encoding="utf-8") as stream:
+    with _file(name).open(encoding="utf-8") as stream:
         yield from csv.DictReader(stream)
 
 
@@ -211,23 +225,18 @@ def _values(table: Table, cell: str) -> dict[str, float]:
     return dict(zip(table.metrics, map(float, cell.split("/")), strict=False))
 
 
-def published(table: Table, *, data: str, level: int, set: str, plus: bool) -> Figures | None:
-    """The published figures of SwinIR in a cell, if there are any."""
-    return next(_swinir(table, PUBLISHED, data, level, set, plus), None)
+def published(table: Table, place: Place) -> Figures | None:
+    """The published figures of SwinIR in a place, if there are any."""
+    return next(_swinir(table, place, PUBLISHED), None)
 
 
-def third_party(table: Table, *, data: str, level: int, set: str, plus: bool) -> tuple[Figures, ...]:
-    """What others measured with the released weights in a cell."""
-    return tuple(_swinir(table, THIRD_PARTY, data, level, set, plus))
+def third_party(table: Table, place: Place) -> tuple[Figures, ...]:
+    """What others measured with the released weights in a place."""
+    return tuple(_swinir(table, place, THIRD_PARTY))
 
 
-def _swinir(
-    table: Table, sources: tuple[str, ...], data: str, level: int, set: str, plus: bool
-) -> Iterator[Figures]:
-    for row in figures(table):
-        if row.method == METHOD and row.source in sources:
-            if (row.data, row.level, row.set, row.plus) == (data, level, set, plus):
-                yield row
+def _swinir(table: Table, place: Place, sources: tuple[str, ...]) -> Iterator[Figures]:
+    return (row for row in figures(table) if (row.method, row.place) == (METHOD, place) and row.source in sources)
 
 
 @cache

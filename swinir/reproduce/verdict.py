@@ -1,6 +1,6 @@
 """What a measured cell says about the published one: a pure function of figures.
 
-    ours, published, reasons -> judge -> Verdict
+ours, published, reasons -> judge -> Verdict
 """
 
 from collections.abc import Mapping, Sequence
