@@ -6,23 +6,19 @@ from pathlib import Path
 from swinir.atomic import atomic_path
 from swinir.report.frame import foot, head
 from swinir.report.table import escaped
-from swinir.reproduce.plot import SHAPES, Line, Point, distance_plot
+from swinir.reproduce.plot import Line, Point, distance_plot, mark
 from swinir.reproduce.published import METHOD, SOURCES, Table, figures, notes
 from swinir.reproduce.results import Result
 from swinir.reproduce.summary import COST_HEAD, Summary, cost_cells, grid, levels, others_text, spelled
 from swinir.reproduce.verdict import LEGEND
 
+PLOT_TITLE = f"PSNR minus that of {METHOD} as published, in dB; the band is the tolerance"
+ZOOM = 0.1  # dB: cells whose figures are within this distance of the published ones get a plot of their own
 KEY = {
-    "baseline": '<circle class="baseline" cx="8" cy="8" r="4"></circle>',
-    "third party": '<rect class="third-party" x="4" y="4" width="8" height="8"></rect>',
-    "ours": '<path class="ours" d="M1 8L8 1L15 8L8 15Z"></path>',
-}
-KEY_TEXT = {
     "baseline": "other methods, as published",
     "third party": "the released weights, measured by others",
     "ours": "measured here",
 }
-assert KEY.keys() == KEY_TEXT.keys() == SHAPES.keys()
 
 
 def write_page(path: Path, summary: Summary) -> None:
@@ -65,11 +61,9 @@ def _table(summary: Summary, table: Table) -> Iterator[str]:
     if not results:
         yield '<p class="soft">Nothing of it was measured.</p>\n</section>\n'
         return
-    lines = _lines(table, results)
-    if lines:
-        title = f"PSNR minus that of {METHOD} as published, in dB; the band is the tolerance"
-        plot = distance_plot(lines, summary.tolerance.psnr, title)
-        yield f'<div class="wide card" tabindex="0" role="region" aria-label="Plot">\n{plot}{_key(lines)}</div>\n'
+    if lines := _lines(table, results):
+        plots = "".join(distance_plot(some, summary.tolerance.psnr, PLOT_TITLE) for some in _near_and_far(lines))
+        yield f'<div class="wide card" tabindex="0" role="region" aria-label="Plots">\n{plots}{_key(lines)}</div>\n'
     yield _verdicts(table, results)
     for level in levels(table, results):
         yield f"<details><summary>{table.level_text(level)} in the paper's shape: {escaped(table.measure)}</summary>\n"
@@ -80,7 +74,7 @@ def _table(summary: Summary, table: Table) -> Iterator[str]:
         yield f"{_static('costs', titles, [cost_cells(row) for row in costs])}</details>\n"
     if known := notes(table):
         yield "<h3>Known about the published figures</h3>\n"
-        yield _list([note.text for note in known])
+        yield _list([f"{note.text}." for note in known])
     yield "</section>\n"
 
 
@@ -105,13 +99,27 @@ def _lines(table: Table, results: Sequence[Result]) -> list[Line]:
     return [lines[key] for key in sorted(lines, key=lambda k: (k[0], table.sets.index(k[1]), k[2], k[3]))]
 
 
+def _near_and_far(lines: Sequence[Line]) -> Iterator[list[Line]]:
+    """The lines whose figures of ours are all near the published one, without what is far from it; and the others."""
+
+    def is_near(line: Line) -> bool:
+        return all(abs(point.distance) <= ZOOM for point in line.points if point.kind == "ours")
+
+    near = [line for line in lines if is_near(line)]
+    if near:
+        yield [Line(line.label, [point for point in line.points if abs(point.distance) <= ZOOM]) for line in near]
+    if far := [line for line in lines if not is_near(line)]:
+        yield far
+
+
 def _key(lines: Sequence[Line]) -> str:
-    kinds = {point.kind for line in lines for point in line.points}
+    """What the marks mean; ours have a color for each verdict."""
+    found = {(point.kind, point.verdict) for line in lines for point in line.points}
+    wanted = [(kind, verdict) for kind in KEY for verdict in ("", *LEGEND) if (kind, verdict) in found]
     items = "".join(
-        f'<span><svg class="plot-key" viewBox="0 0 16 16" aria-hidden="true"><g class="plot">{KEY[kind]}</g></svg>'
-        f"{KEY_TEXT[kind]}</span>"
-        for kind in SHAPES
-        if kind in kinds
+        f'<span><svg class="plot-key" viewBox="0 0 16 16" aria-hidden="true"><g class="plot">'
+        f"{mark(Point('', 0, kind, verdict), 8, 8)}</g></svg>{KEY[kind]}{': ' if verdict else ''}{verdict}</span>"
+        for kind, verdict in wanted
     )
     return f'<p class="key">{items}</p>\n'
 
@@ -121,8 +129,11 @@ def _verdicts(table: Table, results: Sequence[Result]) -> str:
         ("Weights", ""), ("Level", "number"), ("Set", ""), ("Measured", "number"), ("Published", "number"),
         ("Others", ""), ("Difference", "number"), ("Verdict", ""), ("Why", ""),
     )  # fmt: skip
-    if not any(result.third_party for result in results):
-        heads = tuple(pair for pair in heads if pair[0] != "Others")
+    empty = {
+        "Others": not any(result.third_party for result in results),
+        "Why": not any(result.verdict.text for result in results),
+    }
+    heads = tuple((name, kind) for name, kind in heads if not empty.get(name))
     shown = [name for name, _ in heads]
     first = table.metrics[0]
     lines = []
@@ -132,7 +143,7 @@ def _verdicts(table: Table, results: Sequence[Result]) -> str:
         cells: dict[str, tuple[str, str | float | None, str]] = {
             "Weights": (_breakable(cell.label), cell.label, ""),
             "Level": (cell.level_text, cell.level, "number"),
-            "Set": (escaped(cell.set.name), cell.set.name, ""),
+            "Set": (escaped(cell.set.name), cell.set.name, "set"),
             "Measured": (spelled(table, result.ours), result.ours[first], "number"),
             "Published": (spelled(table, values), values.get(first), "number"),
             "Others": (escaped(others_text(result)), others_text(result) or None, ""),
@@ -172,7 +183,8 @@ def _class(kind: str) -> str:
 
 
 def _shape(table: Table, level: int, results: Sequence[Result]) -> str:
-    head = "".join(f'<th scope="col">{escaped(name)}</th>' for name in ("Method", "Trained on", *table.sets))
+    head = '<th scope="col">Method</th><th scope="col">Trained on</th>'
+    head += "".join(f'<th scope="col" class="number">{escaped(name)}</th>' for name in table.sets)
     lines = []
     for row in grid(table, level, results):
         cells = "".join(f'<td class="number">{escaped(row.cells.get(name, ""))}</td>' for name in table.sets)
@@ -197,7 +209,7 @@ def _static(label: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> s
 
 
 def _list(lines: Sequence[str]) -> str:
-    return '<ul class="lists">\n' + "".join(f"<li>{escaped(line)}.</li>\n" for line in lines) + "</ul>\n"
+    return '<ul class="lists">\n' + "".join(f"<li>{escaped(line)}</li>\n" for line in lines) + "</ul>\n"
 
 
 def _end(summary: Summary) -> Iterator[str]:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 
 from swinir.report.table import escaped
 
-LEFT, RIGHT, TOP, LINE, BOTTOM = 130, 24, 8, 26, 44  # pixels of the drawing
+RIGHT, TOP, LINE, BOTTOM = 24, 8, 22, 48  # pixels of the drawing
 WIDTH = 960
+LETTER = 7.5  # pixels, on the average
 TICKS = 8
 SHAPES = {"baseline": "circle", "third party": "square", "ours": "diamond"}
 
@@ -42,9 +43,10 @@ def distance_plot(lines: Sequence[Line], tolerance: float, title: str) -> str:
     low, high, step = axis([p.distance for line in lines for p in line.points] + [-2 * tolerance, 2 * tolerance])
     height = TOP + LINE * len(lines) + BOTTOM
     bottom = height - BOTTOM
+    left = round(24 + LETTER * max((len(line.label) for line in lines), default=0))
 
     def x(value: float) -> float:
-        return round(LEFT + (value - low) / (high - low) * (WIDTH - LEFT - RIGHT), 1)
+        return round(left + (value - low) / (high - low) * (WIDTH - left - RIGHT), 1)
 
     parts = [
         f'<svg class="plot" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escaped(title)}">',
@@ -57,13 +59,13 @@ def distance_plot(lines: Sequence[Line], tolerance: float, title: str) -> str:
         text = "0" if abs(value) < step / 2 else f"{value:+.{_digits(step)}f}"
         parts.append(f'<text class="tick" x="{x(value)}" y="{bottom + 16}">{text}</text>')
     parts.append(f'<line class="zero" x1="{x(0)}" x2="{x(0)}" y1="{TOP}" y2="{bottom}"></line>')
-    parts.append(f'<text class="tick" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 8}">{escaped(title)}</text>')
+    parts.append(f'<text class="tick" x="{(left + WIDTH - RIGHT) / 2}" y="{height - 8}">{escaped(title)}</text>')
     for number, line in enumerate(lines):
         y = TOP + LINE * (number + 0.5)
-        parts.append(f'<line class="row" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"></line>')
-        parts.append(f'<text class="name" x="{LEFT - 10}" y="{y + 4}">{escaped(line.label)}</text>')
+        parts.append(f'<line class="row" x1="{left}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"></line>')
+        parts.append(f'<text class="name" x="{left - 10}" y="{y + 4}">{escaped(line.label)}</text>')
         for point in sorted(line.points, key=lambda p: list(SHAPES).index(p.kind)):
-            parts.append(_mark(point, x(point.distance), y))
+            parts.append(mark(point, x(point.distance), y))
     return "\n".join([*parts, "</svg>\n"])
 
 
@@ -80,9 +82,10 @@ def _digits(step: float) -> int:
     return max(0, -math.floor(math.log10(step) + 1e-9))
 
 
-def _mark(point: Point, x: float, y: float) -> str:
+def mark(point: Point, x: float, y: float) -> str:
+    """The point's shape around a place of the drawing."""
     kind = point.kind.replace(" ", "-") + (f" {point.verdict.replace(' ', '-')}" if point.verdict else "")
-    about = f"<title>{escaped(point.label)}: {point.distance:+.3f} dB</title>"
+    about = f"<title>{escaped(point.label)}: {point.distance:+.3f} dB</title>" if point.label else ""
     if SHAPES[point.kind] == "circle":
         return f'<circle class="{kind}" cx="{x}" cy="{y}" r="4">{about}</circle>'
     if SHAPES[point.kind] == "square":

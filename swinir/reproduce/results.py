@@ -152,7 +152,7 @@ def reasons(
         values = {m: alternatives[name][m] for m in cell.table.metrics if m in alternatives.get(name, {})}
         if values:
             found.append(Reason(name, f"{text}, it is {_spelled(values)}", ours=values))
-    for row in _other_rows(cell):
+    for row in _other_rows(cell, means):
         label = f"{row.data}{', with self-ensemble' if row.plus else ''}"
         text = f"these are the published figures of another row, {METHOD} {label}: {_spelled(row.values)}"
         found.append(Reason("another row", text, published=row.values, whole=True))
@@ -173,11 +173,18 @@ def _other_channels(table: Table, means: Mapping[str, float]) -> list[Reason]:
     return [Reason("other channels", text, ours=values)]
 
 
-def _other_rows(cell: Cell) -> Iterator[Figures]:
-    """What was published for the same level and set with other training data, or with and without self-ensemble."""
-    here = (METHOD, cell.level, cell.set.name)
-    rows = (row for row in figures(cell.table) if (row.method, row.level, row.set) == here)
-    return (row for row in rows if row.source in PUBLISHED and row.place != cell.place)
+def _other_rows(cell: Cell, means: Mapping[str, float]) -> Iterator[Figures]:
+    """What was published for the same level and set with other training data, or with and without self-ensemble.
+
+    Rows may be as near to each other as the tolerance; only those count that are much nearer than the cell's own.
+    """
+    metric, known = cell.table.metrics[0], published(cell.table, cell.place)
+    for row in figures(cell.table):
+        same = (row.method, row.level, row.set) == (METHOD, cell.level, cell.set.name) and row.source in PUBLISHED
+        if same and known is not None and row.place != cell.place:
+            distance = abs(means[metric] - row.values[metric])
+            if distance <= abs(means[metric] - known.values[metric]) / 2:
+                yield row
 
 
 def _another_network(measured: Measured) -> str:
@@ -221,7 +228,9 @@ def thousands(number: float) -> str:
 
 def spelled_one(metric: str, value: float, *, sign: bool = False) -> str:
     """A figure with the digits it is published with."""
-    return f"{value:{'+' if sign else ''}.{4 if metric.startswith('ssim') else 2}f}"
+    digits = 4 if metric.startswith("ssim") else 2
+    value = round(value, digits) + 0.0  # of no -0
+    return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
 def _spelled(values: Mapping[str, float]) -> str:
