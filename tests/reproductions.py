@@ -1,9 +1,15 @@
-"""Cells as if they had been measured: the figures are given, no network runs."""
+"""For the tests of `swinir reproduce`: cells with given figures, tiny weights, tiny sets."""
 
 from pathlib import Path
 
+import torch
+from pictures import smooth
+
+from swinir.checkpoint import write_checkpoint
+from swinir.degrade.resize import imresize
 from swinir.evaluate import METRICS, Row
-from swinir.network import NetworkConfig
+from swinir.image import write
+from swinir.network import NetworkConfig, SwinIR
 from swinir.reproduce.measure import Measured
 from swinir.reproduce.plan import Cell, Weights
 from swinir.reproduce.published import TABLES
@@ -25,7 +31,7 @@ def cell(table, name, level, *, data=None, plus=False, weights=None, of="DIV2K")
 
 
 def measured(cell, values, *, published_network=True, alternatives=None, images=None, sha256=None, failed=(), **facts):
-    """Every image has the figures given, so that they are the means."""
+    """Every image has the figures given, so that they are the means; no network runs."""
     metrics = {metric: values.get(metric) for metric in METRICS}
     number = cell.set.images if images is None else images
     rows = [Row(f"image{i}", "ok", width=8, height=8, **metrics) for i in range(number - len(failed))]
@@ -50,3 +56,39 @@ def measured(cell, values, *, published_network=True, alternatives=None, images=
         published_network,
         alternatives or {},
     )
+
+
+def tiny_network(task, scale=1, **options):
+    """The task's architecture with two layers."""
+    wanted = get_task(task).network_for(scale, img_size=get_task(task).network.window_size)
+    small = {"embed_dim": 8, "depths": (2,), "num_heads": (2,), "num_feat": 4}
+    return NetworkConfig.from_dict(wanted.to_dict() | small | options)
+
+
+def write_weights(path, *, task="lightweight_sr", scale=None, seed=0, config=None):
+    """Random weights of a tiny network; the file does not say its task."""
+    scale = scale or get_task(task).scales[0]
+    config = config or tiny_network(task, scale)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        state = SwinIR(config).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_checkpoint(path, state, config)
+    return path
+
+
+def write_sets(root, *names, side=24):
+    """Sets with all their images, tiny ones, and low-quality ones by MATLAB's bicubic where they have scales."""
+    for name in names:
+        row = BENCHMARK_SETS[name]
+        gt = root / name / "HR" if row.scales else root / name
+        for folder in (gt, *(row.lq_folder(root, scale) for scale in row.scales)):
+            folder.mkdir(parents=True)
+        for number in range(row.images):
+            image = smooth(side, side + 2 * number, seed=number)
+            write(gt / f"{number:03}.png", image[:, :, :1] if row.gray else image)
+            for scale in row.scales:
+                height, width = (n // scale * scale for n in image.shape[:2])
+                small = imresize(image[:height, :width], 1 / scale)
+                write(row.lq_folder(root, scale) / f"{number:03}x{scale}.png", small)
+    return root
