@@ -176,7 +176,7 @@ def _measure(
 
     results: list[Result] = []
     failures: list[Failure] = []
-    width = max(len(cell.label) for cell in planned.cells)
+    width = max(len(name) for name in ("weights", *(cell.label for cell in planned.cells)))
 
     def summary() -> Summary:
         machine = environment(bench.settings.device)

@@ -1,5 +1,6 @@
 """One HTML page about what was measured: verdicts, distances as plots, tables in the paper's shape."""
 
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def _lines(table: Table, results: Sequence[Result]) -> list[Line]:
     metric = table.metrics[0]
     lines: dict[tuple[int, str, str, bool], Line] = {}
     for result in results:
-        if result.published is None:
+        if result.published is None or not math.isfinite(result.ours[metric]):
             continue
         row, zero = result.published, result.published.values[metric]
         key = (row.level, row.set, row.data, row.plus)

@@ -70,12 +70,13 @@ def distance_plot(lines: Sequence[Line], tolerance: float, title: str) -> str:
 
 
 def axis(values: Sequence[float]) -> tuple[float, float, float]:
-    """Lowest tick, highest tick and step for values and 0: steps of 1, 2 or 5 times a power of ten."""
-    low, high = min(0.0, *values), max(0.0, *values)
+    """Lowest tick, highest tick and step for finite values and 0: steps of 1, 2 or 5 times a power of ten."""
+    low, high = min((0.0, *values)), max((0.0, *values))
     raw = max(high - low, 1e-6) / TICKS
     power = 10.0 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 5, 10) if factor * power >= raw * (1 - 1e-9))
-    return math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, step
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return first * step, max(last, first + 1) * step, step
 
 
 def _digits(step: float) -> int:

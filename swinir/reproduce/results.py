@@ -200,7 +200,7 @@ def _scale(cell: Cell) -> int:
 
 def _other_images(measured: Measured) -> str:
     known, found, failed = measured.cell.set.images, len(measured.rows), len(measured.failed)
-    parts = [f"{found} images where the set has {known}"] if found != known else []
+    parts = [f"{found} image{'' if found == 1 else 's'} where the set has {known}"] if found != known else []
     return ", ".join([*parts, *([f"{failed} failed"] if failed else [])])
 
 
