@@ -54,18 +54,23 @@ def test_the_same_command_again_keeps_what_is_there(place, capsys, monkeypatch):
 def test_missing_sets_are_said_first_and_the_rest_runs(place, capsys):
     assert reproduce("table5", "--weights", "bundled") == 1
     captured = capsys.readouterr()
-    assert "missing: set BSD68 in testsets, for 1 cell; run `swinir data prepare BSD68`" in captured.err
+    assert (
+        "missing: set BSD68 in testsets, for 1 cell; get it by: swinir data prepare BSD68 FOLDER_OR_ARCHIVE"
+        in captured.err
+    )
     assert "Set12" in captured.out
     assert "BSD68" not in captured.out
     assert [missing["remedy"] for missing in content(place, "table5")["missing"]] == [
-        "swinir data prepare BSD68", "swinir data prepare Urban100",
+        "swinir data prepare BSD68 FOLDER_OR_ARCHIVE", "swinir data prepare Urban100 FOLDER_OR_ARCHIVE",
     ]  # fmt: skip
 
 
 def test_released_weights_are_asked_for_by_default_and_named_when_missing(place, capsys):
     assert reproduce("table2", "--sets", "Set5", "--scales", "2") == 2
     err = capsys.readouterr().err
-    assert "missing: weights classical_sr_x2_DF2K, for 1 cell; run `swinir zoo download classical_sr_x2_DF2K`" in err
+    assert (
+        "missing: weights classical_sr_x2_DF2K, for 1 cell; get it by: swinir zoo download classical_sr_x2_DF2K" in err
+    )
     assert "nothing can be measured without what is missing" in err
     assert not (place / "results").exists()
 

@@ -95,7 +95,7 @@ def test_weights_are_measured_at_their_level_on_the_sets_that_are_there(testsets
     lacking = {missing.what: missing for missing in planned.missing}
     assert len(lacking) == 4
     urban = lacking[f"set Urban100 in {testsets}"]
-    assert (urban.remedy, urban.cells) == ("swinir data prepare Urban100", 3)
+    assert (urban.remedy, urban.cells) == (f"swinir data prepare Urban100 FOLDER_OR_ARCHIVE --testsets {testsets}", 3)
 
 
 def test_weights_of_unknown_level_are_measured_at_all(testsets, tmp_path):
@@ -115,13 +115,22 @@ def test_missing_weights_are_named_with_the_command(testsets):
     ]
 
 
+def test_cells_that_lack_weights_and_images_are_counted_for_both(testsets):
+    planned = plan(wanted("table5", levels=(15,)), find_weights(["released"]), testsets)
+    assert planned.cells == ()
+    assert [(missing.what.split(" in ")[0], missing.cells) for missing in planned.missing] == [
+        ("weights gray_dn_noise15_DFWB", 3), ("set BSD68", 1), ("set Urban100", 1),
+    ]  # fmt: skip
+    assert planned.lacking == 3
+
+
 def test_missing_low_quality_images_are_named_with_the_command(testsets):
     shutil.rmtree(testsets / "Set5" / "LR_bicubic" / "X3")
     planned = plan(wanted("table3", sets=("Set5",)), find_weights(["bundled"]), testsets)
     assert [cell.level for cell in planned.cells] == [2, 4]
     (missing,) = planned.missing
     assert missing.what == f"low-quality images of Set5 at x3 in {testsets}"
-    assert missing.remedy == "swinir data prepare Set5"
+    assert missing.remedy == f"swinir data prepare Set5 --testsets {testsets}"
 
 
 def test_denoising_needs_no_low_quality_images(testsets):

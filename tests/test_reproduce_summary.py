@@ -39,11 +39,11 @@ def summary():
     failures = (Failure(cell("table3", "Set5", 3), WRONG),)
     missing = (Missing("set Urban100 in testsets", "swinir data prepare Urban100", 3),)
     tables = (TABLES["table2"], TABLES["table3"], TABLES["table4"])
-    return Summary("all", tables, results, failures, missing, TOLERANCE, {"torch": "2.6", "device": "cpu"})
+    return Summary("all", tables, results, failures, missing, TOLERANCE, {"torch": "2.6", "device": "cpu"}, 3)
 
 
 def test_verdicts_are_counted(summary):
-    assert counted(summary) == "1 reproduced, 1 explained, 1 differs, 1 another network, 1 failed"
+    assert counted(summary) == "1 reproduced, 1 explained, 1 differs, 1 another network, 1 failed, 3 missing"
     assert list(summary.kinds()) == [*LEGEND, "failed"]
 
 

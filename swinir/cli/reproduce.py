@@ -10,4 +10,4 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-reproduce_tables.add_commands(app)
+reproduce_tables.add_to(app)

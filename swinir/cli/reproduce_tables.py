@@ -29,7 +29,7 @@ first, with the command that gets them; --sets and the like ask for fewer); 2 fo
 be measured."""
 
 
-def add_commands(app: typer.Typer) -> None:
+def add_to(app: typer.Typer) -> None:
     """A command for each table, and one for all of them."""
     for table in TABLES.values():
         kind = TASK_IN_NAME[table.task][1]
@@ -146,7 +146,7 @@ def _plan(wanted: "Wanted", given: Sequence[str], testsets: Path) -> "Plan":
     left_out = [table.name for table in wanted.tables if table.name not in concerned]
     for missing in planned.missing:
         cells = f"{missing.cells} cell{'' if missing.cells == 1 else 's'}"
-        typer.echo(f"missing: {missing.what}, for {cells}; run `{missing.remedy}`", err=True)
+        typer.echo(f"missing: {missing.what}, for {cells}; get it by: {missing.remedy}", err=True)
     if not planned.cells:
         if planned.missing:
             raise FileNotFoundError("nothing can be measured without what is missing")
@@ -180,7 +180,9 @@ def _measure(
 
     def summary() -> Summary:
         machine = environment(bench.settings.device)
-        return Summary(name, tables, tuple(results), tuple(failures), planned.missing, tolerance, machine)
+        return Summary(
+            name, tables, tuple(results), tuple(failures), planned.missing, tolerance, machine, planned.lacking
+        )
 
     bench.folder.mkdir(parents=True, exist_ok=True)
     typer.echo(f"{'weights':{width}}  {_columns('level', 'set', 'measured', 'published', 'difference')}verdict")

@@ -101,7 +101,7 @@ class Bench:
         testsets: the folder of benchmark sets.
         folder: where results are kept.
         settings: how networks are run.
-        notice: told why a kept cell is measured again.
+        notice: told why a cell is measured again.
     """
 
     def __init__(
@@ -179,9 +179,15 @@ class Bench:
         samples = self._samples(cell, protocol)
         loaded = self._load(cell.weights)
         if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.tile is None:
+            self.notice(
+                f"{cell.label} on {cell.set.name} differs: measured again without the further window of padding"
+            )
             tried[NO_PADDING] = _means(evaluate(loaded.model, samples, replace(protocol, extend=False)))
         lq = facts["lq_as_matlab"]
         if MATLAB not in tried and lq is not None and lq["same"] < lq["compared"]:
+            self.notice(
+                f"{cell.label} on {cell.set.name} differs: measured again with MATLAB's bicubic, made on the spot"
+            )
             tried[MATLAB] = _means(evaluate(loaded.model, samples, protocol, load=_load_reduced))
         if tried != facts["alternatives"]:
             facts["alternatives"] = tried

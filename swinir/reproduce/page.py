@@ -34,7 +34,7 @@ def write_page(path: Path, summary: Summary) -> None:
 
 
 def _summary(summary: Summary) -> Iterator[str]:
-    counts = {**summary.kinds(), "missing": sum(missing.cells for missing in summary.missing)}
+    counts = {**summary.kinds(), "missing": summary.lacking}
     yield '<section>\n<dl class="facts">\n'
     for kind, number in counts.items():
         if number or kind in ("reproduced", "differs", "failed"):

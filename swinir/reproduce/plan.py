@@ -81,7 +81,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not on this machine, the way to get it, and how many cells wait for it."""
+    """What is not on this machine, the command that gets it, and how many cells wait for it."""
 
     what: str
     remedy: str
@@ -90,10 +90,11 @@ class Missing:
 
 @dataclass(frozen=True)
 class Plan:
-    """The cells that can be measured, and what the others lack."""
+    """The cells that can be measured, what the others lack (one may lack several things), and how many these are."""
 
     cells: tuple[Cell, ...]
     missing: tuple[Missing, ...]
+    lacking: int
 
 
 @dataclass(frozen=True)
@@ -175,20 +176,21 @@ def plan(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Pa
     """
     cells: list[Cell] = []
     waiting: dict[tuple[str, str], int] = {}
+    lacking = 0
     for one in weights:
         for cell in _cells(wanted, one):
-            lack = (
-                (f"weights {one.alias}", f"swinir zoo download {one.alias}")
-                if isinstance(one, zoo.ZooEntry)
-                else _lack(cell, testsets)
-            )
-            if lack is None:
-                cells.append(cell)
+            lacks = _lacks(cell, testsets)
+            if isinstance(one, zoo.ZooEntry):
+                lacks.insert(0, (f"weights {one.alias}", f"swinir zoo download {one.alias}"))
+            if lacks:
+                lacking += 1
             else:
+                cells.append(cell)
+            for lack in lacks:
                 waiting[lack] = waiting.get(lack, 0) + 1
     order = {table: number for number, table in enumerate(wanted.tables)}
     cells.sort(key=lambda cell: (order[cell.table], cell.level, cell.weights.name))  # and the sets as they are
-    return Plan(tuple(cells), tuple(Missing(*lack, number) for lack, number in waiting.items()))
+    return Plan(tuple(cells), tuple(Missing(*lack, number) for lack, number in waiting.items()), lacking)
 
 
 def _cells(wanted: Wanted, one: Weights | zoo.ZooEntry) -> Iterator[Cell]:
@@ -207,14 +209,15 @@ def _cells(wanted: Wanted, one: Weights | zoo.ZooEntry) -> Iterator[Cell]:
                         yield Cell(table, one, level, data, plus, BENCHMARK_SETS[name])
 
 
-def _lack(cell: Cell, testsets: Path) -> tuple[str, str] | None:
+def _lacks(cell: Cell, testsets: Path) -> list[tuple[str, str]]:
     """What a cell lacks of its set, and the way to get it."""
-    prepare = f"swinir data prepare {cell.set.name}"
+    name, where = cell.set.name, "" if testsets == Path("testsets") else f" --testsets {testsets}"
     if not _has_images(cell.set.gt_folder(testsets)):
-        return f"set {cell.set.name} in {testsets}", prepare
+        return [(f"set {name} in {testsets}", f"swinir data prepare {name} FOLDER_OR_ARCHIVE{where}")]
     if cell.is_sr and not _has_images(cell.set.lq_folder(testsets, cell.level)):
-        return f"low-quality images of {cell.set.name} at x{cell.level} in {testsets}", prepare
-    return None
+        what = f"low-quality images of {name} at x{cell.level} in {testsets}"
+        return [(what, f"swinir data prepare {name}{where}")]
+    return []
 
 
 def _has_images(folder: Path) -> bool:

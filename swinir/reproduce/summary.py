@@ -28,6 +28,7 @@ class Summary:
         name: of the command, for titles and files.
         tolerance: of the verdicts.
         machine: versions and hardware.
+        lacking: how many cells lack weights or images.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Summary:
     missing: tuple[Missing, ...]
     tolerance: Tolerance
     machine: Mapping[str, str]
+    lacking: int = 0
 
     def of(self, table: Table) -> list[Result]:
         """The results of one table."""
@@ -118,7 +120,8 @@ def verdict_text(result: Result) -> str:
 
 def counted(summary: Summary) -> str:
     """3 reproduced, 1 differs."""
-    found = [f"{number} {kind}" for kind, number in summary.kinds().items() if number]
+    counts = {**summary.kinds(), "missing": summary.lacking}
+    found = [f"{number} {kind}" for kind, number in counts.items() if number]
     return ", ".join(found) or "nothing measured"
 
 
@@ -275,6 +278,7 @@ def _json(summary: Summary) -> str:
             }
             for table in summary.tables
         ],
+        "lacking": summary.lacking,
         "missing": [asdict(missing) for missing in summary.missing],
         "failed": [{"file": failure.cell.file.as_posix(), "error": failure.error} for failure in summary.failures],
         "legend": LEGEND,
