@@ -134,24 +134,7 @@ class Bench:
         left = [sample for sample in samples if sample.name not in rows]
         if not left and kept is not None and kept["complete"]:
             return replace(self._measured(cell, loaded, rows, samples, kept), reused=True)
-        facts = {
-            **run_facts(
-                protocol,
-                self.settings.device,
-                checkpoint=cell.weights.path,
-                key=loaded.checkpoint.key,
-                engine=f"torch {torch.__version__}",
-                complete=False,
-            ),
-            "table": cell.table.name,
-            "set": cell.set.name,
-            "weights": cell.weights.name,
-            "network": loaded.checkpoint.network.to_dict(),
-            "noise_seed": 0 if protocol.task.degradation == "noise" else None,
-            "lq_as_matlab": self._lq_as_matlab(cell, samples),
-            "alternatives": {},
-            "key": key,
-        }
+        facts = self._facts(cell, protocol, loaded, samples) | {"key": key}
         file.parent.mkdir(parents=True, exist_ok=True)
         saved = time.monotonic()
         try:
@@ -219,6 +202,26 @@ class Bench:
     def _samples(self, cell: Cell, protocol: Protocol) -> list[Sample]:
         lq = cell.set.lq_folder(self.testsets, cell.level) if cell.is_sr else None
         return find_samples(protocol, lq, cell.set.gt_folder(self.testsets))
+
+    def _facts(self, cell: Cell, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What a reader of the kept file wants to know of the run."""
+        facts = run_facts(
+            protocol,
+            self.settings.device,
+            checkpoint=cell.weights.path,
+            key=loaded.checkpoint.key,
+            engine=f"torch {torch.__version__}",
+            complete=False,
+        )
+        return facts | {
+            "table": cell.table.name,
+            "set": cell.set.name,
+            "weights": cell.weights.name,
+            "network": loaded.checkpoint.network.to_dict(),
+            "noise_seed": 0 if protocol.task.degradation == "noise" else None,
+            "lq_as_matlab": self._lq_as_matlab(cell, samples),
+            "alternatives": {},
+        }
 
     def _key(self, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
         """What the figures follow from; a kept file with another one is of no use."""
