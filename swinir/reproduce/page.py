@@ -170,7 +170,7 @@ def _verdicts(table: Table, results: Sequence[Result]) -> str:
 
 
 def _breakable(name: str) -> str:
-    """A name that may be broken at its underscores."""
+    """Text with names that may be broken at their underscores."""
     return escaped(name).replace("_", "_<wbr>")
 
 
@@ -202,7 +202,7 @@ def _shape(table: Table, level: int, results: Sequence[Result]) -> str:
 def _static(label: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table that needs no sorting."""
     heads = "".join(f'<th scope="col">{escaped(name)}</th>' for name in head)
-    body = "".join("<tr>" + "".join(f"<td>{escaped(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_breakable(cell)}</td>" for cell in row) + "</tr>\n" for row in rows)
     return (
         f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(label)}">\n<table class="static">\n'
         f"<thead><tr>{heads}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>\n</div>\n"

@@ -160,7 +160,7 @@ def reasons(
 
 
 def _other_channels(table: Table, means: Mapping[str, float]) -> list[Reason]:
-    """Luma in the place of colour and the other way round, as far as both were measured."""
+    """Luma in the place of color and the other way round, as far as both were measured."""
 
     def swapped(metric: str) -> str:
         return metric.removesuffix("_y") if metric.endswith("_y") else f"{metric}_y"
