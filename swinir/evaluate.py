@@ -9,7 +9,7 @@ import json
 import platform
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from swinir.color import luma
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
+from swinir.integrity import sha256
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
-from swinir.restoration import Runnable, align_tile, out_of_memory, restore
+from swinir.restoration import Runnable, align_tile, out_of_memory, resolve_precision, restore
 from swinir.tasks import TaskSpec
 from swinir.testsets.pairs import fits
 from swinir.tiling import TileBlend, align_overlap
@@ -49,6 +50,7 @@ class Protocol:
     precision: str = "fp32"
     self_ensemble: bool = False
     compile: bool = False
+    extend: bool = True  # by a further window, as released
 
 
 @dataclass(frozen=True)
@@ -252,6 +254,7 @@ def run(
             precision=protocol.precision,
             self_ensemble=protocol.self_ensemble,
             compile=protocol.compile,
+            extend=protocol.extend,
             progress=progress,
         )
     )
@@ -334,10 +337,42 @@ def environment(device: torch.device) -> dict[str, str]:
     }
 
 
+def run_facts(
+    protocol: Protocol, device: torch.device, *, checkpoint: Path, key: str, engine: str, complete: bool
+) -> dict[str, Any]:
+    """What a run's numbers depend on: its settings, its weights, versions and hardware.
+
+    Args:
+        checkpoint: the weights file, which is hashed.
+        key: the entry that the weights stood under.
+        engine: what ran the network, with its version.
+        complete: whether every image was reached.
+    """
+    made = protocol.task.degradation
+    return {
+        "task": protocol.task.name,
+        "scale": protocol.scale,
+        "noise": protocol.noise if made == "noise" else None,
+        "jpeg": protocol.jpeg if made == "jpeg" else None,
+        "tile": protocol.tile,
+        "tile_overlap": protocol.tile_overlap if protocol.tile else None,
+        "tile_blend": protocol.tile_blend if protocol.tile else None,
+        "self_ensemble": protocol.self_ensemble,
+        "compile": protocol.compile,
+        "precision": resolve_precision(protocol.precision, device),
+        "complete": complete,
+        "checkpoint": checkpoint.name,
+        "checkpoint_sha256": sha256(checkpoint),
+        "checkpoint_key": key,
+        "engine": engine,
+        **environment(device),
+    }
+
+
 def write_json(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
     """Facts of the run, one object per image, and the means; an infinite PSNR becomes the string "inf"."""
     content = facts | {"images": [asdict(r) for r in rows], "means": means(rows)}
-    _write_text(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+    _write_text(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
 
 
 def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
@@ -357,11 +392,12 @@ def _write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _strict(v) for k, v in value.items()}
-    if isinstance(value, list):
-        return [_strict(v) for v in value]
+def strict(value: Any) -> Any:
+    """A value for JSON, which has no infinite numbers: they become words."""
+    if isinstance(value, Mapping):
+        return {k: strict(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(v) for v in value]
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value

@@ -76,6 +76,7 @@ def restore(
     precision: str = "fp32",
     self_ensemble: bool = False,
     compile: bool = False,
+    extend: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """Restore a batch of images, with the released program's padding.
@@ -97,6 +98,8 @@ def restore(
         self_ensemble: average over the eight flips and rotations (the paper's "+").
         compile: let torch.compile fuse the layers, and on a GPU record them as a graph for each size of tile; the
             first image takes a minute or two longer.
+        extend: False leaves the padding to the network, which reflects sides to whole windows and no further; for
+            comparison with other programs, of whole images by networks in PyTorch.
         progress: called with (tiles done, tiles in all), for each of the eight passes with self-ensemble.
 
     Returns:
@@ -110,6 +113,8 @@ def restore(
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
+    if not extend and (tile is not None or not isinstance(model, nn.Module)):
+        raise ValueError("extend=False is for whole images by networks in PyTorch; leave it or the tile out")
     place, config = place_of(model), model.config
     height, width = (padded_side(size, config) for size in lq.shape[-2:])
     if tile == "auto":
@@ -126,6 +131,7 @@ def restore(
         overlap=tile_overlap,
         blend=tile_blend,
         batch=_batch(tile, place.device),
+        extend=extend,
         progress=progress,
     )
     lq = lq.to(place.dtype)
@@ -261,10 +267,13 @@ def _restore_one(
     overlap: int,
     blend: TileBlend,
     batch: int,
+    extend: bool,
     progress: Callable[[int, int], None] | None,
 ) -> Tensor:
     window, scale = config.window, config.upscale
     height, width = lq.shape[-2:]
+    if not extend:
+        return forward(lq).to(lq.device)
     padded = mirror_to(lq, padded_side(height, config), padded_side(width, config))
     if tile is None:
         restored = forward(padded).to(lq.device)

@@ -68,6 +68,20 @@ def test_values_are_clamped_to_the_range():
         assert restored.max() == 1
 
 
+@pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 30)])
+def test_without_extension_an_image_is_what_the_network_makes_of_it(height, width):
+    network, lq = build(), image(height, width)
+    plain = restore(network, lq, extend=False)
+    assert (plain - network(lq)).abs().max() < 1e-12
+    assert (plain - restore(network, lq)).abs().max() > 1e-6
+    assert restore(network, lq, extend=False, self_ensemble=True).shape == (1, 3, 2 * height, 2 * width)
+
+
+def test_without_extension_there_are_no_tiles():
+    with pytest.raises(ValueError, match="extend=False is for whole images"):
+        restore(build(), image(16, 16), extend=False, tile=8)
+
+
 @pytest.mark.parametrize("window", [7, 8])
 def test_a_whole_window_is_added_as_the_released_program_does(sizes_seen, window):
     network = build(window_size=window, img_size=2 * window)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -286,31 +286,18 @@ def _write_files(
     json_file: Path | None,
     csv_file: Path | None,
 ) -> None:
-    from swinir.checkpoint import sha256
-    from swinir.evaluate import environment, write_csv, write_json
-    from swinir.restoration import resolve_precision
+    from swinir.evaluate import run_facts, write_csv, write_json
 
     if json_file is None and csv_file is None:
         return
-    made = protocol.task.degradation
-    facts: dict[str, Any] = {
-        "task": protocol.task.name,
-        "scale": protocol.scale,
-        "noise": protocol.noise if made == "noise" else None,
-        "jpeg": protocol.jpeg if made == "jpeg" else None,
-        "tile": protocol.tile,
-        "tile_overlap": protocol.tile_overlap if protocol.tile else None,
-        "tile_blend": protocol.tile_blend if protocol.tile else None,
-        "self_ensemble": protocol.self_ensemble,
-        "compile": protocol.compile,
-        "precision": resolve_precision(protocol.precision, device),
-        "complete": len(rows) == total,
-        "checkpoint": checkpoint.path.name,
-        "checkpoint_sha256": sha256(checkpoint.path),
-        "checkpoint_key": checkpoint.key,
-        "engine": checkpoint.engine,
-        **environment(device),
-    }
+    facts = run_facts(
+        protocol,
+        device,
+        checkpoint=checkpoint.path,
+        key=checkpoint.key,
+        engine=checkpoint.engine,
+        complete=len(rows) == total,
+    )
     if json_file is not None:
         write_json(json_file, rows, facts)
     if csv_file is not None:

@@ -4,20 +4,17 @@ The page holds all it needs and asks no network. Names and messages come from fi
 in the page lets nothing run or load but what is written here.
 """
 
-import base64
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from importlib import resources
 from pathlib import Path
 
-from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.decoding import ImageError, named, read_picture
 from swinir.picture import Picture
 from swinir.records import DONE
+from swinir.report.frame import foot, head
 from swinir.report.pair import QUALITY, Inlined, inline, shown_size
 from swinir.report.rows import Entry, find_files, has_changed, read_results, score
 from swinir.report.table import Row, escaped, expert_text, experts_text, number_cell, size_text, table
@@ -83,7 +80,7 @@ def write_report(
         shown = [row for row in rows if row.anchor]
     missing = 0
     with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="\n") as file:
-        file.write(_head(f"SwinIR report: {named(Path(folder.absolute().name))}"))
+        file.write(head(f"SwinIR report: {named(Path(folder.absolute().name))}"))
         file.write(_summary(rows, strange))
         file.write(_failures(rows))
         file.write(table(rows))
@@ -93,7 +90,7 @@ def write_report(
             missing += isinstance(before, str) or isinstance(after, str)
             file.writelines(_figure(row, before, after, max_side))
             step()
-        file.write(_foot())
+        file.write(f"</section>\n{foot()}")
     return Written(len(shown), missing, len(rows))
 
 
@@ -145,44 +142,7 @@ def _counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
-# Head and summary
-
-
-def _asset(name: str) -> tuple[str, str]:
-    """The text of a file beside this one, and its hash for the policy."""
-    text = resources.files("swinir.report").joinpath(name).read_text(encoding="utf-8")
-    return text, "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
-
-
-def _head(title: str) -> str:
-    style, style_hash = _asset("page.css")
-    _, script_hash = _asset("page.js")
-    policy = f"default-src 'none'; img-src data:; style-src '{style_hash}'; script-src '{script_hash}'"
-    return f"""<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy" content="{policy}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escaped(title)}</title>
-<link rel="icon" href="data:,">
-<style>{style}</style>
-</head>
-<body>
-<h1>{escaped(title)}</h1>
-<main>
-"""
-
-
-def _foot() -> str:
-    script, _ = _asset("page.js")
-    return f"""</section>
-</main>
-<footer class="soft"><p>Made by SwinIR Toolkit {escaped(__version__)}.</p></footer>
-<script>{script}</script>
-</body>
-</html>
-"""
+# Summary
 
 
 def _summary(rows: Sequence[Row], strange: int) -> str:

@@ -1,0 +1,338 @@
+"""One cell measured: evaluated by the tester's own code, kept as JSON, taken up again where it was stopped.
+
+Cell -> Bench.measure -> Measured -> Bench.alternatives -> Measured with more to judge by
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from swinir.checkpoint import Checkpoint, build_model, read_checkpoint
+from swinir.counting import count_parameters
+from swinir.degrade.resize import imresize
+from swinir.evaluate import (
+    METRICS,
+    Protocol,
+    Row,
+    Sample,
+    check_network,
+    environment,
+    evaluate,
+    find_samples,
+    means,
+    run_facts,
+    write_json,
+)
+from swinir.image import read, to_rgb
+from swinir.integrity import sha256
+from swinir.reproduce.plan import Cell, Weights
+from swinir.restoration import Runnable, resolve_precision
+from swinir.tasks import get_task
+
+FORMAT = 1  # of the kept files; those of another one are measured again
+SAVE_SECONDS = 10
+SAMPLE = 3  # images whose low-quality files are held against MATLAB's bicubic
+NO_PADDING = "no padding"
+MATLAB = "MATLAB's bicubic"
+PADDING_MATTERS = 0.3  # dB: no more than the extra window was ever seen to change
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How networks are run; as in `swinir.evaluate.Protocol`."""
+
+    device: torch.device
+    precision: str = "fp32"
+    tile: int | None = None
+    tile_overlap: int = 32
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A cell with what was measured.
+
+    Attributes:
+        rows: of its images, in their order.
+        facts: of the run, as its file has them.
+        parameters: of the network.
+        published_network: whether it is the architecture that the published figures are of.
+        alternatives: means that other ways to measure give, by their names.
+        reused: whether all was there from an earlier run.
+    """
+
+    cell: Cell
+    rows: tuple[Row, ...]
+    facts: Mapping[str, Any]
+    parameters: int
+    published_network: bool
+    alternatives: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    reused: bool = False
+
+    @cached_property
+    def means(self) -> dict[str, float]:
+        """Of the images that could be measured."""
+        return means(self.rows)
+
+    @property
+    def failed(self) -> tuple[Row, ...]:
+        """The images that could not."""
+        return tuple(row for row in self.rows if row.status == "failed")
+
+
+@dataclass
+class _Loaded:
+    weights: Weights
+    checkpoint: Checkpoint
+    sha256: str
+    model: Runnable
+
+
+class Bench:
+    """Measures cells in the order given; holds one network at a time.
+
+    Args:
+        testsets: the folder of benchmark sets.
+        folder: where results are kept.
+        settings: how networks are run.
+        notice: told why a cell is measured again.
+    """
+
+    def __init__(
+        self, testsets: Path, folder: Path, settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self.testsets, self.folder, self.settings, self.notice = testsets, folder, settings, notice
+        self._loaded: _Loaded | None = None
+        self._hashes: dict[Path, str] = {}
+
+    def measure(self, cell: Cell, *, progress: Callable[[int, int], None] | None = None) -> Measured:
+        """What is kept of a cell and still holds, completed by what has to be measured.
+
+        A failed image is a failed row, and is tried again next time. The file is written while it grows, also when
+        the run is stopped.
+
+        Args:
+            progress: called with (images done, images in all).
+
+        Raises:
+            ValueError, OSError: for weights that cannot be read or do not fit the task, and for a set without images.
+        """
+        loaded = self._load(cell.weights)
+        protocol = self.protocol(cell)
+        check_network(loaded.checkpoint.network, protocol, cell.weights.path.name)
+        samples = self._samples(cell, protocol)
+        key = self._key(protocol, loaded, samples)
+        file = self.folder / cell.file
+        kept = _read(file)
+        rows = self._kept_rows(cell, kept, key)
+        left = [sample for sample in samples if sample.name not in rows]
+        if not left and kept is not None and kept["complete"]:
+            return replace(self._measured(cell, loaded, rows, samples, kept), reused=True)
+        facts = self._facts(cell, protocol, loaded, samples) | {"key": key}
+        file.parent.mkdir(parents=True, exist_ok=True)
+        saved = time.monotonic()
+        try:
+            for row in evaluate(loaded.model, left, protocol):
+                rows[row.image] = row
+                if progress is not None:
+                    progress(len(rows), len(samples))
+                if time.monotonic() - saved > SAVE_SECONDS:
+                    write_json(file, _ordered(rows, samples), facts)
+                    saved = time.monotonic()
+        finally:
+            facts["complete"] = len(rows) == len(samples)
+            write_json(file, _ordered(rows, samples), facts)
+        return self._measured(cell, loaded, rows, samples, facts)
+
+    def alternatives(self, measured: Measured, distance: float) -> Measured:
+        """Measure a cell in the other ways that may explain why it is off, and keep what they give.
+
+        Args:
+            distance: largest difference of a PSNR from the published one, in dB; not every way is worth trying.
+        """
+        cell, facts = measured.cell, dict(measured.facts)
+        tried = dict(facts["alternatives"])
+        protocol = self.protocol(cell)
+        samples = self._samples(cell, protocol)
+        loaded = self._load(cell.weights)
+        if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.tile is None:
+            self.notice(
+                f"{cell.label} on {cell.set.name} differs: measured again without the further window of padding"
+            )
+            tried[NO_PADDING] = _means(evaluate(loaded.model, samples, replace(protocol, extend=False)))
+        lq = facts["lq_as_matlab"]
+        if MATLAB not in tried and lq is not None and lq["same"] < lq["compared"]:
+            self.notice(
+                f"{cell.label} on {cell.set.name} differs: measured again with MATLAB's bicubic, made on the spot"
+            )
+            tried[MATLAB] = _means(evaluate(loaded.model, samples, protocol, load=_load_reduced))
+        if tried != facts["alternatives"]:
+            facts["alternatives"] = tried
+            write_json(self.folder / cell.file, measured.rows, facts)
+        return replace(measured, facts=facts, alternatives=tried)
+
+    def protocol(self, cell: Cell) -> Protocol:
+        """The tester's settings of a cell."""
+        task, settings = get_task(cell.table.task), self.settings
+        return Protocol(
+            task,
+            scale=cell.level if task.degradation is None else 1,
+            noise=cell.level if task.degradation == "noise" else Protocol.noise,
+            jpeg=cell.level if task.degradation == "jpeg" else Protocol.jpeg,
+            tile=settings.tile,
+            tile_overlap=settings.tile_overlap,
+            precision=settings.precision,
+            self_ensemble=cell.plus,
+        )
+
+    def _load(self, weights: Weights) -> _Loaded:
+        if self._loaded is None or self._loaded.weights != weights:
+            self._loaded = None  # the last network goes before the next one comes
+            checkpoint = read_checkpoint(weights.path, key=get_task(weights.task).weights_key)
+            model = build_model(checkpoint, self.settings.device)
+            self._loaded = _Loaded(weights, checkpoint, sha256(weights.path), model)
+        return self._loaded
+
+    def _samples(self, cell: Cell, protocol: Protocol) -> list[Sample]:
+        lq = cell.set.lq_folder(self.testsets, cell.level) if cell.is_sr else None
+        return find_samples(protocol, lq, cell.set.gt_folder(self.testsets))
+
+    def _facts(self, cell: Cell, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What a reader of the kept file wants to know of the run."""
+        facts = run_facts(
+            protocol,
+            self.settings.device,
+            checkpoint=cell.weights.path,
+            key=loaded.checkpoint.key,
+            engine=f"torch {torch.__version__}",
+            complete=False,
+        )
+        return facts | {
+            "table": cell.table.name,
+            "set": cell.set.name,
+            "weights": cell.weights.name,
+            "network": loaded.checkpoint.network.to_dict(),
+            "noise_seed": 0 if protocol.task.degradation == "noise" else None,
+            "lq_as_matlab": self._lq_as_matlab(cell, samples),
+            "alternatives": {},
+        }
+
+    def _key(self, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
+        """What the figures follow from; a kept file with another one is of no use."""
+        made = protocol.task.degradation
+        return {
+            "format": FORMAT,
+            "checkpoint_sha256": loaded.sha256,
+            "task": protocol.task.name,
+            "level": {"noise": protocol.noise, "jpeg": protocol.jpeg, None: protocol.scale}[made],
+            "self_ensemble": protocol.self_ensemble,
+            "precision": resolve_precision(protocol.precision, self.settings.device),
+            "tile": protocol.tile,
+            "tile_overlap": protocol.tile_overlap if protocol.tile else None,
+            "images_sha256": {
+                path.name: self._hash(path) for sample in samples for path in (sample.gt, sample.lq) if path
+            },
+        }
+
+    def _hash(self, path: Path) -> str:
+        if path not in self._hashes:
+            self._hashes[path] = sha256(path)
+        return self._hashes[path]
+
+    def _kept_rows(self, cell: Cell, kept: Mapping[str, Any] | None, key: Mapping[str, Any]) -> dict[str, Row]:
+        """The good rows of an earlier run by the images' names, if it would give the same ones now."""
+        if kept is None:
+            return {}
+        changed = [name for name, value in key.items() if kept["key"].get(name) != value]
+        if changed:
+            self.notice(f"{cell.label} on {cell.set.name}: measured again, since {', '.join(changed)} changed")
+            return {}
+        here = environment(self.settings.device)
+        if not kept["complete"] and any(kept.get(name) != value for name, value in here.items()):
+            self.notice(f"{cell.label} on {cell.set.name}: measured from the start, since it was begun elsewhere")
+            return {}
+        rows = [_row(image) for image in kept["images"]]
+        return {row.image: row for row in rows if row.status == "ok"}
+
+    def _lq_as_matlab(self, cell: Cell, samples: Sequence[Sample]) -> dict[str, int] | None:
+        """How many of a few low-quality files are what MATLAB's bicubic makes of their ground truth."""
+        if not cell.is_sr:
+            return None
+        few = [sample for sample in samples if sample.gt and sample.lq][:SAMPLE]
+        return {"compared": len(few), "same": sum(_is_reduced(sample, cell.level) for sample in few)}
+
+    def _measured(
+        self,
+        cell: Cell,
+        loaded: _Loaded,
+        rows: Mapping[str, Row],
+        samples: Sequence[Sample],
+        facts: Mapping[str, Any],
+    ) -> Measured:
+        network = loaded.checkpoint.network
+        wanted = get_task(cell.table.task).network_for(self.protocol(cell).scale, img_size=network.img_size)
+        return Measured(
+            cell,
+            tuple(_ordered(rows, samples)),
+            {name: value for name, value in facts.items() if name not in ("images", "means")},
+            count_parameters(network),
+            network == wanted,
+            facts["alternatives"],
+        )
+
+
+def _ordered(rows: Mapping[str, Row], samples: Sequence[Sample]) -> list[Row]:
+    return [rows[sample.name] for sample in samples if sample.name in rows]
+
+
+def _means(rows: Iterator[Row]) -> dict[str, float]:
+    """Of a whole set; empty when an image failed, since the mean of the others is another figure."""
+    found = list(rows)
+    return {} if any(row.status == "failed" for row in found) else means(found)
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """A kept file; None where there is none, or it is not of ours."""
+    try:
+        kept = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    needed = ("key", "complete", "images", "alternatives", "lq_as_matlab")
+    return kept if isinstance(kept, dict) and all(name in kept for name in needed) else None
+
+
+def _row(image: Mapping[str, Any]) -> Row:
+    """From JSON, where infinite numbers are words."""
+    values: dict[str, Any] = dict(image)
+    for metric in METRICS:
+        values[metric] = None if values[metric] is None else float(values[metric])
+    return Row(**values)
+
+
+def _reduced(gt: np.ndarray, scale: int) -> np.ndarray:
+    height, width = (side // scale * scale for side in gt.shape[:2])
+    return imresize(gt[:height, :width], 1 / scale)
+
+
+def _is_reduced(sample: Sample, scale: int) -> bool:
+    assert sample.gt is not None
+    assert sample.lq is not None
+    try:
+        return np.array_equal(_reduced(to_rgb(read(sample.gt)), scale), to_rgb(read(sample.lq)))
+    except (ValueError, OSError):  # a bad file is a failed row
+        return False
+
+
+def _load_reduced(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
+    """As `load_sample`, with the low-quality image made by MATLAB's bicubic instead of read."""
+    assert sample.gt is not None
+    gt = to_rgb(read(sample.gt))
+    lq = _reduced(gt, protocol.scale)
+    height, width = (side * protocol.scale for side in lq.shape[:2])
+    return lq.astype(np.float32) / 255, gt[:height, :width]
