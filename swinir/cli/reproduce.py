@@ -2,9 +2,12 @@
 
 import typer
 
+from swinir.cli import reproduce_ablations
+
 app = typer.Typer(
     name="reproduce",
     help="Measure the paper's tables and figures again, beside what was published.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+reproduce_ablations.add_to(app)
