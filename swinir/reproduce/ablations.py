@@ -111,8 +111,8 @@ _ROWS = (
         _channels,
         {
             "full": (60, 90, 120, 150, 180, 210, 240),
-            "1h-gpu": (18, 30, 42, 48, 60, 72, 84),
-            "cpu": (12, 18, 24, 36, 48),
+            "1h-gpu": (18, 30, 42, 48, 60, 72, 78),
+            "cpu": (12, 18, 24, 36),
         },
     ),
     Study(
@@ -120,14 +120,14 @@ _ROWS = (
         "Figure 3 (b): RSTB number",
         "RSTBs",
         _blocks,
-        {"full": _NUMBERS, "1h-gpu": _NUMBERS, "cpu": (1, 2, 3, 4, 6)},
+        {"full": _NUMBERS, "1h-gpu": _NUMBERS, "cpu": (1, 2, 3, 4)},
     ),
     Study(
         "figure3c",
         "Figure 3 (c): STL number in an RSTB",
         "STLs",
         _layers,
-        {"full": _NUMBERS, "1h-gpu": _NUMBERS, "cpu": (1, 2, 4, 6)},
+        {"full": _NUMBERS, "1h-gpu": _NUMBERS, "cpu": (1, 2, 4)},
     ),
     Study(
         "figure3d",
