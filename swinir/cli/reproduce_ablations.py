@@ -3,6 +3,7 @@
 Every point is an ordinary training run in a folder of its own. What is done is not repeated, what was stopped goes on.
 """
 
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,9 +60,8 @@ def _command(name: str) -> Callable[..., None]:
         if dry_run:
             _list(runs(points), folder)
             return
-        if not gather:
-            _train(runs(points), folder, device)
-        _report(study, scale, base, points, folder)
+        if gather or _train(runs(points), folder, device):
+            _report(study, scale, base, points, folder)
 
     return reproduce
 
@@ -87,8 +87,11 @@ def _list(configs: "list[TrainConfig]", folder: Path) -> None:
         typer.echo(f"{done:6}{count_parameters(config):>12,} parameters  {folder / config.name}")
 
 
-def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> None:
-    """Train what is not done; exit with 1 where a run failed, 130 or 143 when asked to stop."""
+def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> bool:
+    """Train what is not done and say whether this process is to report.
+
+    Exits with 1 where a run failed, with 130 or 143 when asked to stop.
+    """
     from swinir.cli.train import print_row, requests_to_stop
     from swinir.reproduce.ablation_runs import check_same, is_done, train_run
     from swinir.train.optimization import NotFiniteError
@@ -111,19 +114,23 @@ def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> No
                 typer.echo(f"Error: {run}: {error}", err=True)
                 raise typer.Exit(1) from error
             if not finished:
-                typer.echo("stopped; the same command goes on")
-                raise typer.Exit(128 + asked[0])
+                if processes.rank == 0:
+                    typer.echo("stopped; the same command goes on")
+                raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
+        return processes.rank == 0
 
 
 def _report(study: "Study", scale: str, base: "TrainConfig", points: "list[Point]", folder: Path) -> None:
-    from swinir.reproduce.ablation_runs import collect, describe, write_results
+    from swinir.reproduce.ablation_runs import collect, describe, plot_results, write_results
 
     scores = collect(study, points, folder)
     if not scores:
         raise ValueError(f"no run of {study.name} is done in {folder}; train without --gather")
-    write_results(folder / f"{study.name}.json", study, scale, base, scores)
     typer.echo(f"{study.title}; {describe(base)}")
     _print_table(study, scores)
+    write_results(folder / f"{study.name}.json", study, scale, base, scores)
+    plot_results(folder / f"{study.name}.png", study, base, scores)
+    typer.echo(f"\nwrote {folder / study.name}.json and .png")
 
 
 def _print_table(study: "Study", scores: "list[Score]") -> None:

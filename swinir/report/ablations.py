@@ -53,7 +53,9 @@ def plot_study(
         axes.set_xlabel(axis)
         axes.set_ylabel("PSNR on Y in dB")
         axes.grid(alpha=0.3)
-        axes.legend(title=_wrapped(setting), title_fontsize=8, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.15))
+        axes.legend(
+            title=_wrapped(setting), title_fontsize=8, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.15)
+        )
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=110)
 

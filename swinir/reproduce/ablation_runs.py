@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from swinir.reproduce.ablations import MODELS, Point, Study, X
+from swinir.report.ablations import plot_study
+from swinir.reproduce.ablations import MODELS, PUBLISHED_SETTING, Point, Study, X
 from swinir.train.config import TrainConfig
 from swinir.train.journal import Log, write_facts
 from swinir.train.networks import build_network
@@ -105,9 +106,7 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def train_run(
-    config: TrainConfig, folder: Path, processes: Processes, *, log: Log, stop: Callable[[], bool]
-) -> bool:
+def train_run(config: TrainConfig, folder: Path, processes: Processes, *, log: Log, stop: Callable[[], bool]) -> bool:
     """Train a run from its start or its newest state to its end; False when `stop` ended it before."""
     trainer = Trainer(config, folder, processes=processes, log=log)
     trainer.resume()
@@ -159,14 +158,17 @@ def places(scores: Sequence[Score], model: str) -> list[X]:
 
 
 def differences(study: Study, scores: Sequence[Score]) -> list[Difference]:
-    """What the study's curve claims, step by step: each point against the reference or its neighbour on the left,
-    and SwinIR against RCAN at each point."""
-    found = []
+    """What the study's curve claims, step by step.
+
+    Each point against the reference, or against its left neighbour; SwinIR against RCAN at each point.
+    """
     xs = places(scores, "swinir")
-    if study.vary is not None:
-        pairs = [(x, study.reference) for x in xs if x != study.reference] if study.reference else zip(xs[1:], xs)
-        for one, other in pairs:
-            found.append(_difference(study, scores, ("swinir", one), ("swinir", other)))
+    pairs: list[tuple[X, X]] = []
+    if study.reference is not None:
+        pairs = [(x, study.reference) for x in xs if x != study.reference]
+    elif study.vary is not None:
+        pairs = list(zip(xs[1:], xs[:-1], strict=True))
+    found = [_difference(study, scores, ("swinir", one), ("swinir", other)) for one, other in pairs]
     if study.rcan:
         found += [_difference(study, scores, ("swinir", x), ("rcan", x)) for x in xs]
     return [difference for difference in found if difference]
@@ -189,21 +191,51 @@ def describe(config: TrainConfig) -> str:
     """The setting of a base configuration in a line, for legends."""
     network = config.network_config()
     return (
-        f"{network.embed_dim} channels, {len(network.depths)} RSTBs of {network.depths[0]} STLs, "
+        f"{network.embed_dim} channels, {len(network.depths)} RSTBs of {network.depths[0]} STLs; "
         f"{config.schedule.iterations:,} iterations of {config.data.batch} patches of {config.data.patch}x"
-        f"{config.data.patch}, {config.data.images} images, x{config.scale}"
+        f"{config.data.patch}; {config.data.images} images; PSNR on {validation_set(config)}, x{config.scale}"
     )
 
 
+def validation_set(config: TrainConfig) -> str:
+    """The name of the set that a run is validated on: of its folder, or of that around one called HR."""
+    folder = config.data.validate_gt
+    if folder is None:
+        return f"{config.data.holdout} held-out images"
+    return folder.parent.name if folder.name == "HR" else folder.name
+
+
+def curves(study: Study, scores: Sequence[Score]) -> dict[str, list[tuple[X, float, float]]]:
+    """Points of each network, by its name: x, mean PSNR in dB over the seeds, and its standard deviation."""
+    return {
+        MODELS[model]: [(x, *spread(scores, model, x)[:2]) for x in places(scores, model)]
+        for model in study.models
+        if places(scores, model)
+    }
+
+
 def write_results(path: Path, study: Study, scale: str, base: TrainConfig, scores: Sequence[Score]) -> None:
-    """Write scores, differences and the setting as one JSON object."""
+    """Write scores, differences and the setting as one JSON object; folders of the machine stay out of it."""
     facts = {
         "study": study.name,
         "scale": scale,
         "setting": describe(base),
-        "validated_on": str(base.data.validate_gt),
-        "base": base.model_dump(mode="json"),
+        "base": base.model_dump(
+            mode="json", exclude={"data": {"train", "train_lq", "validate_gt", "validate_lq", "cache"}}
+        ),
         "scores": [asdict(score) for score in scores],
         "differences": [asdict(d) | {"interval": d.interval, "shows": d.shows} for d in differences(study, scores)],
     }
     write_facts(path, facts)
+
+
+def plot_results(path: Path, study: Study, base: TrainConfig, scores: Sequence[Score]) -> None:
+    """Draw the scores, with their standard deviation over the seeds, beside the published curve.
+
+    Raises:
+        ImportError: without matplotlib, saying how to install it.
+    """
+    published = {MODELS[model]: [(x, psnr, 0.0) for x, psnr in rows] for model, rows in study.published.items()}
+    seeds = len({score.seed for score in scores})
+    ours = f"{describe(base)}; " + (f"mean and standard deviation of up to {seeds} seeds" if seeds > 1 else "one seed")
+    plot_study(path, study.title, study.axis, curves(study, scores), published, settings=(ours, PUBLISHED_SETTING))

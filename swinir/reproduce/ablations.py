@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
 SCALES = ("full", "1h-gpu", "cpu")
 MODELS = {"swinir": "SwinIR", "rcan": "RCAN"}
+PUBLISHED_SETTING = (
+    "180 channels, 6 RSTBs of 6 STLs; 500,000 iterations of 32 patches of 64x64; 800 images (DIV2K); PSNR on Manga109, "
+    "x2; as published"
+)
 FLICKR2K = Path("datasets/Flickr2K/HR")  # what follows DIV2K where more than its images are asked for
 X = float | str
 Changes = dict[str, Any]  # values by dotted keys of a configuration
@@ -177,27 +181,30 @@ def plan(study: Study, scale: str, base: "TrainConfig", seeds: int) -> list[Poin
     Raises:
         ValueError: for a base that does not end in a validation, or one that a point makes no network of.
     """
-    from swinir.train.config import varied
-
     steps = base.schedule.iterations
     if steps % base.validate_every:
-        raise ValueError(f"schedule.iterations must be a multiple of validate_every, got {steps}, {base.validate_every}")
-    points = []
-    for seed in range(seeds):
-        for model in study.models:
-            start = varied(base, {"network": RCAN[scale]}) if model == "rcan" else base
-            for x in study.points[scale] if study.vary else (None,):
-                changes = study.vary(start, x) if study.vary and x is not None else {}
-                config = varied(start, changes)
-                what = ""
-                if not _equal(config, start):
-                    what = f"_{study.axis}{x}"
-                    config = varied(config, {"validate_every": steps})
-                else:
-                    config = start
-                config = varied(config, {"name": f"{model}{what}_seed{seed}", "seed": seed})
-                points.append(Point(model, x, seed, config))
-    return points
+        raise ValueError(
+            f"schedule.iterations must be a multiple of validate_every, got {steps} and {base.validate_every}"
+        )
+    return [
+        Point(model, x, seed, _configuration(study, scale, base, model, x, seed))
+        for seed in range(seeds)
+        for model in study.models
+        for x in (study.points[scale] or (None,))
+    ]
+
+
+def _configuration(study: Study, scale: str, base: "TrainConfig", model: str, x: X | None, seed: int) -> "TrainConfig":
+    from swinir.train.config import varied
+
+    start = varied(base, {"network": RCAN[scale]}) if model == "rcan" else base
+    config, name = start, model
+    if study.vary is not None and x is not None:
+        changed = varied(start, study.vary(start, x))
+        if not _equal(changed, start):
+            name = f"{model}_{study.axis}{x}"
+            config = varied(changed, {"validate_every": base.schedule.iterations})
+    return varied(config, {"name": f"{name}_seed{seed}", "seed": seed})
 
 
 def _equal(one: "TrainConfig", other: "TrainConfig") -> bool:
