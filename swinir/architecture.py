@@ -147,7 +147,8 @@ def _resi_connection(state: Mapping[str, Tensor]) -> str:
         return "3conv"
     if "layers.0.conv.0.weight" in state:
         return "none"
-    return "1x1" if _shape(state, "conv_after_body.weight", rank=4)[-1] == 1 else "1conv"
+    single = state.get("conv_after_body.weight")
+    return "1x1" if single is not None and tuple(single.shape[2:]) == (1, 1) else "1conv"
 
 
 def _ratio(hidden: int, dim: int) -> float:
