@@ -15,6 +15,7 @@ from swinir.cli import reproduce_ablations
 from swinir.cli.main import main
 from swinir.counting import count_parameters
 from swinir.image import write
+from swinir.report.ablations import plot_study
 from swinir.reproduce.ablation_runs import Score, differences, spread
 from swinir.reproduce.ablations import SCALES, STUDIES, plan, runs
 from swinir.train.config import load_config, varied
@@ -334,3 +335,35 @@ def test_an_unknown_scale_is_refused(command):
 
 def test_the_commands_are_the_studies():
     assert list(reproduce_ablations.STUDIES) == list(STUDIES)
+
+
+# The picture.
+
+
+def test_a_picture_names_both_settings_and_every_network(tmp_path):
+    pytest.importorskip("matplotlib", reason="plots are an extra")
+    here = {"SwinIR": [(1, 30.0, 0.1), (2, 31.0, 0.0)], "RCAN": [(1, 29.0, 0.2)]}
+    published = {"SwinIR": [(1, 39.0, 0.0)]}
+    path = tmp_path / "x.svg"
+    plot_study(path, "Figure 0", "things", here, published, settings=("half an hour", "half a year"))
+    text = path.read_text()
+    for words in ("Figure 0", "things", "half an hour", "half a year", "SwinIR", "RCAN", "here", "published"):
+        assert f"<!-- {words} -->" in text
+
+
+def test_a_decibel_is_as_long_here_as_in_the_published_panel(tmp_path, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure", reason="plots are an extra")
+    drawn = []
+    monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.append(self))
+    here, published = (
+        {"SwinIR": [("a", 30.0, 0.0), ("b", 30.01, 0.0)]},
+        {"SwinIR": [("a", 39.0, 0.0), ("b", 40.0, 0.0)]},
+    )
+    plot_study(tmp_path / "x.png", "", "", here, published, settings=("", ""))
+    plot_study(tmp_path / "x.png", "", "", here, published, settings=("", ""), equal_spans=False)
+    (one, other), (small, large) = (
+        [high - low for low, high in (axes.get_ylim() for axes in each.axes)] for each in drawn
+    )
+    assert one == pytest.approx(other)
+    assert one > 1
+    assert small < 0.1 < large

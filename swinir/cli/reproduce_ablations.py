@@ -143,7 +143,8 @@ def _print_table(study: "Study", scores: "list[Score]") -> None:
         for x in places(scores, model):
             mean, deviation, seeds = spread(scores, model, x)
             theirs = f"{published[model, x]:.2f}" if (model, x) in published else ""
-            typer.echo(f"| {x} | {MODELS[model]} | {theirs} | {mean:.3f} | {deviation:.3f} | {seeds} |")
+            scatter = f"{deviation:.3f}" if seeds > 1 else ""
+            typer.echo(f"| {x} | {MODELS[model]} | {theirs} | {mean:.3f} | {scatter} | {seeds} |")
     typer.echo("\n| difference | published | here | standard error | seeds | |\n|--|--|--|--|--|--|")
     for d in differences(study, scores):
         theirs = "" if d.published is None else f"{d.published:+.2f}"

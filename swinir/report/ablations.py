@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 X = float | str
 Curve = Sequence[tuple[X, float, float]]  # x, PSNR in dB, and half the length of its error bar
+MAX_TICKS = 7  # points that all get a tick of their own
 COLORS = ("tab:blue", "tab:orange")
 
 
@@ -23,17 +24,19 @@ def plot_study(
     published: Mapping[str, Curve],
     *,
     settings: tuple[str, str],
+    equal_spans: bool = True,
 ) -> None:
-    """Draw two panels, ours and the published one, each with its own scale of PSNR, a curve for each network.
+    """Draw two panels, ours and the published one, a curve for each network.
 
-    Points whose x are words become bars. Error bars of length 0 are left out.
+    Points whose x are words are not joined by lines. Error bars of length 0 are left out.
 
     Args:
         path: .png, .svg or .pdf, written atomically.
         title: above both.
         axis: what x is.
         here, published: curves by the network's name.
-        settings: what each panel was measured with, one line each; wrapped, they head its legend.
+        settings: what each panel was measured with; they head the legends.
+        equal_spans: a decibel is as long in one panel as in the other, so that neither exaggerates.
 
     Raises:
         ValueError, ImportError: as `check_plot`.
@@ -45,17 +48,20 @@ def plot_study(
     figure = Figure(figsize=(11, 4.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
-    for axes, heading, curves, setting in zip(
-        figure.subplots(1, 2), ("here", "published"), (here, published), settings, strict=True
-    ):
+    panels = figure.subplots(1, 2)
+    for axes, heading, curves, setting in zip(panels, ("here", "published"), (here, published), settings, strict=True):
         _draw(axes, curves)
         axes.set_title(heading)
         axes.set_xlabel(axis)
         axes.set_ylabel("PSNR on Y in dB")
         axes.grid(alpha=0.3)
-        axes.legend(
-            title=_wrapped(setting), title_fontsize=8, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.15)
-        )
+        legend = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.15), "title_fontsize": 8, "fontsize": 9}
+        axes.legend(title=_wrapped(setting), ncols=len(curves), **legend)
+    if equal_spans:
+        widest = max(high - low for low, high in (axes.get_ylim() for axes in panels))
+        for axes in panels:
+            middle = sum(axes.get_ylim()) / 2
+            axes.set_ylim(middle - widest / 2, middle + widest / 2)
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format=path.suffix[1:], dpi=110)
 
@@ -63,13 +69,13 @@ def plot_study(
 def _draw(axes: "Axes", curves: Mapping[str, Curve]) -> None:
     for color, (name, curve) in zip(COLORS, curves.items(), strict=False):
         xs, psnr, error = zip(*curve, strict=True)
+        words = any(isinstance(x, str) for x in xs)
         bars: Any = error if any(error) else None
-        if any(isinstance(x, str) for x in xs):
-            axes.bar(xs, psnr, yerr=bars, capsize=4, color=color, width=0.5, label=name)
-            low, high = min(p - e for p, e in zip(psnr, error, strict=True)), max(psnr) + max(error)
-            axes.set_ylim(low - 0.5 * (high - low), high + 0.15 * (high - low))  # what differs, not what is equal
-        else:
-            axes.errorbar(xs, psnr, yerr=bars, marker="o", capsize=3, color=color, label=name)
+        axes.errorbar(xs, psnr, yerr=bars, fmt="o" if words else "o-", capsize=4, color=color, label=name)
+        if words:
+            axes.margins(x=0.2, y=0.15)
+        elif len(xs) <= MAX_TICKS:
+            axes.set_xticks(xs)
 
 
 def _wrapped(text: str, width: int = 66) -> str:

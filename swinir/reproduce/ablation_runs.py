@@ -238,4 +238,12 @@ def plot_results(path: Path, study: Study, base: TrainConfig, scores: Sequence[S
     published = {MODELS[model]: [(x, psnr, 0.0) for x, psnr in rows] for model, rows in study.published.items()}
     seeds = len({score.seed for score in scores})
     ours = f"{describe(base)}; " + (f"mean and standard deviation of up to {seeds} seeds" if seeds > 1 else "one seed")
-    plot_study(path, study.title, study.axis, curves(study, scores), published, settings=(ours, PUBLISHED_SETTING))
+    plot_study(
+        path,
+        study.title,
+        study.axis,
+        curves(study, scores),
+        published,
+        settings=(ours, PUBLISHED_SETTING),
+        equal_spans=study.vary is not None,
+    )
