@@ -240,14 +240,12 @@ def command(images, tmp_path, capsys, monkeypatch):
     """Runs `swinir reproduce`, with a base that trains in a moment; gives exit code, output and errors."""
     (tmp_path / "gt").mkdir()
     write(tmp_path / "gt" / "x.png", smooth_picture(32, 32, 5))
-    (tmp_path / "configs").mkdir()
-    (tmp_path / "configs" / "cpu.toml").write_text(TOML.format(train=images, gt=tmp_path / "gt"))
-    monkeypatch.setattr(reproduce_ablations, "CONFIGS", tmp_path / "configs")
+    (tmp_path / "base.toml").write_text(TOML.format(train=images, gt=tmp_path / "gt"))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("SWINIR_DEBUG", raising=False)
 
     def run(*words):
-        code = main(["reproduce", *words, "-o", str(tmp_path / "out"), "--device", "cpu"])
+        code = main(["reproduce", *words, "--config", "base.toml", "-o", str(tmp_path / "out"), "--device", "cpu"])
         return code, *capsys.readouterr()
 
     return run

@@ -38,6 +38,9 @@ def _command(name: str) -> Callable[..., None]:
         scale: Annotated[
             str, typer.Option("--scale", help="full (the paper's: GPU weeks), 1h-gpu or cpu; see configs/ablations/.")
         ] = "cpu",
+        config: Annotated[
+            Path | None, typer.Option("--config", help="Base configuration, in place of the scale's.")
+        ] = None,
         train: Annotated[
             list[Path] | None, typer.Option("--train", help="Training images, in place of the configuration's.")
         ] = None,
@@ -52,21 +55,23 @@ def _command(name: str) -> Callable[..., None]:
         dry_run: Annotated[bool, typer.Option("--dry-run", help="List the runs and what is done, stop.")] = False,
         gather: Annotated[bool, typer.Option("--gather", help="Train nothing: results of what is done.")] = False,
     ) -> None:
+        from swinir.report.speed import check_plot
         from swinir.reproduce.ablations import STUDIES as ROWS
         from swinir.reproduce.ablations import plan, runs
 
-        study, base = ROWS[name], _base(scale, train or [], set_ or [])
+        study, base = ROWS[name], _base(scale, config, train or [], set_ or [])
         points, folder = plan(study, scale, base, seeds), output / scale
         if dry_run:
             _list(runs(points), folder)
             return
+        check_plot(folder / f"{name}.png")
         if gather or _train(runs(points), folder, device):
             _report(study, scale, base, points, folder)
 
     return reproduce
 
 
-def _base(scale: str, train: list[Path], overrides: list[str]) -> "TrainConfig":
+def _base(scale: str, config: Path | None, train: list[Path], overrides: list[str]) -> "TrainConfig":
     import json
 
     from swinir.reproduce.ablations import SCALES
@@ -76,7 +81,7 @@ def _base(scale: str, train: list[Path], overrides: list[str]) -> "TrainConfig":
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}")
     if train:
         overrides = [*overrides, f"data.train={json.dumps([str(folder) for folder in train])}"]
-    return load_config(CONFIGS / f"{scale}.toml", overrides)
+    return load_config(config or CONFIGS / f"{scale}.toml", overrides)
 
 
 def _list(configs: "list[TrainConfig]", folder: Path) -> None:
@@ -94,11 +99,15 @@ def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> bo
     """
     from swinir.cli.train import print_row, requests_to_stop
     from swinir.reproduce.ablation_runs import check_same, is_done, train_run
+    from swinir.train.networks import build_network
     from swinir.train.optimization import NotFiniteError
     from swinir.train.processes import start_processes
 
+    # What is wrong or not installed is said before the first hour of work.
     for config in configs:
-        check_same(config, folder / config.name)  # all of them, before the first hour of work
+        check_same(config, folder / config.name)
+    for config in {config.network_name: config for config in configs}.values():
+        build_network(config)
     with start_processes(device) as processes:
         asked = requests_to_stop()
         for number, config in enumerate(configs, 1):
