@@ -74,8 +74,10 @@ def _draw(axes: "Axes", curves: Mapping[str, Curve]) -> None:
         axes.errorbar(xs, psnr, yerr=bars, fmt="o" if words else "o-", capsize=4, color=color, label=name)
         if words:
             axes.margins(x=0.2, y=0.15)
-        elif len(xs) <= MAX_TICKS:
-            axes.set_xticks(xs)
+        else:
+            axes.xaxis.set_major_formatter("{x:,g}")
+            if len(xs) <= MAX_TICKS:
+                axes.set_xticks(xs)
 
 
 def _wrapped(text: str, width: int = 66) -> str:

@@ -191,7 +191,7 @@ def describe(config: TrainConfig) -> str:
     """The setting of a base configuration in a line, for legends."""
     network = config.network_config()
     return (
-        f"{network.embed_dim} channels, {len(network.depths)} RSTBs of {network.depths[0]} STLs; "
+        f"base of {network.embed_dim} channels, {len(network.depths)} RSTBs of {network.depths[0]} STLs; "
         f"{config.schedule.iterations:,} iterations of {config.data.batch} patches of {config.data.patch}x"
         f"{config.data.patch}; {config.data.images} images; PSNR on {validation_set(config)}, x{config.scale}"
     )

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SCALES = ("full", "1h-gpu", "cpu")
 MODELS = {"swinir": "SwinIR", "rcan": "RCAN"}
 PUBLISHED_SETTING = (
-    "180 channels, 6 RSTBs of 6 STLs; 500,000 iterations of 32 patches of 64x64; 800 images (DIV2K); PSNR on Manga109, "
-    "x2; as published"
+    "base of 180 channels, 6 RSTBs of 6 STLs; 500,000 iterations of 32 patches of 64x64; 800 images (DIV2K); "
+    "PSNR on Manga109, x2"
 )
 FLICKR2K = Path("datasets/Flickr2K/HR")  # what follows DIV2K where more than its images are asked for
 X = float | str
