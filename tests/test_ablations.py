@@ -202,6 +202,21 @@ def test_the_reference_of_table_1_is_the_papers_design_and_rcan_is_that_of_panel
     assert (found.psnr_y, found.published) == (0.5, pytest.approx(0.10))
 
 
+def test_a_curve_is_compared_by_neighbours_and_by_its_ends():
+    found = differences(STUDIES["figure3b"], [score(x, 0, 30 + x) for x in (1, 2, 4)])
+    assert [(d.minuend, d.subtrahend, d.psnr_y) for d in found] == [
+        ("SwinIR 2", "SwinIR 1", 1),
+        ("SwinIR 4", "SwinIR 2", 2),
+        ("SwinIR 4", "SwinIR 1", 3),
+    ]
+
+
+def test_a_share_of_unknown_many_images_is_refused():
+    whole = varied(base("cpu"), {"data.images": None})
+    with pytest.raises(ValueError, match=r"add --set data\.images=800"):
+        plan(STUDIES["figure3e"], "cpu", whole, 1)
+
+
 @given(st.lists(st.floats(-1, 1), min_size=2, max_size=9))
 def test_mean_and_error_are_those_of_the_gaps(gaps):
     scores = [score(x, s, 30 + g) for s, gap in enumerate(gaps) for x, g in ((1, 0.0), (2, gap))]

@@ -160,14 +160,15 @@ def places(scores: Sequence[Score], model: str) -> list[X]:
 def differences(study: Study, scores: Sequence[Score]) -> list[Difference]:
     """What the study's curve claims, step by step.
 
-    Each point against the reference, or against its left neighbour; SwinIR against RCAN at each point.
+    Each point against the reference, or against its left neighbour and the last against the first; SwinIR against
+    RCAN at each point.
     """
     xs = places(scores, "swinir")
     pairs: list[tuple[X, X]] = []
     if study.reference is not None:
         pairs = [(x, study.reference) for x in xs if x != study.reference]
     elif study.vary is not None:
-        pairs = list(zip(xs[1:], xs[:-1], strict=True))
+        pairs = list(zip(xs[1:], xs[:-1], strict=True)) + ([(xs[-1], xs[0])] if len(xs) > 2 else [])
     found = [_difference(study, scores, ("swinir", one), ("swinir", other)) for one, other in pairs]
     if study.rcan:
         found += [_difference(study, scores, ("swinir", x), ("rcan", x)) for x in xs]

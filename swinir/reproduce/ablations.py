@@ -92,7 +92,10 @@ def _patch(base: "TrainConfig", x: X) -> Changes:
 
 def _images(base: "TrainConfig", x: X) -> Changes:
     """x times the base's images; beyond them a single folder is followed by Flickr2K's."""
-    assert base.data.images is not None, "the configurations of the ablations say how many images they train on"
+    if base.data.images is None:
+        raise ValueError(
+            "shares are of data.images, which the base configuration leaves out; add --set data.images=800"
+        )
     folders = base.data.train
     if float(x) > 1 and len(folders) == 1:
         folders = (*folders, FLICKR2K)
