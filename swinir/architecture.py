@@ -79,7 +79,7 @@ def infer(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, dict[str, str]]:
             embed_dim=dim,
             num_heads=tuple(heads for _, heads in tables),
             mlp_ratio=_ratio(hidden, dim),
-            resi_connection="3conv" if "conv_after_body.0.weight" in state else "1conv",
+            resi_connection=_resi_connection(state),
             img_size=_training_size(state, window, depths, rules),
             qkv_bias=any(name.endswith(".attn.qkv.bias") for name in state),
             ape="absolute_pos_embed" in state,
@@ -139,6 +139,16 @@ def _shape(state: Mapping[str, Tensor], *names: str, rank: int) -> tuple[int, ..
     if len(shape) != rank or 0 in shape:
         raise CheckpointError(f"its {name} has shape {shape}, expected {rank} non-empty dimensions; is it SwinIR?")
     return shape
+
+
+def _resi_connection(state: Mapping[str, Tensor]) -> str:
+    """How RSTBs close: by the names of their convolutions, and by the size of a single one's kernel."""
+    if "conv_after_body.0.weight" in state:
+        return "3conv"
+    if "layers.0.conv.0.weight" in state:
+        return "none"
+    single = state.get("conv_after_body.weight")
+    return "1x1" if single is not None and tuple(single.shape[2:]) == (1, 1) else "1conv"
 
 
 def _ratio(hidden: int, dim: int) -> float:

@@ -23,7 +23,8 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     dim, chans, feat, scale = config.embed_dim, config.in_chans, config.num_feat, config.upscale
     hidden = int(dim * config.mlp_ratio)
     layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * hidden
-    closing = 9 * dim * dim if config.resi_connection == "1conv" else 18 * dim * (dim // 4) + (dim // 4) ** 2
+    single = {"1conv": 9 * dim * dim, "none": 9 * dim * dim, "1x1": dim * dim}
+    closing = single.get(config.resi_connection, 18 * dim * (dim // 4) + (dim // 4) ** 2)
     total = 9 * chans * dim + sum(config.depths) * layer + (len(config.depths) + 1) * closing
     if config.upsampler == "pixelshuffle":
         total += 9 * dim * feat

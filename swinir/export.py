@@ -169,7 +169,7 @@ class WholeWindows(nn.Module):
             tokens = x[0].flatten(1).T.index_select(0, into)
             for layer in rstb.residual_group.blocks:  # type: ignore[union-attr]
                 tokens = self._layer(layer, tokens, shift if layer.masks is not None else None)
-            x = rstb.conv(tokens.T.index_select(1, back).view(1, -1, height, width)) + x  # type: ignore[operator]
+            x = rstb.close(tokens.T.index_select(1, back).view(1, -1, height, width), x)  # type: ignore[operator]
         return layer_norm_2d(self.model.norm, x)
 
     def _layer(self, layer: SwinTransformerLayer, x: Tensor, shift: tuple[Tensor, Tensor, Tensor] | None) -> Tensor:

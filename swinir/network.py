@@ -35,7 +35,7 @@ from swinir.windows import (
 )
 
 UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
-RESI_CONNECTIONS = ("1conv", "3conv")
+RESI_CONNECTIONS = ("1conv", "3conv", "1x1", "none")  # what closes an RSTB (Table 1)
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel input
 
 
@@ -110,7 +110,7 @@ class NetworkConfig:
                 f"embed_dim must be divisible by num_heads, got embed_dim {self.embed_dim} and {heads} heads",
             )
         _require(
-            self.resi_connection == "1conv" or self.embed_dim >= 4,
+            self.resi_connection != "3conv" or self.embed_dim >= 4,
             f"resi_connection '3conv' needs an embed_dim of 4 or more, got {self.embed_dim}",
         )
         _require(self.mlp_ratio > 0, f"mlp_ratio must be positive, got {self.mlp_ratio}")
@@ -293,18 +293,29 @@ class ResidualGroup(nn.Module):
 
 
 class RSTB(nn.Module):
-    """Residual Swin Transformer block (Section 3.2, Eq. 3): layers, convolution, residual; on (B, C, H, W)."""
+    """Residual Swin Transformer block (Section 3.2, Eq. 3): layers, convolution, residual; on (B, C, H, W).
+
+    With `resi_connection` "none" it lacks the residual's addition and nothing else.
+    """
 
     def __init__(self, config: NetworkConfig, depth: int, num_heads: int, drop_paths: list[float]) -> None:
         super().__init__()
         self.window = config.window
         self.residual_group = ResidualGroup(config, depth, num_heads, drop_paths)
-        self.conv = closing_conv(config)
+        self.residual = config.resi_connection != "none"
+        conv = closing_conv(config)
+        # Under another key: weights with the names and shapes of the default would be taken for it by every program.
+        self.conv = conv if self.residual else nn.Sequential(conv)
 
     def forward(self, x: Tensor, plain: Windows, shifted: Windows) -> Tensor:
         tokens = to_windows(x, self.window)
         tokens = self.residual_group(tokens, plain, shifted)
-        return self.conv(to_image(tokens, self.window, x.shape[-2:])) + x
+        return self.close(to_image(tokens, self.window, x.shape[-2:]), x)
+
+    def close(self, deep: Tensor, x: Tensor) -> Tensor:
+        """The end of the block: what its layers made of `x`, convolved, and `x` added; both (B, C, H, W)."""
+        deep = self.conv(deep)
+        return deep + x if self.residual else deep
 
 
 def layer_norm_2d(norm: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -313,9 +324,11 @@ def layer_norm_2d(norm: nn.LayerNorm, x: Tensor) -> Tensor:
 
 
 def closing_conv(config: NetworkConfig) -> nn.Module:
-    """What closes an RSTB, and follows the last one: one 3x3 convolution, or three with a bottleneck."""
+    """What closes an RSTB, and follows the last one: a 3x3 or 1x1 convolution, or three with a bottleneck."""
     dim = config.embed_dim
-    if config.resi_connection == "1conv":
+    if config.resi_connection == "1x1":
+        return nn.Conv2d(dim, dim, 1)
+    if config.resi_connection != "3conv":
         return nn.Conv2d(dim, dim, 3, 1, 1)
     return nn.Sequential(
         nn.Conv2d(dim, dim // 4, 3, 1, 1),

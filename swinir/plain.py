@@ -55,7 +55,10 @@ class PlainSwinIR:
         for j in range(depth):
             shift = self.config.window // 2 if self.config.shifted and j % 2 == 1 else 0
             deep = self.layer(f"{name}.residual_group.blocks.{j}", deep, heads, shift)
-        return self.closing(f"{name}.conv", deep.permute(0, 3, 1, 2)).permute(0, 2, 3, 1) + x
+        deep = deep.permute(0, 3, 1, 2)
+        if self.config.resi_connection == "none":  # Table 1's variant, without the addition
+            return self.conv(f"{name}.conv.0", deep).permute(0, 2, 3, 1)
+        return self.closing(f"{name}.conv", deep).permute(0, 2, 3, 1) + x
 
     def layer(self, name: str, x: Tensor, heads: int, shift: int) -> Tensor:
         """Swin Transformer layer (Equation 6): attention and MLP, each with a norm before it and a residual."""
@@ -114,7 +117,7 @@ class PlainSwinIR:
     # Parts with weights
 
     def closing(self, name: str, x: Tensor) -> Tensor:
-        if self.config.resi_connection == "1conv":
+        if self.config.resi_connection != "3conv":
             return self.conv(name, x)
         x = F.leaky_relu(self.conv(f"{name}.0", x), 0.2)
         x = F.leaky_relu(self.conv(f"{name}.2", x), 0.2)

@@ -155,7 +155,7 @@ class PreparedRSTB:
     def __init__(self, block: RSTB, form: Form) -> None:
         self.window, self.layout = block.window, form.layout
         self.layers = [PreparedLayer(layer, form) for layer in block.residual_group.blocks]  # type: ignore[arg-type]
-        self.conv = _ready(block.conv, form.narrow, form.layout)
+        self.conv, self.residual = _ready(block.conv, form.narrow, form.layout), block.residual
 
     def run(self, x: Tensor, size: tuple[int, int], plain: Windows, shifted: Windows) -> None:
         """Change the stream x of an image of `size` in place."""
@@ -165,7 +165,10 @@ class PreparedRSTB:
         image = _image(deep, size, self.window, self.conv, self.layout)
         del deep
         grid = in_windows(self.conv(image), self.window)
-        x.view(grid.shape).add_(grid)
+        if self.residual:
+            x.view(grid.shape).add_(grid)
+        else:
+            x.view(grid.shape).copy_(grid)
 
 
 class PreparedLayer:

@@ -184,7 +184,7 @@ def networks(draw: st.DrawFn) -> NetworkConfig:
         num_heads=tuple(n for _, n in rstbs),
         embed_dim=dim,
         mlp_ratio=draw(st.sampled_from([1.0, 2.0, 4.0])),
-        resi_connection=draw(st.sampled_from(["1conv", "3conv"])),
+        resi_connection=draw(st.sampled_from(["1conv", "3conv", "1x1", "none"])),
         img_size=window * draw(st.integers(1, 3)),
         qkv_bias=draw(st.booleans()),
         ape=draw(st.booleans()),

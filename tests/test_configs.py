@@ -30,7 +30,8 @@ from swinir.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.toml"))}
-NAMED = [key for key in CONFIGS if not key.startswith(("debug/", "baselines/"))]  # as the zoo names weights
+OTHERS = ("debug/", "baselines/", "ablations/")
+NAMED = [key for key in CONFIGS if not key.startswith(OTHERS)]  # as the zoo names weights
 RECIPES = [key for key in NAMED if "/tiny" not in key]  # of the released files
 OFFICIAL = json.loads((DATA / "official_configs.json").read_text())
 
@@ -307,6 +308,8 @@ def small(key: str, folders: Path, **more: object) -> TrainConfig:
         "log_every": 1,
         "validate_every": 3,
     }
+    if config.data.images:
+        values["data.images"] = 1
     if config.data.validate_gt:
         values["data.validate_gt"] = folders / "gt"
     else:

@@ -26,6 +26,8 @@ def test_macs_are_those_that_the_modules_perform():
         {"upsampler": "nearest+conv", "upscale": 4, "resi_connection": "3conv"},
         {"upsampler": "", "upscale": 1},
         {"upsampler": "pixelshuffledirect", "upscale": 3},
+        {"upsampler": "", "upscale": 1, "resi_connection": "1x1"},
+        {"upsampler": "", "upscale": 1, "resi_connection": "none"},
     ):
         config = replace(TINY, **options)
         network = SwinIR(config).eval()

@@ -10,10 +10,14 @@ from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from swinir.architecture import infer_network
 from swinir.counting import count_parameters
 from swinir.network import (
+    RESI_CONNECTIONS,
+    RSTB,
     NetworkConfig,
     SwinIR,
+    layer_windows,
     reflect_to_multiple,
 )
 from swinir.windows import Windows
@@ -208,6 +212,45 @@ def test_outputs_on_a_gpu_are_those_of_the_released_network(path):
 def test_an_impossible_option_is_refused_with_what_is_allowed(options, message):
     with pytest.raises(ValueError, match=message):
         NetworkConfig.from_dict(options)
+
+
+@pytest.mark.parametrize(
+    ("variant", "closing"),
+    [
+        ("none", lambda dim: 9 * dim**2 + dim),
+        ("1conv", lambda dim: 9 * dim**2 + dim),
+        ("1x1", lambda dim: dim**2 + dim),
+        ("3conv", lambda dim: 18 * dim * (dim // 4) + dim + (dim // 4) ** 2 + 2 * (dim // 4)),
+    ],
+)
+def test_variants_of_the_rstb_have_the_parameters_of_their_convolutions(variant, closing):
+    network = SwinIR(replace(TINY, resi_connection=variant))
+    blocks = [module for module in network.modules() if isinstance(module, RSTB)]
+    for part in (*(block.conv for block in blocks), network.conv_after_body):
+        assert sum(p.numel() for p in part.parameters()) == closing(TINY.embed_dim)
+    dim, heads, hidden = TINY.embed_dim, 3, 2 * TINY.embed_dim
+    layer = 4 * dim**2 + 4 * dim + 2 * dim * hidden + hidden + dim + 4 * dim + 15**2 * heads
+    others = 27 * dim + dim + 4 * dim + 9 * dim * 12 + 12  # first convolution, two norms, reconstruction
+    assert count_parameters(network.config) == 4 * layer + 3 * closing(dim) + others
+
+
+@pytest.mark.parametrize("variant", RESI_CONNECTIONS)
+def test_an_rstb_passes_its_input_on_unless_it_has_no_residual(variant):
+    config = replace(TINY, resi_connection=variant)
+    block = next(module for module in SwinIR(config).modules() if isinstance(module, RSTB))
+    for parameter in block.conv.parameters():
+        torch.nn.init.zeros_(parameter)
+    x = torch.rand(1, config.embed_dim, 16, 24)
+    result = block(x, *layer_windows(config, 16, 24, x.device))
+    assert torch.equal(result, torch.zeros_like(x) if variant == "none" else x)
+
+
+def test_weights_without_the_residual_are_not_taken_for_those_with_it():
+    """Their shapes are the same, so names must tell: here, and in programs that know the default only."""
+    state = SwinIR(replace(TINY, resi_connection="none")).state_dict()
+    assert infer_network(state)[0].resi_connection == "none"
+    with pytest.raises(RuntimeError, match=r"layers\.0\.conv\.weight"):
+        SwinIR(TINY).load_state_dict(state)
 
 
 def test_input_of_the_wrong_shape_is_refused():

@@ -19,6 +19,10 @@ CONFIGS = {
     "pixelshuffledirect x3": replace(SMALL, upsampler="pixelshuffledirect", upscale=3, qkv_bias=False),
     "nearest+conv x2": replace(SMALL, upsampler="nearest+conv", upscale=2, num_feat=8),
     "nearest+conv x4": replace(SMALL, upsampler="nearest+conv", upscale=4, num_feat=8, resi_connection="3conv"),
+    "pixelshuffledirect x2, 1x1": replace(SMALL, upsampler="pixelshuffledirect", upscale=2, resi_connection="1x1"),
+    "pixelshuffledirect x2, no residual": replace(
+        SMALL, upsampler="pixelshuffledirect", upscale=2, resi_connection="none"
+    ),
     "same size": replace(SMALL, in_chans=1, patch_norm=False),
     "same size, window 7": replace(SMALL, window_size=7, img_size=21, img_range=255.0),
     "one window": replace(SMALL, img_size=6),

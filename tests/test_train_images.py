@@ -12,7 +12,7 @@ from training import NAMES, smooth_picture
 import swinir.train.images as module
 from swinir.degrade.resize import imresize
 from swinir.image import ImageError, read, to_gray, write
-from swinir.train.images import Source, find_images, find_sources, index_hash, load_images, split_holdout
+from swinir.train.images import Source, find_images, find_sources, first_images, index_hash, load_images, split_holdout
 
 
 def pixels(image):
@@ -109,6 +109,17 @@ def test_images_without_partners_are_all_named(images, partners):
         (partners / f"{name}.png").unlink()
     with pytest.raises(ValueError, match=r"\(and 1 more\)$"):
         find_sources([images], [partners], 2)
+
+
+def test_so_many_images_are_whole_folders_and_then_evenly_spaced_ones():
+    sources = [Source(f"{folder}/{i}", None, folder=folder) for folder, count in ((0, 3), (1, 8)) for i in range(count)]
+    names = lambda count: [source.name for source in first_images(sources, count)]  # noqa: E731
+    assert names(2) == ["0/0", "0/2"]
+    assert names(3) == ["0/0", "0/1", "0/2"]
+    assert names(7) == ["0/0", "0/1", "0/2", "1/1", "1/3", "1/5", "1/7"]
+    assert first_images(sources, None) == first_images(sources, 11) == sources
+    with pytest.raises(ValueError, match=r"data\.images asks for 12 images, there are 11; name more in data\.train"):
+        first_images(sources, 12)
 
 
 @given(st.integers(1, 60), st.integers(0, 59))

@@ -2,7 +2,7 @@
 
 import typer
 
-from swinir.cli import reproduce_tables
+from swinir.cli import reproduce_ablations, reproduce_tables
 
 app = typer.Typer(
     name="reproduce",
@@ -11,3 +11,4 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 reproduce_tables.add_to(app)
+reproduce_ablations.add_to(app)

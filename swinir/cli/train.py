@@ -50,17 +50,11 @@ def train(
             loaded,
             folder,
             processes=processes,
-            log=_print_row(loaded.schedule.iterations, loaded.data.batch),
+            log=print_row(loaded.schedule.iterations, loaded.data.batch),
             progress=_progress if first else lambda items: items,
         )
         _start(trainer, resume, fresh)
-        asked: list[int] = []
-
-        def ask_to_stop(signum: int, _frame: FrameType | None) -> None:
-            asked.append(signum)
-
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(kind, ask_to_stop)
+        asked = requests_to_stop()
         try:
             finished = trainer.fit(stop=lambda: bool(asked))
         except NotFiniteError as error:
@@ -72,6 +66,18 @@ def train(
             raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
         if first:
             _finish(trainer)
+
+
+def requests_to_stop() -> list[int]:
+    """From now on, the signals that asked to stop, in place of their effect."""
+    asked: list[int] = []
+
+    def ask(signum: int, _frame: FrameType | None) -> None:
+        asked.append(signum)
+
+    for kind in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(kind, ask)
+    return asked
 
 
 def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
@@ -95,12 +101,12 @@ def _finish(trainer: "Trainer") -> None:
 
 def _describe(config: "TrainConfig") -> None:
     """Print the complete configuration, the network's size, and what images there are."""
-    from swinir.train.images import find_sources, split_holdout
+    from swinir.train.images import find_sources, first_images, split_holdout
     from swinir.train.networks import build_network
 
     typer.echo(config.model_dump_json(indent=2))
     typer.echo(f"parameters: {sum(p.numel() for p in build_network(config).parameters()):,}")
-    sources = find_sources(config.data.train, config.data.train_lq, config.scale)
+    sources = first_images(find_sources(config.data.train, config.data.train_lq, config.scale), config.data.images)
     train, held = split_holdout(sources, config.data.holdout)
     typer.echo(f"images: {len(train)} to train on, {len(held)} held out")
 
@@ -111,7 +117,9 @@ def _progress(items: Sequence[Any]) -> Any:
     return tqdm(items, desc="loading images", unit="image", disable=None)
 
 
-def _print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
+def print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
+    """What prints the rows of a run's journal."""
+
     def show(row: dict[str, Any]) -> None:
         cells = [f"step {row['step']}/{iterations}"]
         if "loss" in row:

@@ -1,7 +1,10 @@
 """Training configurations: frozen, typed, read from TOML, checked before any work starts."""
 
 import difflib
+import functools
+import operator
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -40,6 +43,7 @@ class DataConfig(_Section):
             stands for the photographs that scikit-image brings along.
         train_lq: as many folders of low-quality partners, of the same relative names or with x{scale} appended;
             without them low-quality images are made as `[degradation]` says.
+        images: train on only so many of them: whole folders in their order, then images evenly spaced in one.
         draw: whether large images are met more often ("pixels": every place is as likely as any other) or all
             equally often ("images").
         patch: side of the low-quality patch, pixels.
@@ -53,6 +57,7 @@ class DataConfig(_Section):
 
     train: Folders
     train_lq: Folders = ()
+    images: Positive | None = None
     draw: Literal["pixels", "images"] = "pixels"
     patch: Positive = 64
     batch: Positive = 32
@@ -281,6 +286,22 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
         return TrainConfig.model_validate(values)
     except ValidationError as error:
         raise ValueError(f"{path}: {'; '.join(_explain(e) for e in error.errors())}") from error
+
+
+def varied(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
+    """The configuration with other values at some keys, `{"data.patch": 48}`, checked again.
+
+    Raises:
+        ValueError: one line naming the key, the value seen and what is allowed.
+    """
+    values = config.model_dump()
+    for key, value in changes.items():
+        *sections, last = key.split(".")
+        functools.reduce(operator.getitem, sections, values)[last] = value
+    try:
+        return TrainConfig.model_validate(values)
+    except ValidationError as error:
+        raise ValueError("; ".join(_explain(e) for e in error.errors())) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

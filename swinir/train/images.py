@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.resources
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,12 +25,13 @@ Wrap = Callable[[Sequence[Any]], Any]
 class Source:
     """Files of one training image: ground truth, and its low-quality partner where that is a file of its own.
 
-    `name` is the path below the training folder, the same on every machine.
+    `name` is the path below the training folder, the same on every machine; `folder` the number of that folder.
     """
 
     name: str
     gt: Path
     lq: Path | None = None
+    folder: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,27 @@ def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale
                 if lq is None:
                     alone.append(f"{path}: no low-quality partner {folders_lq[number] / stem}x{scale}{path.suffix}")
             prefix = f"{number}/" if len(folders) > 1 else ""
-            sources.append(Source(prefix + relative.as_posix(), path, lq))
+            sources.append(Source(prefix + relative.as_posix(), path, lq, number))
     if alone:
         raise ValueError(_listed(alone))
     return sources
+
+
+def first_images(sources: Sequence[Source], count: int | None) -> list[Source]:
+    """So many of the images of `find_sources`: folder after folder, and of the last one evenly spaced; None takes all.
+
+    Raises:
+        ValueError: when there are fewer.
+    """
+    if count is None or count == len(sources):
+        return list(sources)
+    if count > len(sources):
+        raise ValueError(f"data.images asks for {count} images, there are {len(sources)}; name more in data.train")
+    kept: list[Source] = []
+    for _, group in itertools.groupby(sources, key=lambda source: source.folder):
+        folder, room = list(group), count - len(kept)
+        kept += folder if len(folder) <= room else [folder[int((i + 0.5) * len(folder) / room)] for i in range(room)]
+    return kept
 
 
 def split_holdout(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:

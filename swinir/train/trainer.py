@@ -22,7 +22,7 @@ from swinir.evaluate import means, to_tensor, to_uint8
 from swinir.restoration import Restorer, restore
 from swinir.train.config import TrainConfig
 from swinir.train.data import TrainingSamples, batches, build_degrader
-from swinir.train.images import Wrap, find_sources, index_hash, load_images, split_holdout
+from swinir.train.images import Wrap, find_sources, first_images, index_hash, load_images, split_holdout
 from swinir.train.journal import Journal, Log, add_facts, run_facts, train_log, write_facts
 from swinir.train.networks import (
     build_network,
@@ -91,7 +91,7 @@ class Trainer:
 
     def _load_data(self, progress: Wrap) -> None:
         config, data = self.config, self.config.data
-        sources = find_sources(data.train, data.train_lq, config.scale)
+        sources = first_images(find_sources(data.train, data.train_lq, config.scale), data.images)
         train, held = split_holdout(sources, data.holdout)
         self.validation = Validation(config, held)
         self.validation.check()
