@@ -17,7 +17,7 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import bench, demo, export, info, report, restore, test, train, zoo
+from swinir.cli import bench, demo, export, info, report, reproduce, restore, test, train, zoo
 
 app = typer.Typer(
     name="swinir",
@@ -35,6 +35,7 @@ app.command("bench")(bench.bench)
 app.command("info")(info.info)
 app.command("export")(export.export)
 app.command("train")(train.train)
+app.add_typer(reproduce.app, name="reproduce")
 app.add_typer(zoo.app, name="zoo")
 
 

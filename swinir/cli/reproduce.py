@@ -2,9 +2,12 @@
 
 import typer
 
+from swinir.cli import reproduce_joint
+
 app = typer.Typer(
     name="reproduce",
     help="Measure the paper's tables and figures again, beside what was published.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
+app.command("joint")(reproduce_joint.joint)

@@ -5,10 +5,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from swinir.cli.stopping import asked_to_stop
 
 if TYPE_CHECKING:
     from swinir.train.config import TrainConfig
@@ -54,15 +55,9 @@ def train(
             progress=_progress if first else lambda items: items,
         )
         _start(trainer, resume, fresh)
-        asked: list[int] = []
-
-        def ask_to_stop(signum: int, _frame: FrameType | None) -> None:
-            asked.append(signum)
-
-        for kind in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(kind, ask_to_stop)
         try:
-            finished = trainer.fit(stop=lambda: bool(asked))
+            with asked_to_stop() as asked:
+                finished = trainer.fit(stop=lambda: bool(asked))
         except NotFiniteError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
