@@ -1,5 +1,6 @@
 """`swinir reproduce joint`: one expert for each task against one network for all of them."""
 
+import json
 import logging
 import signal
 import sys
@@ -41,7 +42,7 @@ def joint(
         raise ValueError(f"--scale must be one of {known}, got {scale!r}; or name a file with --config")
     changes = list(set_ or [])
     if train:
-        changes.append(f"training.data.train={[str(folder) for folder in train]}")
+        changes.append(f"training.data.train={json.dumps([str(folder) for folder in train])}")
     experiment = read_config(config or CONFIGS / f"{scale}.toml", JointExperiment, changes)
     if threads:
         torch.set_num_threads(threads)

@@ -9,7 +9,7 @@ Three times the same tasks, on the same patches in the same order, each task for
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -144,6 +144,7 @@ class Setting:
         say: called with what is going on, in a line.
         progress: wraps the list of images while they are loaded.
         stop: whether to leave, with all states saved.
+        limit: measure on the first so many images of each set only.
     """
 
     run: Path
@@ -154,7 +155,6 @@ class Setting:
     progress: Wrap = lambda items: items
     stop: Callable[[], bool] = lambda: False
     limit: int | None = None
-    samples: dict[str, list[Sample]] = field(default_factory=dict)
 
 
 def compare(experiment: JointExperiment, setting: Setting) -> dict[str, Any] | None:
@@ -167,10 +167,10 @@ def compare(experiment: JointExperiment, setting: Setting) -> dict[str, Any] | N
         ValueError, OSError: for data or sets that cannot be used, before any training, and a folder of another
             experiment.
     """
+    samples = {task.name: benchmark_samples(task, setting.testsets)[: setting.limit] for task in experiment.tasks}
+    networks = experiment.networks("experts")
+    untreated = {t.name: measure_untreated(t, networks[t.name], samples[t.name]) for t in experiment.tasks}
     claim(experiment, setting.run)
-    for task in experiment.tasks:
-        setting.samples[task.name] = benchmark_samples(task, setting.testsets)[: setting.limit]
-    untreated = {task.name: measure_untreated(task, experiment, setting) for task in experiment.tasks}
     results = None
     for count, seed in enumerate(experiment.seeds, start=1):
         folder = setting.run / f"seed{seed}"
@@ -178,7 +178,7 @@ def compare(experiment: JointExperiment, setting: Setting) -> dict[str, Any] | N
             return None
         for kind in KINDS:
             for task in experiment.tasks:
-                if not measure_expert(task, kind, folder, setting):
+                if not measure_expert(task, kind, folder, samples[task.name], setting):
                     return None
         results = summary(experiment, experiment.seeds[:count], untreated, setting.run, setting.limit)
         if setting.processes.rank == 0:
@@ -267,7 +267,7 @@ def weights_path(folder: Path, kind: str, task: str) -> Path:
     return folder / "joint" / f"joint_{task}.pth" if kind == "joint" else folder / kind / task / f"{task}.pth"
 
 
-def measure_expert(task: JointTask, kind: str, folder: Path, setting: Setting) -> bool:
+def measure_expert(task: JointTask, kind: str, folder: Path, samples: Sequence[Sample], setting: Setting) -> bool:
     """Measure a finished expert unless its file says that it was; False when asked to stop before the end."""
     weights = weights_path(folder, kind, task.name)
     path = folder / f"{kind}_{task.name}.json"
@@ -276,24 +276,30 @@ def measure_expert(task: JointTask, kind: str, folder: Path, setting: Setting) -
         return True
     model = load_model(weights, device=setting.processes.device)
     check_network(model.config, protocol_of(task), weights.name, stated=task.task)
-    return _measure(model, task, path, facts, setting)
+    return _measure(model, task, samples, path, facts, setting)
 
 
-def measure_untreated(task: JointTask, experiment: JointExperiment, setting: Setting) -> dict[str, float]:
+def measure_untreated(task: JointTask, network: NetworkConfig, samples: Sequence[Sample]) -> dict[str, float]:
     """The mean metrics of a task's input."""
-    network = experiment.networks("experts")[task.name]
-    rows = list(evaluate(Untreated(network), setting.samples[task.name], protocol_of(task)))
+    rows = list(evaluate(Untreated(network), samples, protocol_of(task)))
     failed = [row for row in rows if row.status == "failed"]
     if failed:
         raise ValueError(f"{failed[0].image}: {failed[0].error}")
     return means(rows)
 
 
-def _measure(model: Runnable, task: JointTask, path: Path, facts: Mapping[str, Any], setting: Setting) -> bool:
+def _measure(
+    model: Runnable,
+    task: JointTask,
+    samples: Sequence[Sample],
+    path: Path,
+    facts: Mapping[str, Any],
+    setting: Setting,
+) -> bool:
     processes, protocol = setting.processes, protocol_of(task)
     setting.say(f"measuring {path.stem} of {path.parent.name} on {task.benchmark}")
     rows = []
-    for row in evaluate(model, setting.samples[task.name][processes.rank :: processes.count], protocol):
+    for row in evaluate(model, samples[processes.rank :: processes.count], protocol):
         if row.status == "failed":
             raise ValueError(f"{task.benchmark}: {row.image}: {row.error}")
         rows.append(row)
