@@ -35,6 +35,7 @@ def joint(
 
     from swinir.reproduce.joint import JointExperiment, Setting, compare, table
     from swinir.train.config import read_config
+    from swinir.train.optimization import NotFiniteError
     from swinir.train.processes import start_processes
 
     if config is None and not (CONFIGS / f"{scale}.toml").is_file():
@@ -59,7 +60,11 @@ def joint(
             stop=lambda: bool(asked),
             limit=limit,
         )
-        results = compare(experiment, setting)
+        try:
+            results = compare(experiment, setting)
+        except NotFiniteError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(1) from error
         if results is None:
             if first:
                 typer.echo("stopped; the same command goes on")

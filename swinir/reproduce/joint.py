@@ -15,6 +15,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from swinir.atomic import atomic_path
 from swinir.checkpoint import load_model, sha256
 from swinir.counting import count_parameters
 from swinir.evaluate import Protocol, Sample, check_network, environment, evaluate, find_samples, means, write_json
@@ -23,7 +24,7 @@ from swinir.network import NetworkConfig
 from swinir.reproduce.untreated import Untreated
 from swinir.restoration import Runnable
 from swinir.tasks import get_task
-from swinir.testsets import BENCHMARK_SETS, BenchmarkSet
+from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import LossConfig, NotNegative, Positive, Quality, Section, Share, TrainConfig, explain
 from swinir.train.images import Wrap
 from swinir.train.joint import JointTrainer, joint_config
@@ -170,7 +171,8 @@ def compare(experiment: JointExperiment, setting: Setting) -> dict[str, Any] | N
     samples = {task.name: benchmark_samples(task, setting.testsets)[: setting.limit] for task in experiment.tasks}
     networks = experiment.networks("experts")
     untreated = {t.name: measure_untreated(t, networks[t.name], samples[t.name]) for t in experiment.tasks}
-    claim(experiment, setting.run)
+    if setting.processes.rank == 0:
+        claim(experiment, setting.run)
     results = None
     for count, seed in enumerate(experiment.seeds, start=1):
         folder = setting.run / f"seed{seed}"
@@ -183,7 +185,8 @@ def compare(experiment: JointExperiment, setting: Setting) -> dict[str, Any] | N
         results = summary(experiment, experiment.seeds[:count], untreated, setting.run, setting.limit)
         if setting.processes.rank == 0:
             write_facts(setting.run / "results.json", results)
-            (setting.run / "table.md").write_text(table(results), encoding="utf-8")
+            with atomic_path(setting.run / "table.md") as temporary:
+                temporary.write_text(table(results), encoding="utf-8")
     return results
 
 
@@ -211,13 +214,9 @@ def benchmark_samples(task: JointTask, testsets: Path) -> list[Sample]:
     problems = [sample.problem for sample in samples if sample.problem]
     if problems:
         raise ValueError(problems[0])
-    _check_whole(row, samples, testsets)
-    return samples
-
-
-def _check_whole(row: BenchmarkSet, samples: Sequence[Sample], testsets: Path) -> None:
     if len(samples) != row.images:
         raise ValueError(f"{row.gt_folder(testsets)} holds {len(samples)} images, {row.name} has {row.images}")
+    return samples
 
 
 def protocol_of(task: JointTask) -> Protocol:
@@ -274,6 +273,8 @@ def measure_expert(task: JointTask, kind: str, folder: Path, samples: Sequence[S
     facts = {"checkpoint_sha256": sha256(weights), "limit": setting.limit}
     if path.exists() and facts.items() <= json.loads(path.read_text(encoding="utf-8")).items():
         return True
+    if max(setting.processes.mean([setting.stop()])) > 0:
+        return False
     model = load_model(weights, device=setting.processes.device)
     check_network(model.config, protocol_of(task), weights.name, stated=task.task)
     return _measure(model, task, samples, path, facts, setting)
@@ -303,7 +304,7 @@ def _measure(
         if row.status == "failed":
             raise ValueError(f"{task.benchmark}: {row.image}: {row.error}")
         rows.append(row)
-        if setting.stop():
+        if processes.count == 1 and setting.stop():  # several would wait for one another
             return False
     rows = processes.gather(rows)
     if processes.rank == 0:
