@@ -82,8 +82,12 @@ class Row:
     output: str | None = None
 
 
-def check_network(network: NetworkConfig, protocol: Protocol, source: str) -> None:
-    """Refuse a network that cannot be the expert asked for; a ValueError naming what differs."""
+def check_network(network: NetworkConfig, protocol: Protocol, source: str, *, stated: str | None = None) -> None:
+    """Refuse a network that cannot be the expert asked for; a ValueError naming what differs.
+
+    `stated` is the task that its file names. The image range, by which released denoisers are told from experts for
+    JPEG, need not be the task's then.
+    """
     task = protocol.task
     wanted = task.network_for(protocol.scale)
     for field, what in (
@@ -93,7 +97,7 @@ def check_network(network: NetworkConfig, protocol: Protocol, source: str) -> No
         ("img_range", "image range"),
     ):
         seen, asked = getattr(network, field), getattr(wanted, field)
-        if seen != asked:
+        if seen != asked and not (field == "img_range" and stated == task.name):
             raise ValueError(
                 f"{source} does not fit --task {task.name} --scale {protocol.scale}: "
                 f"its {what} is {seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"

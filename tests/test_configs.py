@@ -29,7 +29,11 @@ from swinir.train.trainer import Trainer
 from swinir.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
 
 FOLDER = Path(__file__).parents[1] / "configs"
-CONFIGS = {path.relative_to(FOLDER).with_suffix("").as_posix(): path for path in sorted(FOLDER.rglob("*.toml"))}
+CONFIGS = {
+    path.relative_to(FOLDER).with_suffix("").as_posix(): path
+    for path in sorted(FOLDER.rglob("*.toml"))
+    if path.parent.name != "joint"  # comparisons, not single trainings: test_reproduce_joint.py
+}
 OTHERS = ("debug/", "baselines/", "ablations/")
 NAMED = [key for key in CONFIGS if not key.startswith(OTHERS)]  # as the zoo names weights
 RECIPES = [key for key in NAMED if "/tiny" not in key]  # of the released files

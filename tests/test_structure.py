@@ -32,6 +32,7 @@ LAYERS = (
         "swinir.prepared",
         "swinir.plain",
         "swinir.baselines",
+        "swinir.joint",
         "swinir.exif",
         "swinir.png",
         "swinir.tiff",

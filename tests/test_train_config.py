@@ -8,7 +8,11 @@ from training import configuration
 from swinir.network import SwinIR
 from swinir.train.config import TrainConfig, load_config
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+CONFIGS = [
+    path
+    for path in sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+    if path.parent.name != "joint"  # comparisons, not single trainings
+]
 TOML = """
 name = "small"
 task = "lightweight_sr"

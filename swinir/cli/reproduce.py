@@ -2,7 +2,7 @@
 
 import typer
 
-from swinir.cli import reproduce_ablations, reproduce_tables
+from swinir.cli import reproduce_ablations, reproduce_joint, reproduce_tables
 
 app = typer.Typer(
     name="reproduce",
@@ -12,3 +12,4 @@ app = typer.Typer(
 )
 reproduce_tables.add_to(app)
 reproduce_ablations.add_to(app)
+app.command("joint")(reproduce_joint.joint)

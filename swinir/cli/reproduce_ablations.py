@@ -97,7 +97,8 @@ def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> bo
 
     Exits with 1 where a run failed, with 130 or 143 when asked to stop.
     """
-    from swinir.cli.train import print_row, requests_to_stop
+    from swinir.cli.stopping import asked_to_stop
+    from swinir.cli.train import print_row
     from swinir.reproduce.ablation_runs import check_same, is_done, train_run
     from swinir.train.networks import build_network
     from swinir.train.optimization import NotFiniteError
@@ -108,8 +109,7 @@ def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> bo
         check_same(config, folder / config.name)
     for config in {config.network_name: config for config in configs}.values():
         build_network(config)
-    with start_processes(device) as processes:
-        asked = requests_to_stop()
+    with start_processes(device) as processes, asked_to_stop() as asked:
         for number, config in enumerate(configs, 1):
             run = folder / config.name
             if is_done(config, run):

@@ -25,6 +25,7 @@ class Weights(NamedTuple):
     path: Path
     network: "NetworkConfig"
     key: str
+    task: str | None
     engine: str
     build: "Callable[[torch.device], Runnable]"
 
@@ -111,7 +112,7 @@ def benchmark(
         checkpoint = _read(model_path, protocol.task.weights_key)
     if protocol.precision == "auto":
         _notice(f"--precision auto means {resolve_precision('auto', chosen)} on {chosen}")
-    check_network(checkpoint.network, protocol, checkpoint.path.name)
+    check_network(checkpoint.network, protocol, checkpoint.path.name, stated=checkpoint.task)
     _check_size(checkpoint, protocol, large_model)
     if folder_gt is not None:
         _check_level(checkpoint, protocol)
@@ -163,6 +164,7 @@ def _read(model_path: str, key: str) -> Weights:
         path,
         checkpoint.network,
         checkpoint.key,
+        checkpoint.task,
         f"torch {torch.__version__}",
         lambda d: build_model(checkpoint, device=d),
     )
@@ -176,7 +178,7 @@ def _read_exported(path: Path, device: "torch.device", precision: str) -> Weight
         raise ValueError(f"{wrong} cannot be used with {path}: exported networks run on the CPU in fp32; leave it out")
     model = load_exported(path)
     typer.echo(f"loading model from {path}")
-    return Weights(path, model.config, "", model.engine, lambda _: model)
+    return Weights(path, model.config, "", None, model.engine, lambda _: model)
 
 
 def _check_size(checkpoint: Weights, protocol: "Protocol", large: bool) -> None:

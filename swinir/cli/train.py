@@ -5,10 +5,11 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from swinir.cli.stopping import asked_to_stop
 
 if TYPE_CHECKING:
     from swinir.train.config import TrainConfig
@@ -54,9 +55,9 @@ def train(
             progress=_progress if first else lambda items: items,
         )
         _start(trainer, resume, fresh)
-        asked = requests_to_stop()
         try:
-            finished = trainer.fit(stop=lambda: bool(asked))
+            with asked_to_stop() as asked:
+                finished = trainer.fit(stop=lambda: bool(asked))
         except NotFiniteError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
@@ -66,18 +67,6 @@ def train(
             raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
         if first:
             _finish(trainer)
-
-
-def requests_to_stop() -> list[int]:
-    """From now on, the signals that asked to stop, in place of their effect."""
-    asked: list[int] = []
-
-    def ask(signum: int, _frame: FrameType | None) -> None:
-        asked.append(signum)
-
-    for kind in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(kind, ask)
-    return asked
 
 
 def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:

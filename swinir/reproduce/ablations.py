@@ -69,7 +69,7 @@ class Study:
 
 @functools.cache
 def _published() -> dict[str, Any]:
-    source = importlib.resources.files("swinir.reproduce") / "published_ablations.toml"
+    source = importlib.resources.files("swinir.reproduce") / "published" / "ablations.toml"
     return tomllib.loads(source.read_text(encoding="utf-8"))
 
 

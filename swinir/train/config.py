@@ -6,7 +6,7 @@ import operator
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
@@ -31,11 +31,13 @@ Folders = Annotated[tuple[Path, ...], BeforeValidator(_listed)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
-class _Section(BaseModel):
+class Section(BaseModel):
+    """Part of a configuration: frozen, without unknown keys."""
+
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class DataConfig(_Section):
+class DataConfig(Section):
     """Training and validation images, and how patches are cut from them.
 
     Attributes:
@@ -68,7 +70,7 @@ class DataConfig(_Section):
     workers: NotNegative | None = None
 
 
-class DegradationConfig(_Section):
+class DegradationConfig(Section):
     """How low-quality patches are made. What is not set follows from the task and its level.
 
     Attributes:
@@ -89,7 +91,7 @@ class DegradationConfig(_Section):
     options: dict[str, Any] = {}
 
 
-class InitConfig(_Section):
+class InitConfig(Section):
     """Weights to start from.
 
     Attributes:
@@ -107,7 +109,7 @@ class InitConfig(_Section):
     discriminator: Path | None = None
 
 
-class PerceptualConfig(_Section):
+class PerceptualConfig(Section):
     """Distance between VGG19's features (Section 3.1; Wang et al., ESRGAN), layers and weights as published.
 
     `weights` is a file with VGG19's weights; without one torchvision fetches them.
@@ -119,7 +121,7 @@ class PerceptualConfig(_Section):
     weights: Path | None = None
 
 
-class AdversarialConfig(_Section):
+class AdversarialConfig(Section):
     """Loss of a U-Net discriminator with spectral normalisation, and the discriminator's own Adam."""
 
     objective: Literal["vanilla", "lsgan", "relativistic"] = "vanilla"
@@ -129,7 +131,7 @@ class AdversarialConfig(_Section):
     betas: Betas = (0.9, 0.999)
 
 
-class LossConfig(_Section):
+class LossConfig(Section):
     """Pixel loss: L1 (super-resolution) or Charbonnier (denoising and JPEG), Section 3.1, Eq. 7 and 8; or L2."""
 
     name: Literal["l1", "charbonnier", "l2"] = "l1"
@@ -139,7 +141,7 @@ class LossConfig(_Section):
     adversarial: AdversarialConfig | None = None
 
 
-class OptimizerConfig(_Section):
+class OptimizerConfig(Section):
     """Adam."""
 
     lr: PositiveFloat = 2e-4
@@ -148,7 +150,7 @@ class OptimizerConfig(_Section):
     clip_norm: PositiveFloat | None = None
 
 
-class ScheduleConfig(_Section):
+class ScheduleConfig(Section):
     """Learning rate over the iterations: linear warm-up, then halving at milestones or a cosine down to `final`."""
 
     iterations: Positive
@@ -159,7 +161,7 @@ class ScheduleConfig(_Section):
     final: Share = 0.0  # cosine: last learning rate as a share of the first
 
 
-class TrainConfig(_Section):
+class TrainConfig(Section):
     """One training run. Unknown keys are refused.
 
     Attributes:
@@ -248,7 +250,7 @@ class TrainConfig(_Section):
 
     def network_config(self) -> NetworkConfig:
         """The network to train: the task's released one, with this configuration's overrides."""
-        base = self.task_row.network_for(self.scale, img_size=self.data.patch).to_dict()
+        base = self.task_row.network_for(self.scale).to_dict() | {"img_size": self.data.patch}
         if self.network_name == "rcan":
             return NetworkConfig.from_dict(base)  # the task, its channels and scale; RCAN's own options are its own
         if self.network_name != "swinir":
@@ -267,7 +269,15 @@ def _same_type(value: Any, example: Any) -> bool:
 
 
 def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> TrainConfig:
-    """Read a TOML file and apply `section.key=value` overrides.
+    """Read a training's TOML file and apply `section.key=value` overrides; as `read_config`."""
+    return read_config(path, TrainConfig, overrides)
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | list[str] = ()) -> M:
+    """Read a TOML file of any kind of configuration and apply `section.key=value` overrides.
 
     Raises:
         FileNotFoundError: if there is no such file.
@@ -283,9 +293,9 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
     for override in overrides:
         _apply(values, override)
     try:
-        return TrainConfig.model_validate(values)
+        return kind.model_validate(values)
     except ValidationError as error:
-        raise ValueError(f"{path}: {'; '.join(_explain(e) for e in error.errors())}") from error
+        raise ValueError(f"{path}: {explain(error, kind)}") from error
 
 
 def varied(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
@@ -301,7 +311,7 @@ def varied(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
     try:
         return TrainConfig.model_validate(values)
     except ValidationError as error:
-        raise ValueError("; ".join(_explain(e) for e in error.errors())) from error
+        raise ValueError(explain(error, TrainConfig)) from error
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
@@ -321,21 +331,28 @@ def _apply(values: dict[str, Any], override: str) -> None:
     values[last] = value
 
 
-def _explain(error: Any) -> str:
+def explain(error: ValidationError, kind: type[BaseModel]) -> str:
+    """What contradicts a kind of configuration, in one line."""
+    return "; ".join(_explain(e, kind) for e in error.errors())
+
+
+def _explain(error: Any, kind: type[BaseModel]) -> str:
     where = ".".join(str(part) for part in error["loc"])
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(str(error["loc"][-1]), _known_keys(error["loc"][:-1]), n=1)
+        near = difflib.get_close_matches(str(error["loc"][-1]), _known_keys(kind, error["loc"][:-1]), n=1)
         return f"unknown key {where}" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"missing key {where}"
     return f"{where}: {message}, got {error['input']!r}" if where else message
 
 
-def _known_keys(section: tuple[Any, ...]) -> list[str]:
-    model: type[BaseModel] = TrainConfig
+def _known_keys(model: type[BaseModel], section: tuple[Any, ...]) -> list[str]:
     for part in section:
+        if isinstance(part, int):  # an entry of a list
+            continue
         annotation = model.model_fields[str(part)].annotation
+        annotation = next(iter(get_args(annotation)), annotation)
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             return []
         model = annotation

@@ -18,7 +18,7 @@ from swinir.degrade.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.realesrgan import RealESRGANOptions, realesrgan
 from swinir.train.config import DegradationConfig, TrainConfig
-from swinir.train.images import TrainingImage
+from swinir.train.images import Source, TrainingImage, Wrap, load_images
 
 PatchDegradation = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 Level = float | tuple[float, float]
@@ -137,6 +137,29 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         side = self.patch * scale + self.degrader.margin
         y, x = (int(rng.integers(n - side + 1)) for n in (image.height, image.width))
         return self.degrader.degrade(_turn(_cut(image.gt(), y, x, side), turn), rng)
+
+
+def load_samples(
+    config: TrainConfig, sources: Sequence[Source], *, progress: Wrap = lambda items: items
+) -> TrainingSamples:
+    """The samples that a configuration makes of images, which are decoded or found in its cache.
+
+    Raises:
+        ImageError: one line with the files that cannot be trained on.
+    """
+    data, degrader = config.data, build_degrader(config)
+    images = load_images(
+        sources,
+        gray=config.task_row.gray,
+        scale=config.scale,
+        bicubic=degrader is None and not data.train_lq,
+        smallest=data.patch * config.scale + (degrader.margin if degrader else 0),
+        cache=data.cache,
+        progress=progress,
+    )
+    return TrainingSamples(
+        images, patch=data.patch, scale=config.scale, seed=config.seed, degrader=degrader, draw=data.draw
+    )
 
 
 def _cut(image: np.ndarray, y: int, x: int, side: int) -> np.ndarray:

@@ -5,11 +5,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from einops import rearrange
-from torch import Tensor
+from torch import Tensor, nn
 
 from swinir.baselines import RCAN
 from swinir.checkpoint import (
@@ -27,6 +27,7 @@ from swinir.train.config import InitConfig, TrainConfig
 from swinir.train.objective import Adversary
 
 MAX_NAMED = 8  # layers spelled out in one message
+N = TypeVar("N", bound=nn.Module)
 
 
 def build_network(config: TrainConfig) -> Restorer:
@@ -136,7 +137,7 @@ def write_adversary(path: Path, adversary: Adversary, step: int) -> None:
     write_state(path, state, {"name": "unet_discriminator"}, step=step)
 
 
-def with_weights(network: Restorer, weights: Mapping[str, Tensor]) -> Restorer:
+def with_weights(network: N, weights: Mapping[str, Tensor]) -> N:
     """A copy of a network with other weights, in eval mode and float32."""
     other = copy.deepcopy(network)
     with torch.no_grad():

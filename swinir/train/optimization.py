@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from swinir.network import StochasticDepth
-from swinir.restoration import Restorer
 from swinir.train.config import ScheduleConfig, TrainConfig
 from swinir.train.data import Part, to_unit
 from swinir.train.ema import Ema
@@ -21,6 +20,9 @@ from swinir.train.processes import Processes
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_SCALE = 1e-3  # of fp16's losses; below it even tiny gradients overflow, so they are not the scale's fault
 NORM_LIMIT = 1e-6  # keeps a gradient of zero from being divided by its norm, as PyTorch's clipping does
+
+
+N = TypeVar("N", bound=nn.Module)
 
 
 class NotFiniteError(FloatingPointError):
@@ -54,7 +56,7 @@ def learning_rate(schedule: ScheduleConfig, lr: float, step: int) -> float:
     return lr * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
 
 
-class Optimization:
+class Optimization(Generic[N]):
     """A network, its averaged weights and everything that changes them.
 
     fp16 needs two things that bf16 does not: a scaled loss, since gradients below 6e-8 vanish, and a residual
@@ -67,11 +69,11 @@ class Optimization:
         processes: what this process is one of.
     """
 
-    def __init__(self, network: Restorer, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, network: N, config: TrainConfig, processes: Processes) -> None:
         self.config, self.processes = config, processes
         self.device = processes.device
         self.dtype = torch.float64 if config.precision == "fp64" else torch.float32
-        self.network: Restorer = network.to(self.device, self.dtype)
+        self.network: N = network.to(self.device, self.dtype)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
         self.forward: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
@@ -92,8 +94,21 @@ class Optimization:
         count = self.config.accumulate * self.processes.count
         return [Part(i * self.processes.count + self.processes.rank, count) for i in range(self.config.accumulate)]
 
-    def step(self, batches: Iterable[tuple[Tensor, Tensor]], step: int) -> StepResult:
+    def step(
+        self,
+        batches: Iterable[tuple[Tensor, Tensor]],
+        step: int,
+        *,
+        forward: Callable[[Tensor], Tensor] | None = None,
+        objective: Objective | None = None,
+    ) -> StepResult:
         """Train on one batch, given as this process's parts of it, of low-quality and ground-truth images.
+
+        Args:
+            batches: the parts.
+            step: from 0 on; the learning rate and all random draws follow from it.
+            forward: a path through the network, where it has several. Only what the path meets is changed.
+            objective: the loss of that path, without an adversary; the configuration's by default.
 
         Raises:
             NotFiniteError: when the loss or the gradient is not finite, before any weight moves.
@@ -109,7 +124,7 @@ class Optimization:
             torch.manual_seed(seed)  # equal in all processes and for all parts, as StochasticDepth wants it
             lq, gt = (to_unit(x, self.device, self.dtype) for x in (lq, gt))
             seen.append((lq, gt))
-            values.append(self._backward(lq, gt, part))
+            values.append(self._backward(lq, gt, part, forward or self.forward, objective or self.objective))
         names = list(values[0])
         sums = torch.stack([torch.stack(list(v.values())) for v in values]).mean(0).tolist()
         found = dict(zip(names, self.processes.mean(sums), strict=True))
@@ -129,15 +144,17 @@ class Optimization:
                 group["lr"] = learning_rate(config.schedule, self.objective.adversary.lr, step)
         return lr
 
-    def _backward(self, lq: Tensor, gt: Tensor, part: Part) -> dict[str, Tensor]:
+    def _backward(
+        self, lq: Tensor, gt: Tensor, part: Part, forward: Callable[[Tensor], Tensor], objective: Objective
+    ) -> dict[str, Tensor]:
         """Add one part's gradients; returns its losses."""
         for depth in self._depths:
             depth.share = (part.index, part.count)
         if self.config.channels_last:
             lq = lq.contiguous(memory_format=torch.channels_last)
         with self._autocast():
-            restored = self.forward(lq)
-        loss, named = self.objective(restored, gt)
+            restored = forward(lq)
+        loss, named = objective(restored, gt)
         share = self.config.accumulate
         self.scaler.scale(loss / share).backward()
         values = {"loss": loss.detach()} | named

@@ -8,7 +8,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,8 @@ from swinir.atomic import atomic_path
 from swinir.evaluate import means, to_tensor, to_uint8
 from swinir.restoration import Restorer, restore
 from swinir.train.config import TrainConfig
-from swinir.train.data import TrainingSamples, batches, build_degrader
-from swinir.train.images import Wrap, find_sources, first_images, index_hash, load_images, split_holdout
+from swinir.train.data import batches, load_samples
+from swinir.train.images import Source, TrainingImage, Wrap, find_sources, first_images, index_hash, split_holdout
 from swinir.train.journal import Journal, Log, add_facts, run_facts, train_log, write_facts
 from swinir.train.networks import (
     build_network,
@@ -78,10 +78,7 @@ class Trainer:
                 f"for {config.accumulate} times {self.processes.count}"
             )
         self._load_data(progress)
-        network = build_network(config)
-        self.init = start_from(network, config.init)
-        self.optimization = Optimization(network, config, self.processes)
-        self.init |= start_adversary_from(self.optimization.objective.adversary, config.init)
+        self.optimization, self.init = self._build()
         self.states = StateStore(run / "states", keep=config.keep)
         self.step = 0
         self.drawn = 0  # samples
@@ -95,34 +92,26 @@ class Trainer:
         train, held = split_holdout(sources, data.holdout)
         self.validation = Validation(config, held)
         self.validation.check()
-        degrader = build_degrader(config)
         # With a cache, the first process decodes and the others find its work.
         for rank in range(2 if data.cache else 1):
             if not data.cache or (self.processes.rank > 0) == (rank > 0):
-                images = load_images(
-                    train,
-                    gray=config.task_row.gray,
-                    scale=config.scale,
-                    bicubic=degrader is None and not data.train_lq,
-                    smallest=data.patch * config.scale + (degrader.margin if degrader else 0),
-                    cache=data.cache,
-                    progress=progress,
-                )
+                self.samples = load_samples(config, train, progress=progress)
             self.processes.wait()
-        self.samples = TrainingSamples(
-            images, patch=data.patch, scale=config.scale, seed=config.seed, degrader=degrader, draw=data.draw
-        )
-        self.data_facts = {
-            "images": len(images),
-            "megapixels": round(sum(image.width * image.height for image in images) / 1e6, 3),
-            "index_sha256": index_hash(images),
-            "held_out": [source.name for source in held],
-        }
+        self.data_facts = describe_data(self.samples.images, held)
+
+    def _build(self) -> tuple[Optimization[Any], dict[str, Any]]:
+        """The network with its optimizer, and the facts about the weights that it starts from."""
+        config = self.config
+        network = build_network(config)
+        init = start_from(network, config.init)
+        optimization = Optimization(network, config, self.processes)
+        return optimization, init | start_adversary_from(optimization.objective.adversary, config.init)
 
     @property
     def network(self) -> Restorer:
         """The network in training."""
-        return self.optimization.network
+        network: Restorer = self.optimization.network
+        return network
 
     @property
     def weights_path(self) -> Path:
@@ -142,7 +131,7 @@ class Trainer:
             if journal:
                 journal.forget_after(self.step)
                 self._settle()
-                write_facts(self.run / "config.json", self.config.model_dump(mode="json"))
+                write_facts(self.run / "config.json", self._configuration())
                 facts = run_facts(device, self.processes.count, self.data_facts, self.init)
                 add_facts(self.run / "run.json", {"step": self.step, **facts})
             with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -155,7 +144,11 @@ class Trainer:
             if journal:
                 journal.close()
 
+    def _configuration(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
     def _finish(self) -> None:
+        """Write the weights that the run ends with."""
         write_weights(self.weights_path, self.averaged(), self.config, self.step)
         adversary = self.optimization.objective.adversary
         if adversary:
@@ -163,7 +156,7 @@ class Trainer:
 
     def _loop(self, journal: Journal | None, stop: Callable[[], bool]) -> bool:
         config = self.config
-        self.network.train()
+        self.optimization.network.train()
         if self.step and self._saved_at is None:
             self._save()  # a state that was chosen: from here on it is the one to go on from
         waited, since = 0.0, time.monotonic()
@@ -202,7 +195,7 @@ class Trainer:
 
     def _step(self, batch: list[tuple[Tensor, Tensor]]) -> StepResult:
         try:
-            result = self.optimization.step(batch, self.step)
+            result = self._train_on(batch)
         except NotFiniteError as error:
             path = self.run / f"not_finite_step{self.step:08d}_process{self.processes.rank}.pt"
             content = [{"lq": lq.cpu(), "gt": gt.cpu()} for lq, gt in error.batches]
@@ -213,9 +206,13 @@ class Trainer:
         self.drawn += self.config.data.batch
         return result
 
+    def _train_on(self, batch: list[tuple[Tensor, Tensor]]) -> StepResult:
+        return self.optimization.step(batch, self.step)
+
     def _row(self, results: list[StepResult], seconds: float, waited: float) -> dict[str, Any]:
         means = {"loss": np.mean([r.loss for r in results])}
-        means |= {name: np.mean([r.parts[name] for r in results]) for name in results[-1].parts}
+        names = {name: None for r in results for name in r.parts}  # in their order
+        means |= {name: np.mean([r.parts[name] for r in results if name in r.parts]) for name in names}
         norms = [r.grad_norm for r in results if math.isfinite(r.grad_norm)]  # fp16 skips steps that overflow
         return {
             "step": self.step,
@@ -325,3 +322,13 @@ class Trainer:
             raise ValueError(f"{path}: {reason}; choose another --run folder, or --fresh") from error
         self.step, self.drawn, self.best = step, drawn, best
         self._results = results
+
+
+def describe_data(images: Sequence[TrainingImage], held: Sequence[Source]) -> dict[str, Any]:
+    """What `run.json` says of the images to train on, and of those held out."""
+    return {
+        "images": len(images),
+        "megapixels": round(sum(image.width * image.height for image in images) / 1e6, 3),
+        "index_sha256": index_hash(images),
+        "held_out": [source.name for source in held],
+    }

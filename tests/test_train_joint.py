@@ -1,0 +1,153 @@
+"""Training of a joint network: whose turn it is, what a turn changes, and that a run goes on with the same bits."""
+
+from collections import Counter
+
+import pytest
+import torch
+from training import CPU, assert_same_ending, configuration, cpu_trainer, rows, same
+
+from swinir.checkpoint import load_model, read_checkpoint
+from swinir.joint import BODY
+from swinir.train.joint import JointTrainer, joint_config
+from swinir.train.optimization import learning_rate
+from swinir.train.processes import Processes
+
+NETWORK = {"embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 8, "img_range": 1.0}
+CHARBONNIER = {"name": "charbonnier"}
+TASKS = {
+    "sr_x2": {"scale": 2},
+    "noise25": {"task": "color_dn", "scale": 1, "noise": 25, "loss": CHARBONNIER},
+    "jpeg10": {"task": "color_jpeg_car", "scale": 1, "jpeg": 10, "loss": CHARBONNIER},
+}
+
+
+def experts(images, **options):
+    """Four steps of each of three tasks; options are those of `configuration`."""
+    shared = {"schedule": {"iterations": 4}, "network": NETWORK, "log_every": 2, "save_every": 1000} | options
+    return {name: configuration(images, name=name, **(shared | task)) for name, task in TASKS.items()}
+
+
+def joint_trainer(configs, run):
+    return JointTrainer(configs, run, processes=Processes(CPU))
+
+
+def parameters(trainer):
+    return {name: p.detach().clone() for name, p in trainer.optimization.network.named_parameters()}
+
+
+def test_tasks_take_turns_equally_often(images, tmp_path):
+    trainer = joint_trainer(experts(images), tmp_path / "run")
+    turns = [trainer.turn(step) for step in range(12)]
+    assert turns[:3] == list(TASKS)
+    assert Counter(turns) == dict.fromkeys(TASKS, 4)
+    assert trainer.config.schedule.iterations == 12
+
+
+def test_a_tasks_turns_take_the_patches_that_its_experts_steps_take(images, tmp_path):
+    configs = experts(images)
+    stream = joint_trainer(configs, tmp_path / "joint")._batches()
+    turns = [next(stream) for _ in range(9)]
+    for place, (name, config) in enumerate(configs.items()):
+        steps = cpu_trainer(config, tmp_path / name)._batches()
+        for turn in range(3):
+            assert same(turns[place + 3 * turn], next(steps)), (name, turn)
+
+
+def test_a_step_of_one_task_leaves_the_others_heads_and_tails_as_they_are(images, tmp_path):
+    trainer = joint_trainer(experts(images), tmp_path / "run")
+    stream = trainer._batches()
+    for _ in range(4):  # so that every parameter has its moments
+        trainer._step([next(stream)])
+    before, name = parameters(trainer), trainer.turn(trainer.step)
+    trainer._step([next(stream)])
+    changed = {key for key, value in parameters(trainer).items() if not torch.equal(value, before[key])}
+    own = {key for key in before if key.startswith(f"experts.{name}.") and key.split(".")[2] not in BODY}
+    ends = {key for key in before if key.split(".")[2] not in BODY}
+    assert changed & ends == own
+    assert {key.split(".")[2] for key in changed - ends} == set(BODY) - {"absolute_pos_embed"}
+
+
+@pytest.mark.parametrize("at", [4, 5, 6, 7])
+def test_a_run_that_was_stopped_at_any_tasks_turn_ends_with_the_same_bits(images, tmp_path, at):
+    configs = experts(images, save_every=2)
+    assert joint_trainer(configs, tmp_path / "whole").fit()
+    first = joint_trainer(configs, tmp_path / "parts")
+    assert not first.fit(stop=lambda: first.step == at)
+    second = joint_trainer(configs, tmp_path / "parts")
+    assert second.resume()
+    assert second.step == at
+    assert second.fit()
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
+def test_a_run_ends_with_an_ordinary_expert_for_each_task(images, tmp_path):
+    trainer = joint_trainer(experts(images), tmp_path / "run")
+    trainer.fit()
+    bodies = []
+    for name, config in trainer.tasks.items():
+        checkpoint = read_checkpoint(trainer.export_path(name))
+        assert (checkpoint.task, checkpoint.step, checkpoint.network) == (config.task, 12, config.network_config())
+        state = load_model(trainer.export_path(name), device="cpu").state_dict()
+        bodies.append({key: value for key, value in state.items() if key.startswith(BODY)})
+        for key, value in checkpoint.state.items():
+            owner = "sr_x2" if key.split(".")[0] in BODY else name
+            assert torch.equal(value, trainer.optimization.ema.averages[f"experts.{owner}.{key}"])
+    assert same(bodies[0], bodies[1])
+    assert same(bodies[0], bodies[2])
+
+
+def test_rows_say_the_loss_of_each_task(images, tmp_path):
+    joint_trainer(experts(images, log_every=6), tmp_path / "run").fit()
+    found = rows(tmp_path / "run")
+    assert [row["step"] for row in found] == [6, 12]
+    for row in found:
+        losses = [row[f"loss_{name}"] for name in TASKS]
+        assert row["loss"] == pytest.approx(sum(losses) / 3)
+
+
+def test_a_tasks_turns_have_the_learning_rates_of_its_experts_steps(images):
+    configs = experts(images, schedule={"iterations": 8, "milestones": [2, 3]})
+    joint, expert = joint_config(configs).schedule, configs["sr_x2"].schedule
+    rates = [learning_rate(joint, 1.0, step) for step in range(24)]
+    assert rates == [learning_rate(expert, 1.0, step // 3) for step in range(24)]
+
+
+def test_warm_up_ends_at_the_same_turn(images):
+    configs = experts(images, schedule={"iterations": 8, "warmup": 4})
+    rates = [learning_rate(joint_config(configs).schedule, 1.0, step) for step in range(14)]
+    assert rates[:12] == pytest.approx([(step + 1) / 12 for step in range(12)])
+    assert rates[12:] == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("own", "message"),
+    [
+        ({"optimizer": {"lr": 1e-4}}, "need the same optimizer; sr_x2 and noise25 differ"),
+        ({"data": {"patch": 24}, "network": NETWORK}, "need the same data; sr_x2 and noise25 differ"),
+        ({"seed": 4}, "need the same seed"),
+    ],
+)
+def test_trainings_that_differ_in_more_than_their_task_are_refused(images, own, message):
+    configs = experts(images)
+    options = {"schedule": {"iterations": 4}, "network": NETWORK, "log_every": 2} | TASKS["noise25"] | own
+    configs["noise25"] = configuration(images, name="noise25", **options)
+    with pytest.raises(ValueError, match=message):
+        joint_config(configs)
+
+
+def test_initial_weights_and_discriminators_are_refused(images):
+    with pytest.raises(ValueError, match=r"leave out \[init\]"):
+        joint_config(experts(images, init={"weights": "x.pth"}))
+    adversarial = {"name": "l1", "adversarial": {}}
+    configs = {"sr_x2": configuration(images, loss=adversarial), "again": configuration(images, loss=adversarial)}
+    with pytest.raises(ValueError, match="no discriminator"):
+        joint_config(configs)
+
+
+def test_a_state_of_other_tasks_is_refused(images, tmp_path):
+    configs = experts(images)
+    trainer = joint_trainer(configs, tmp_path / "run")
+    trainer.fit(stop=lambda: trainer.step == 2)
+    other = joint_trainer({name: configs[name] for name in ("sr_x2", "jpeg10")}, tmp_path / "run")
+    with pytest.raises(ValueError, match="belongs to another network"):
+        other.resume()
