@@ -50,20 +50,20 @@ class Format:
 
 
 def _png(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    return png.encode(image, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi)
+    return png.encode(image, about)
 
 
 def _to_png(file: BinaryIO, blocks: Iterable[np.ndarray], shape: Shape, dtype: np.dtype, about: Metadata) -> None:
-    for part in png.encoded(blocks, shape, dtype, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi):
+    for part in png.encoded(blocks, shape, dtype, about):
         file.write(part)
 
 
 def _to_tiff(file: BinaryIO, blocks: Iterable[np.ndarray], shape: Shape, dtype: np.dtype, about: Metadata) -> None:
-    tiff.write(file, blocks, shape, dtype, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi)
+    tiff.write(file, blocks, shape, dtype, about)
 
 
 def _tiff(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    return tiff.encode(image, exif=about.exif, icc=about.icc, xmp=about.xmp, dpi=about.dpi)
+    return tiff.encode(image, about)
 
 
 def _jpeg(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:

@@ -25,7 +25,9 @@ from swinir.containers import (
     require,
     unpack,
 )
+from swinir.picture import Metadata
 
+NOTHING = Metadata()
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by colour type
 _DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}  # table 12
@@ -248,47 +250,27 @@ def rows(data: Bytes) -> Iterator[np.ndarray]:
 # Writing.
 
 
-def encode(
-    image: np.ndarray,
-    *,
-    exif: bytes | None = None,
-    icc: bytes | None = None,
-    xmp: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-) -> bytes:
-    """An (H, W, 1 to 4) uint8 or uint16 image as a PNG file; alpha last.
-
-    Args:
-        exif: a TIFF structure, as EXIF stores it.
-        icc, xmp: the profile, and the packet.
-        dpi: horizontal and vertical, in pixels an inch.
-    """
-    return b"".join(encoded([image], image.shape, image.dtype, exif=exif, icc=icc, xmp=xmp, dpi=dpi))
+def encode(image: np.ndarray, about: Metadata = NOTHING) -> bytes:
+    """An (H, W, 1 to 4) uint8 or uint16 image as a PNG file; alpha last."""
+    return b"".join(encoded([image], image.shape, image.dtype, about))
 
 
 def encoded(
-    blocks: Iterable[np.ndarray],
-    shape: tuple[int, int, int],
-    dtype: np.dtype,
-    *,
-    exif: bytes | None = None,
-    icc: bytes | None = None,
-    xmp: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
+    blocks: Iterable[np.ndarray], shape: tuple[int, int, int], dtype: np.dtype, about: Metadata
 ) -> Iterator[bytes]:
     """What `encode` gives, part by part, for an image of a shape and dtype whose rows come in blocks."""
     height, width, channels = shape
     color = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
     found = Header(width, height, dtype.itemsize * 8, color, 0, 0, 0)
     yield SIGNATURE + _chunk(b"IHDR", struct.pack(">IIBBBBB", *found))
-    if icc:
-        yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(icc))
-    if dpi:
-        yield _chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in dpi), 1))
-    if exif:
-        yield _chunk(b"eXIf", exif)
-    if xmp:
-        yield _chunk(b"iTXt", _XMP + bytes(5) + xmp)
+    if about.icc:
+        yield _chunk(b"iCCP", b"ICC profile\0\0" + zlib.compress(about.icc))
+    if about.dpi:
+        yield _chunk(b"pHYs", struct.pack(">IIB", *(round(value / 0.0254) for value in about.dpi), 1))
+    if about.exif:
+        yield _chunk(b"eXIf", about.exif)
+    if about.xmp:
+        yield _chunk(b"iTXt", _XMP + bytes(5) + about.xmp)
     held = bytearray()
     for part in _deflated(blocks):
         held += part

@@ -25,6 +25,7 @@ from swinir.containers import (
     unpack,
 )
 from swinir.exif import DESCRIPTIVE, Directory, count_directories, directory, numbers, packed
+from swinir.picture import Metadata
 from swinir.spans import in_spans
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
@@ -33,6 +34,7 @@ X_RESOLUTION, Y_RESOLUTION, PLANAR, RESOLUTION_UNIT, PREDICTOR = 282, 283, 284, 
 TILE_WIDTH, TILE_HEIGHT, TILES, TILE_BYTES, EXTRA, FORMAT = 322, 323, 324, 325, 338, 339
 XMP, ICC = 700, 34675
 
+NOTHING = Metadata()
 _MOST_PAGES = 65536
 _STORED, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _ZSTD = 1, 5, 8, 32946, 32773, 50000
 _OF_BYTES = (_STORED, _LZW, _DEFLATE, _OLD_DEFLATE, _PACKBITS, _ZSTD)  # compressions that know bytes, not pixels
@@ -292,23 +294,10 @@ def content(data: Bytes, tag: int) -> bytes | None:
 # Writing.
 
 
-def encode(
-    image: np.ndarray,
-    *,
-    exif: bytes | None = None,
-    icc: bytes | None = None,
-    xmp: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
-) -> bytes:
-    """An (H, W, 1 to 4) uint8, uint16 or float32 image as a TIFF file, deflated; alpha last, not multiplied in.
-
-    Args:
-        exif: a TIFF structure that `upright` returned.
-        icc, xmp: the profile, and the packet.
-        dpi: horizontal and vertical, in pixels an inch.
-    """
+def encode(image: np.ndarray, about: Metadata = NOTHING) -> bytes:
+    """An (H, W, 1 to 4) uint8, uint16 or float32 image as a TIFF file, deflated; alpha last, not multiplied in."""
     file = io.BytesIO()
-    write(file, [image], image.shape, image.dtype, exif=exif, icc=icc, xmp=xmp, dpi=dpi)
+    write(file, [image], image.shape, image.dtype, about)
     return file.getvalue()
 
 
@@ -322,11 +311,7 @@ def write(
     blocks: Iterable[np.ndarray],
     shape: tuple[int, int, int],
     dtype: np.dtype,
-    *,
-    exif: bytes | None = None,
-    icc: bytes | None = None,
-    xmp: bytes | None = None,
-    dpi: tuple[float, float] | None = None,
+    about: Metadata,
 ) -> None:
     """What `encode` gives, for an image of a shape and dtype whose rows come in blocks, into an empty file.
 
@@ -335,7 +320,7 @@ def write(
     """
     height, width, channels = shape
     big, size, floats = is_big(shape, dtype), dtype.itemsize, dtype.kind == "f"
-    exif = None if big else exif
+    exif = None if big else about.exif
     old = directory(exif) if exif else Directory("<", {}, 0, 0)
     order, word = old.order, "Q" if big else "I"
     file.write(exif or (b"II+\0\x08\0\0\0" + bytes(8) if big else b"II*\0" + bytes(4)))
@@ -364,11 +349,11 @@ def write(
     }
     if channels in (2, 4):
         tags[EXTRA] = numbers(order, "H", 2)
-    if dpi:
-        for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), dpi, strict=True):
+    if about.dpi:
+        for tag, value in zip((X_RESOLUTION, Y_RESOLUTION), about.dpi, strict=True):
             tags[tag] = (5, 1, struct.pack(f"{order}II", round(value * 1000), 1000))
         tags[RESOLUTION_UNIT] = numbers(order, "H", 2)
-    for tag, packet in ((XMP, xmp), (ICC, icc)):
+    for tag, packet in ((XMP, about.xmp), (ICC, about.icc)):
         if packet:
             tags[tag] = (7, len(packet), packet)
     for tag in DESCRIPTIVE:

@@ -14,6 +14,7 @@ from makers import FILES, RGB16, SMOOTH, chunk
 from PIL import Image
 
 from swinir import png
+from swinir.picture import Metadata
 
 PIXELS = st.sampled_from((np.uint8, np.uint16)).flatmap(
     lambda dtype: arrays.arrays(dtype, st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4)))
@@ -47,8 +48,8 @@ def test_a_photograph_takes_no_more_than_with_pillow():
 
 
 def test_metadata_is_what_pillow_finds():
-    file = Image.open(io.BytesIO(png.encode(SMOOTH, exif=b"MM\0*\0\0\0\x08\0\0\0\0\0\0", icc=b"profile" * 50,
-                                            xmp="<é>".encode(), dpi=(300, 72))))  # fmt: skip
+    file = Image.open(io.BytesIO(png.encode(SMOOTH, Metadata(b"MM\0*\0\0\0\x08\0\0\0\0\0\0", b"profile" * 50,
+                                                              "<é>".encode(), (300, 72)))))  # fmt: skip
     file.load()
     assert file.info["exif"].removeprefix(b"Exif\0\0") == b"MM\0*\0\0\0\x08\0\0\0\0\0\0"
     assert file.info["icc_profile"] == b"profile" * 50

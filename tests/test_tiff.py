@@ -18,6 +18,7 @@ from PIL import Image
 from swinir import tiff
 from swinir.containers import ContainerError
 from swinir.exif import EXIF, described, directory, of_size, upright
+from swinir.picture import Metadata
 
 GREY16 = RGB16[..., 0]
 RGBA16 = np.concatenate([RGB16, RGB16[..., :1]], axis=2)
@@ -161,7 +162,7 @@ def test_pictures_of_many_strips_are_whole():
 
 def test_metadata_is_what_pillow_finds():
     block = upright(exif(6))
-    file = Image.open(io.BytesIO(tiff.encode(SMOOTH, exif=block, icc=b"profile" * 50, xmp=b"<xmp>", dpi=(300, 72))))
+    file = Image.open(io.BytesIO(tiff.encode(SMOOTH, Metadata(block, b"profile" * 50, b"<xmp>", (300, 72)))))
     assert np.array_equal(np.asarray(file), SMOOTH)
     assert file.info["icc_profile"] == b"profile" * 50
     assert file.info["xmp"] == b"<xmp>"
