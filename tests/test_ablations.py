@@ -21,7 +21,8 @@ from swinir.reproduce.ablations import SCALES, STUDIES, plan, runs
 from swinir.train.config import load_config, varied
 from swinir.train.networks import build_network
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "ablations"
+ROOT = Path(__file__).parents[1]
+CONFIGS = ROOT / "configs" / "ablations"
 # Read off the paper's figure and table, Manga109 x2; a range as it was read.
 PAPER = {
     ("figure3a", "swinir"): {
@@ -275,6 +276,7 @@ def test_a_study_is_trained_once_and_leaves_numbers_and_a_picture(command, tmp_p
     assert [(row["x"], row["seed"]) for row in results["scores"]] == [
         (x, seed) for seed in (0, 1) for x in ("none", "1x1", "1conv", "3conv")
     ]
+    assert [facts["device"] for facts in results["made_with"]] == ["cpu"]
     assert str(tmp_path) not in (folder / "table1.json").read_text()
     assert (folder / "table1.png").read_bytes().startswith(b"\x89PNG")
     assert "| 1conv | SwinIR | 39.58 |" in out
@@ -380,3 +382,19 @@ def test_a_decibel_is_as_long_here_as_in_the_published_panel(tmp_path, monkeypat
     assert one == pytest.approx(other)
     assert one > 1
     assert small < 0.1 < large
+
+
+# The page.
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs" / "ablations").rglob("*.json")), ids=lambda path: path.stem)
+def test_the_page_gives_the_measured_means_and_differences(path):
+    results, page = json.loads(path.read_text()), (ROOT / "docs" / "ablations.md").read_text()
+    values = {}
+    for row in results["scores"]:
+        values.setdefault((row["model"], row["x"]), []).append(row["psnr_y"])
+    for point, psnr in values.items():
+        assert f" {statistics.fmean(psnr):.3f} " in page, point
+    assert path.with_suffix(".png").is_file()
+    for row in results["differences"]:
+        assert f" {row['psnr_y']:+.3f} " in page, row

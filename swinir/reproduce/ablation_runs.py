@@ -216,7 +216,10 @@ def curves(study: Study, scores: Sequence[Score]) -> dict[str, list[tuple[X, flo
 
 
 def write_results(path: Path, study: Study, scale: str, base: TrainConfig, scores: Sequence[Score]) -> None:
-    """Write scores, differences and the setting as one JSON object; folders of the machine stay out of it."""
+    """Write scores, differences, the setting and what the runs beside `path` were made with as one JSON object.
+
+    Folders of the machine stay out of it.
+    """
     facts = {
         "study": study.name,
         "scale": scale,
@@ -224,10 +227,18 @@ def write_results(path: Path, study: Study, scale: str, base: TrainConfig, score
         "base": base.model_dump(
             mode="json", exclude={"data": {"train", "train_lq", "validate_gt", "validate_lq", "cache"}}
         ),
+        "made_with": _made_with([path.parent / name for name in dict.fromkeys(score.run for score in scores)]),
         "scores": [asdict(score) for score in scores],
         "differences": [asdict(d) | {"interval": d.interval, "shows": d.shows} for d in differences(study, scores)],
     }
     write_facts(path, facts)
+
+
+def _made_with(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    """Versions and devices of some runs, each combination once."""
+    names = ("commit", "swinir", "torch", "device", "machine", "processes")
+    facts = [json.loads((folder / "run.json").read_text(encoding="utf-8")) for folder in folders]
+    return list({str(found): found for found in ({name: row.get(name) for name in names} for row in facts)}.values())
 
 
 def plot_results(path: Path, study: Study, base: TrainConfig, scores: Sequence[Score]) -> None:
@@ -237,8 +248,9 @@ def plot_results(path: Path, study: Study, base: TrainConfig, scores: Sequence[S
         ImportError: without matplotlib, saying how to install it.
     """
     published = {MODELS[model]: [(x, psnr, 0.0) for x, psnr in rows] for model, rows in study.published.items()}
-    seeds = len({score.seed for score in scores})
-    ours = f"{describe(base)}; " + (f"mean and standard deviation of up to {seeds} seeds" if seeds > 1 else "one seed")
+    counts = {spread(scores, score.model, score.x)[2] for score in scores}
+    seeds = " to ".join(map(str, sorted({min(counts), max(counts)})))
+    ours = f"{describe(base)}; " + ("one seed" if seeds == "1" else f"mean and standard deviation of {seeds} seeds")
     plot_study(
         path,
         study.title,
