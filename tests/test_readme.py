@@ -13,7 +13,14 @@ from swinir.cli.main import app
 from swinir.cli.test import expand_bare_tile
 
 ROOT = Path(__file__).parents[1]
-NAMES = ("README.md", "CONTRIBUTING.md", "docs/training.md", "model_zoo/README.md", "testsets/README.md")
+NAMES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/training.md",
+    "docs/joint.md",
+    "model_zoo/README.md",
+    "testsets/README.md",
+)
 PAGES = [ROOT / name for name in NAMES]
 
 
