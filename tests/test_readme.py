@@ -14,7 +14,7 @@ from swinir.cli.main import app
 from swinir.cli.test import expand_bare_tile
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("docs/ablations.md", "docs/training.md", "docs/autodl.md", "docs/autodl.zh-CN.md")
+DOCS = ("docs/ablations.md", "docs/autodl.md", "docs/autodl.zh-CN.md", "docs/joint.md", "docs/training.md")
 NAMES = ("README.md", "CONTRIBUTING.md", *DOCS, "model_zoo/README.md", "testsets/README.md")
 PAGES = [ROOT / name for name in NAMES]
 

@@ -33,6 +33,7 @@ from swinir.train.processes import Processes
 from swinir.train.trainer import Trainer
 
 KINDS = ("joint", "experts", "narrow")
+FOLDERS = ("train", "train_lq", "validate_gt", "validate_lq", "cache")  # of `DataConfig`
 
 
 class JointTask(Section):
@@ -182,7 +183,8 @@ def compare(experiment: JointExperiment, setting: Setting) -> dict[str, Any] | N
             for task in experiment.tasks:
                 if not measure_expert(task, kind, folder, samples[task.name], setting):
                     return None
-        results = summary(experiment, experiment.seeds[:count], untreated, setting.run, setting.limit)
+        results = summary(experiment, experiment.seeds[:count], untreated, setting.run)
+        results |= {"limit": setting.limit, **environment(setting.processes.device)}
         if setting.processes.rank == 0:
             write_facts(setting.run / "results.json", results)
             with atomic_path(setting.run / "table.md") as temporary:
@@ -314,11 +316,7 @@ def _measure(
 
 
 def summary(
-    experiment: JointExperiment,
-    seeds: Sequence[int],
-    untreated: Mapping[str, Mapping[str, float]],
-    run: Path,
-    limit: int | None = None,
+    experiment: JointExperiment, seeds: Sequence[int], untreated: Mapping[str, Mapping[str, float]], run: Path
 ) -> dict[str, Any]:
     """Plain values: the tasks with the score that the paper gives, parameters, steps, seconds, and scores by seed."""
     tasks = []
@@ -342,10 +340,16 @@ def summary(
         "parameters": {kind: experiment.parameters(kind) for kind in KINDS},
         "seconds": {kind: {str(seed): _seconds(run / f"seed{seed}" / kind) for seed in seeds} for kind in KINDS},
         "seeds": list(seeds),
-        "limit": limit,
         "tasks": tasks,
-        "experiment": experiment.model_dump(mode="json"),
+        "experiment": _without_folders(experiment),
     }
+
+
+def _without_folders(experiment: JointExperiment) -> dict[str, Any]:
+    """What is the same on every machine."""
+    values = experiment.model_dump(mode="json")
+    values["training"]["data"] = {k: v for k, v in values["training"]["data"].items() if k not in FOLDERS}
+    return values
 
 
 def _score(path: Path, metric: str) -> float:
