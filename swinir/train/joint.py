@@ -11,7 +11,7 @@ from torch import Tensor
 from swinir.joint import JointSwinIR
 from swinir.train.config import TrainConfig
 from swinir.train.data import batches, load_samples
-from swinir.train.images import Wrap, find_sources, split_holdout
+from swinir.train.images import Wrap, find_sources, first_images, split_holdout
 from swinir.train.journal import Log
 from swinir.train.networks import with_weights, write_weights
 from swinir.train.objective import Objective
@@ -94,7 +94,8 @@ class JointTrainer(Trainer):
         self.validation = Validation(self.config, [])
         self.task_samples, facts = {}, {}
         for name, config in self.tasks.items():
-            train, held = split_holdout(find_sources(data.train, data.train_lq, config.scale), data.holdout)
+            sources = first_images(find_sources(data.train, data.train_lq, config.scale), data.images)
+            train, held = split_holdout(sources, data.holdout)
             for first in (True, False) if data.cache else (True,):  # the first process decodes, the others find it
                 if not data.cache or first == self.first:
                     self.task_samples[name] = load_samples(config, train, progress=progress)
