@@ -6,11 +6,12 @@ import pytest
 from training import configuration
 
 from swinir.network import SwinIR
-from swinir.train.config import TrainConfig, load_config
+from swinir.train.config import TrainConfig, load_config, standard_config
 
+ROOT = Path(__file__).parents[1]
 CONFIGS = [
     path
-    for path in sorted((Path(__file__).parents[1] / "configs").rglob("*.toml"))
+    for path in sorted((ROOT / "configs").rglob("*.toml"))
     if path.parent.name != "joint"  # comparisons, not single trainings
 ]
 TOML = """
@@ -203,3 +204,16 @@ def test_a_configuration_cannot_be_changed(toml):
     config = load_config(toml())
     with pytest.raises(ValueError, match="frozen"):
         config.scale = 3
+
+
+def test_configurations_that_come_with_the_package_are_found_there_or_in_the_source_tree(tmp_path, monkeypatch):
+    assert standard_config("joint", "cpu").samefile(ROOT / "configs" / "joint" / "cpu.toml")
+    (tmp_path / "swinir" / "configs" / "joint").mkdir(parents=True)
+    mine = tmp_path / "swinir" / "configs" / "joint" / "cpu.toml"
+    mine.write_text("")
+    monkeypatch.setattr("swinir.train.config.PACKAGE", tmp_path / "swinir")
+    assert standard_config("joint", "cpu") == mine
+    with pytest.raises(ValueError, match="one of cpu, got 'gpu'"):
+        standard_config("joint", "gpu")
+    with pytest.raises(FileNotFoundError, match="came without configs/ablations"):
+        standard_config("ablations", "cpu")

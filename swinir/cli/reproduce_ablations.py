@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from swinir.reproduce.ablations import Point, Study
     from swinir.train.config import TrainConfig
 
-CONFIGS = Path(__file__).parents[2] / "configs" / "ablations"
 STUDIES = {
     "figure3a": "Train SwinIR with several numbers of channels: Figure 3 (a).",
     "figure3b": "Train SwinIR with several numbers of RSTBs: Figure 3 (b).",
@@ -75,13 +74,13 @@ def _base(scale: str, config: Path | None, train: list[Path], overrides: list[st
     import json
 
     from swinir.reproduce.ablations import SCALES
-    from swinir.train.config import load_config
+    from swinir.train.config import load_config, standard_config
 
-    if scale not in SCALES:
+    if scale not in SCALES:  # with a configuration of one's own, too: it says which points a study has
         raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}")
     if train:
         overrides = [*overrides, f"data.train={json.dumps([str(folder) for folder in train])}"]
-    return load_config(config or CONFIGS / f"{scale}.toml", overrides)
+    return load_config(config or standard_config("ablations", scale), overrides)
 
 
 def _list(configs: "list[TrainConfig]", folder: Path) -> None:

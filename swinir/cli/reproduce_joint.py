@@ -11,8 +11,6 @@ import typer
 
 from swinir.cli.stopping import asked_to_stop
 
-CONFIGS = Path("configs/joint")
-
 
 def joint(
     scale: Annotated[str, typer.Option("--scale", help="full or cpu: the configuration in configs/joint.")] = "full",
@@ -34,17 +32,14 @@ def joint(
     import torch
 
     from swinir.reproduce.joint import JointExperiment, Setting, compare, table
-    from swinir.train.config import read_config
+    from swinir.train.config import read_config, standard_config
     from swinir.train.optimization import NotFiniteError
     from swinir.train.processes import start_processes
 
-    if config is None and not (CONFIGS / f"{scale}.toml").is_file():
-        known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.toml"))) or f"none, {CONFIGS} is not here"
-        raise ValueError(f"--scale must be one of {known}, got {scale!r}; or name a file with --config")
     changes = list(set_ or [])
     if train:
         changes.append(f"training.data.train={json.dumps([str(folder) for folder in train])}")
-    experiment = read_config(config or CONFIGS / f"{scale}.toml", JointExperiment, changes)
+    experiment = read_config(config or standard_config("joint", scale), JointExperiment, changes)
     if threads:
         torch.set_num_threads(threads)
     with start_processes(device) as processes, asked_to_stop() as asked:

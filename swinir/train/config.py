@@ -274,6 +274,25 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
 
 
 M = TypeVar("M", bound=BaseModel)
+PACKAGE = Path(__file__).parents[1]
+
+
+def standard_config(study: str, scale: str) -> Path:
+    """A configuration that comes with the package: `configs/STUDY/SCALE.toml` inside it, or in the source tree.
+
+    Raises:
+        ValueError: for a scale that the study does not have, with those that it has.
+        FileNotFoundError: when the study's folder is in neither place.
+    """
+    folders = [place / "configs" / study for place in (PACKAGE, PACKAGE.parent)]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
+    if folder is None:
+        raise FileNotFoundError(f"the package came without configs/{study}; reinstall it, or name a file with --config")
+    path = folder / f"{scale}.toml"
+    if not path.is_file():
+        known = ", ".join(sorted(path.stem for path in folder.glob("*.toml")))
+        raise ValueError(f"--scale must be one of {known}, got {scale!r}; or name a file with --config")
+    return path
 
 
 def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | list[str] = ()) -> M:
