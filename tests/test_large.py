@@ -151,18 +151,7 @@ def test_a_result_that_is_not_finite_is_refused_and_leaves_nothing(tmp_path):
 @pytest.mark.parametrize(("suffix", "scale", "width", "height"), [("png", 1, 8000, 4000), ("tif", 2, 4000, 3000)])
 def test_no_more_than_strips_is_held(suffix, scale, width, height):
     """Of colours that take 384 or 576 MB as floats when they are done; strips of 64 MB."""
-    words = [
-        "--width",
-        str(width),
-        "--height",
-        str(height),
-        "--scale",
-        str(scale),
-        "--format",
-        suffix,
-        "--strip-mb",
-        "64",
-    ]
+    words = f"--width {width} --height {height} --scale {scale} --format {suffix} --strip-mb 64".split()
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parents[1])}
     done = subprocess.run([sys.executable, SCRIPT, *words], env=environment, capture_output=True, text=True, check=True)
     peak = float(done.stdout.split("peak ")[1].split(" MB")[0])
