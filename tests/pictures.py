@@ -32,3 +32,12 @@ def write(path, pixels, **options):
     """A picture file."""
     write_picture(path, Picture(pixels, **options))
     return path
+
+
+def write_folder(folder):
+    """Three pictures in a folder, one of them below another."""
+    (folder / "below").mkdir(parents=True)
+    write(folder / "a.png", smooth(20, 24))
+    write(folder / "b.tif", smooth(20, 24, 1, np.uint16))
+    write(folder / "below" / "c.jpg", smooth(20, 24))
+    return folder

@@ -16,7 +16,7 @@ import pytest
 import torch
 from forks import Command, commands
 from makers import chunk
-from pictures import smooth, write, write_expert
+from pictures import smooth, write, write_expert, write_folder
 from PIL import Image
 
 import swinir.folder
@@ -31,13 +31,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three pictures in a folder, one of them below another."""
-    folder = tmp_path / "in"
-    (folder / "below").mkdir(parents=True)
-    write(folder / "a.png", smooth(20, 24))
-    write(folder / "b.tif", smooth(20, 24, 1, np.uint16))
-    write(folder / "below" / "c.jpg", smooth(20, 24))
-    return folder
+    return write_folder(tmp_path / "in")
 
 
 @pytest.fixture

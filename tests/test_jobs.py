@@ -3,22 +3,15 @@
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from pictures import smooth, write
+from pictures import smooth, write, write_folder
 
 from swinir.jobs import Output, plan_jobs
 
 
 @pytest.fixture
 def pictures(tmp_path):
-    """Three pictures in a folder, one of them below another."""
-    folder = tmp_path / "in"
-    (folder / "below").mkdir(parents=True)
-    write(folder / "a.png", smooth(20, 24))
-    write(folder / "b.tif", smooth(20, 24, 1, np.uint16))
-    write(folder / "below" / "c.jpg", smooth(20, 24))
-    return folder
+    return write_folder(tmp_path / "in")
 
 
 def test_the_layout_of_folders_is_kept(pictures, tmp_path):
