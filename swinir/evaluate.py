@@ -30,6 +30,7 @@ from swinir.metrics import psnr, psnrb, ssim
 from swinir.network import NetworkConfig
 from swinir.restoration import Runnable, align_tile, out_of_memory, resolve_precision, restore
 from swinir.tasks import TaskSpec
+from swinir.testsets import BenchmarkSet
 from swinir.testsets.pairs import fits
 from swinir.tiling import TileBlend, align_overlap
 
@@ -51,6 +52,11 @@ class Protocol:
     self_ensemble: bool = False
     compile: bool = False
     extend: bool = True  # by a further window, as released
+
+    @property
+    def level(self) -> int:
+        """The scale, noise level or JPEG quality that the task's expert is for."""
+        return {"noise": self.noise, "jpeg": self.jpeg, None: self.scale}[self.task.degradation]
 
 
 @dataclass(frozen=True)
@@ -151,6 +157,19 @@ def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | N
         samples = [_pair(p, partners, folder_lq, protocol.scale) for p in images]
     repeated = {name for name, count in Counter(s.name for s in samples).items() if count > 1}
     return [_only_first(s, samples) if s.name in repeated else s for s in samples]
+
+
+def find_set(protocol: Protocol, benchmark: BenchmarkSet, testsets: Path) -> list[Sample]:
+    """`find_samples` of a benchmark set in a folder of sets; without references where set or task has none.
+
+    Raises:
+        ValueError, FileNotFoundError, NotADirectoryError: as `find_samples`.
+    """
+    gt = benchmark.gt_folder(testsets)
+    if not (benchmark.reference and protocol.task.has_reference):
+        return find_samples(protocol, gt, None)
+    lq = benchmark.lq_folder(testsets, protocol.scale) if protocol.task.degradation is None else None
+    return find_samples(protocol, lq, gt)
 
 
 def _pair(gt: Path, partners: dict[str, Path], folder_lq: Path, scale: int) -> Sample:

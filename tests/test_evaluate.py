@@ -17,6 +17,7 @@ from swinir.evaluate import (
     Sample,
     evaluate,
     find_samples,
+    find_set,
     load_sample,
     means,
     measure,
@@ -28,7 +29,8 @@ from swinir.evaluate import (
 from swinir.image import read, write
 from swinir.metrics import psnr, ssim
 from swinir.network import NetworkConfig, SwinIR
-from swinir.tasks import TASKS
+from swinir.tasks import TASKS, get_task
+from swinir.testsets import BENCHMARK_SETS
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(1,), num_heads=(3,), img_size=16)
 SR = Protocol(TASKS["lightweight_sr"], scale=2)
@@ -332,3 +334,23 @@ def test_tensors_and_images_are_each_others_inverse():
 def test_bytes_are_rounded_to_the_nearest():
     values = torch.tensor([[[[0.0, 0.49 / 255, 0.51 / 255, 254.49 / 255, 254.51 / 255, 1.0]]]])
     assert to_uint8(values)[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]
+
+
+def test_a_benchmark_set_is_found_as_its_task_wants_it(tmp_path):
+    pair, one, raw = tmp_path / "Set5", tmp_path / "McMaster", tmp_path / "RealSRSet+5images"
+    for folder, name in ((pair / "HR", "a"), (pair / "LR_bicubic" / "X2", "ax2"), (one, "b"), (raw, "c")):
+        folder.mkdir(parents=True)
+        write(folder / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
+
+    def found(task, name, **level):
+        (sample,) = find_set(Protocol(get_task(task), **level), BENCHMARK_SETS[name], tmp_path)
+        return sample.lq and sample.lq.name, sample.gt and sample.gt.name
+
+    assert found("classical_sr", "Set5", scale=2) == ("ax2.png", "a.png")
+    assert found("color_dn", "McMaster") == (None, "b.png")
+    assert found("real_sr", "RealSRSet+5images", scale=4) == ("c.png", None)
+
+
+@pytest.mark.parametrize(("task", "level"), [("classical_sr", 3), ("gray_dn", 25), ("jpeg_car", 10)])
+def test_the_level_is_the_one_that_the_task_counts(task, level):
+    assert Protocol(get_task(task), scale=3, noise=25, jpeg=10).level == level

@@ -14,7 +14,16 @@ from swinir.degrade.resize import imresize
 from swinir.evaluate import Protocol, check_network, evaluate, find_samples, means
 from swinir.image import write
 from swinir.network import NetworkConfig
-from swinir.reproduce.joint import KINDS, JointExperiment, Setting, claim, compare, table
+from swinir.reproduce.joint import (
+    KINDS,
+    JointExperiment,
+    JointTask,
+    Setting,
+    benchmark_samples,
+    claim,
+    compare,
+    table,
+)
 from swinir.reproduce.untreated import Untreated
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
@@ -165,6 +174,15 @@ def test_a_folder_of_another_experiment_is_refused_and_further_seeds_are_not(con
     claim(experiment.model_copy(update={"seeds": (5, 6)}), tmp_path / "run")
     with pytest.raises(ValueError, match=r"holds another experiment \(steps differ\); choose another -o"):
         claim(experiment.model_copy(update={"steps": 16}), tmp_path / "run")
+
+
+def test_a_set_without_references_is_refused(tmp_path):
+    folder = tmp_path / "RealSRSet+5images"
+    folder.mkdir()
+    write(folder / "a.png", np.zeros((8, 8, 3), np.uint8))
+    task = JointTask(name="x4", task="classical_sr", scale=4, benchmark=folder.name)
+    with pytest.raises(ValueError, match=r"RealSRSet\+5images has no references to measure by"):
+        benchmark_samples(task, tmp_path)
 
 
 def test_a_set_that_is_not_whole_is_refused_before_any_training(command, testsets, tmp_path):

@@ -86,7 +86,7 @@ def compare(
     from swinir.bench.machine import machine
     from swinir.comparison import choose_metrics, labels
     from swinir.comparison import compare as measure
-    from swinir.evaluate import find_samples
+    from swinir.evaluate import find_samples, find_set
     from swinir.perception import DISTANCES, load_distance
     from swinir.report.comparison import as_text, notes
 
@@ -111,9 +111,8 @@ def compare(
         precision=precision,
         self_ensemble=self_ensemble,
     )
-    if row is not None:
-        folder_lq, folder_gt = _folders(row, testsets, protocol)
-    samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
+    found_files = find_samples(protocol, folder_lq, folder_gt) if row is None else find_set(protocol, row, testsets)
+    samples = found_files[:limit]
     chosen_metrics = choose_metrics(
         _words(metrics or ""), protocol, reference=any(sample.gt is not None for sample in samples)
     )
@@ -191,14 +190,6 @@ def _task(row: "BenchmarkSet | None", scale: int | None, noise: int | None, jpeg
     if noise is not None:
         return "gray_dn" if gray else "color_dn"
     return "jpeg_car" if gray else "color_jpeg_car"
-
-
-def _folders(row: "BenchmarkSet", testsets: Path, protocol: "Protocol") -> tuple[Path | None, Path | None]:
-    """Low-quality and ground-truth images of a set, as the task wants them."""
-    if not row.reference or not protocol.task.has_reference:
-        return row.gt_folder(testsets), None
-    made = protocol.task.degradation is not None
-    return None if made else row.lq_folder(testsets, protocol.scale), row.gt_folder(testsets)
 
 
 def _wanted(show: str | None, images: Sequence[str]) -> list[str]:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swinir.cli.columns import aligned
 from swinir.cli.options import choose_device
 from swinir.reproduce.published import TABLES, Table
 from swinir.zoo import TASK_IN_NAME
@@ -246,11 +247,7 @@ def _write(folder: Path, summary: "Summary") -> None:
     files = [page, *write_summary(folder, summary)]
     for table in summary.tables:
         if rows := summary.costs(table) if summary.of(table) else []:
-            lines = [COST_HEAD, *map(cost_cells, rows)]
-            widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-            typer.echo("")
-            for line in lines:
-                typer.echo("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip())
+            typer.echo("\n".join(["", *aligned([COST_HEAD, *map(cost_cells, rows)])]))
     for table in summary.tables:
         for note in notes(table) if summary.of(table) else ():
             typer.echo(f"note on {table.name}: {note.text}")

@@ -201,7 +201,7 @@ def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
         name = zoo.parse_name(checkpoint.path.name)
     except ValueError:
         return
-    asked = {"noise": protocol.noise, "jpeg": protocol.jpeg, None: protocol.scale}[protocol.task.degradation]
+    asked = protocol.level
     if name.task == protocol.task.name and name.level != asked:
         _notice(f"{checkpoint.path.name} is the expert for {name.level_text}, the images are made at {asked}")
 

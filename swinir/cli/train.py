@@ -78,7 +78,6 @@ def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
     path = trainer.resume(None if resume == "auto" else Path(resume))
     if path and trainer.first:
         typer.echo(f"going on at step {trainer.step} of {path}")
-    trainer.processes.wait()  # nobody writes before all have read
 
 
 def _finish(trainer: "Trainer") -> None:

@@ -110,7 +110,6 @@ def train_run(config: TrainConfig, folder: Path, processes: Processes, *, log: L
     """Train a run from its start or its newest state to its end; False when `stop` ended it before."""
     trainer = Trainer(config, folder, processes=processes, log=log)
     trainer.resume()
-    processes.wait()  # nobody writes before all have read
     return trainer.fit(stop=stop)
 
 

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from swinir.atomic import atomic_path
 from swinir.checkpoint import load_model, sha256
 from swinir.counting import count_parameters
-from swinir.evaluate import Protocol, Sample, check_network, environment, evaluate, find_samples, means, write_json
+from swinir.evaluate import Protocol, Sample, check_network, environment, evaluate, find_set, means, write_json
 from swinir.joint import count_joint_parameters
 from swinir.network import NetworkConfig
 from swinir.reproduce.untreated import Untreated
@@ -211,8 +211,9 @@ def benchmark_samples(task: JointTask, testsets: Path) -> list[Sample]:
         ValueError, OSError: for a set that is not there, or not whole.
     """
     protocol, row = protocol_of(task), BENCHMARK_SETS[task.benchmark]
-    lq = row.lq_folder(testsets, task.scale) if task.scale > 1 else None
-    samples = find_samples(protocol, lq, row.gt_folder(testsets))
+    samples = find_set(protocol, row, testsets)
+    if any(sample.gt is None for sample in samples):
+        raise ValueError(f"{task.task} on {row.name} has no references to measure by; choose another benchmark")
     problems = [sample.problem for sample in samples if sample.problem]
     if problems:
         raise ValueError(problems[0])
@@ -254,7 +255,6 @@ def train_experts(experiment: JointExperiment, seed: int, folder: Path, setting:
 def _fit(trainer: Trainer, setting: Setting) -> bool:
     if trainer.resume():
         setting.say(f"{trainer.run}: going on at step {trainer.step}")
-    setting.processes.wait()  # nobody writes before all have read
     return trainer.fit(stop=setting.stop)
 
 

@@ -16,7 +16,6 @@ import torch
 
 from swinir.checkpoint import Checkpoint, build_model, read_checkpoint
 from swinir.counting import count_parameters
-from swinir.degrade.resize import imresize
 from swinir.evaluate import (
     METRICS,
     Protocol,
@@ -25,7 +24,7 @@ from swinir.evaluate import (
     check_network,
     environment,
     evaluate,
-    find_samples,
+    find_set,
     means,
     run_facts,
     write_json,
@@ -35,6 +34,7 @@ from swinir.integrity import sha256
 from swinir.reproduce.plan import Cell, Weights
 from swinir.restoration import Runnable, resolve_precision
 from swinir.tasks import get_task
+from swinir.testsets.pairs import reduced
 
 FORMAT = 1  # of the kept files; those of another one are measured again
 SAVE_SECONDS = 10
@@ -126,7 +126,7 @@ class Bench:
         loaded = self._load(cell.weights)
         protocol = self.protocol(cell)
         check_network(loaded.checkpoint.network, protocol, cell.weights.path.name)
-        samples = self._samples(cell, protocol)
+        samples = find_set(protocol, cell.set, self.testsets)
         key = self._key(protocol, loaded, samples)
         file = self.folder / cell.file
         kept = _read(file)
@@ -159,7 +159,7 @@ class Bench:
         cell, facts = measured.cell, dict(measured.facts)
         tried = dict(facts["alternatives"])
         protocol = self.protocol(cell)
-        samples = self._samples(cell, protocol)
+        samples = find_set(protocol, cell.set, self.testsets)
         loaded = self._load(cell.weights)
         if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.tile is None:
             self.notice(
@@ -199,10 +199,6 @@ class Bench:
             self._loaded = _Loaded(weights, checkpoint, sha256(weights.path), model)
         return self._loaded
 
-    def _samples(self, cell: Cell, protocol: Protocol) -> list[Sample]:
-        lq = cell.set.lq_folder(self.testsets, cell.level) if cell.is_sr else None
-        return find_samples(protocol, lq, cell.set.gt_folder(self.testsets))
-
     def _facts(self, cell: Cell, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
         """What a reader of the kept file wants to know of the run."""
         facts = run_facts(
@@ -225,12 +221,11 @@ class Bench:
 
     def _key(self, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
         """What the figures follow from; a kept file with another one is of no use."""
-        made = protocol.task.degradation
         return {
             "format": FORMAT,
             "checkpoint_sha256": loaded.sha256,
             "task": protocol.task.name,
-            "level": {"noise": protocol.noise, "jpeg": protocol.jpeg, None: protocol.scale}[made],
+            "level": protocol.level,
             "self_ensemble": protocol.self_ensemble,
             "precision": resolve_precision(protocol.precision, self.settings.device),
             "tile": protocol.tile,
@@ -315,16 +310,11 @@ def _row(image: Mapping[str, Any]) -> Row:
     return Row(**values)
 
 
-def _reduced(gt: np.ndarray, scale: int) -> np.ndarray:
-    height, width = (side // scale * scale for side in gt.shape[:2])
-    return imresize(gt[:height, :width], 1 / scale)
-
-
 def _is_reduced(sample: Sample, scale: int) -> bool:
     assert sample.gt is not None
     assert sample.lq is not None
     try:
-        return np.array_equal(_reduced(to_rgb(read(sample.gt)), scale), to_rgb(read(sample.lq)))
+        return np.array_equal(reduced(to_rgb(read(sample.gt)), scale), to_rgb(read(sample.lq)))
     except (ValueError, OSError):  # a bad file is a failed row
         return False
 
@@ -333,6 +323,6 @@ def _load_reduced(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.nd
     """As `load_sample`, with the low-quality image made by MATLAB's bicubic instead of read."""
     assert sample.gt is not None
     gt = to_rgb(read(sample.gt))
-    lq = _reduced(gt, protocol.scale)
+    lq = reduced(gt, protocol.scale)
     height, width = (side * protocol.scale for side in lq.shape[:2])
     return lq.astype(np.float32) / 255, gt[:height, :width]

@@ -292,6 +292,7 @@ class Trainer:
                 return None
         self._take(self.states.load(path, map_location=self.processes.device), path)
         self._saved_at = self.step if path in self.states.paths() else None
+        self.processes.wait()  # nobody writes before all have read
         return path
 
     def _settle(self) -> None:
