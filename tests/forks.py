@@ -1,4 +1,6 @@
-"""Runs the command in forks of a process that has loaded PyTorch already, and ends them as told.
+"""Runs the command in forks of a process that has loaded PyTorch already, and ends them at a stated point.
+
+A fork sends the signal to itself, at a point counted in rows and file operations: no run is too fast or too slow for it.
 
 `commands()` starts it. Each line it reads is a job, JSON of the keys of `Command`; the answer is a list of exit codes,
 -N for a process that signal N ended. What the command prints goes to the file `output`, appended.
@@ -10,13 +12,12 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-DEADLINE = 120.0  # seconds to wait for a row
+OPERATIONS = ("open", "os.", "shutil.")  # audit events of files and folders begin so
 
 
 @dataclass(frozen=True)
@@ -28,8 +29,8 @@ class Command:
         output: file for stdout and stderr.
         processes: more than one get the environment that torchrun would give them.
         kill: signal to end the (first) process with; 0 lets it run.
-        rows: lines of the file `metrics` to wait for before the kill.
-        seconds: to wait after that.
+        rows: lines of the file `metrics` that must be there before the signal.
+        operations: on files and folders, after that and before the signal.
         metrics: a run's metrics.jsonl.
     """
 
@@ -38,7 +39,7 @@ class Command:
     processes: int = 1
     kill: int = 0
     rows: int = 0
-    seconds: float = 0.0
+    operations: int = 0
     metrics: str = ""
 
 
@@ -57,6 +58,8 @@ def _child(command: Command, rank: int, port: int) -> None:
     if command.processes > 1:
         os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(command.processes)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    if command.kill and rank == 0:
+        signal_self(command.kill, command.operations, lambda: _lines(Path(command.metrics)) >= command.rows)
     code = 1
     try:
         code = main(command.words)
@@ -70,8 +73,22 @@ def _lines(path: Path) -> int:
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
-def _ended(child: int) -> bool:
-    return os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+def signal_self(number: int, operations: int, ready: Callable[[], bool]) -> None:
+    """Send this process a signal at file operation number `operations` (from 0) from when `ready` is true."""
+    left, busy = operations, False
+
+    def hook(event: str, _args: object) -> None:
+        nonlocal left, busy
+        if busy or left < 0 or not event.startswith(OPERATIONS):
+            return
+        busy = True  # `ready` works with files, too
+        if ready():
+            left -= 1
+            if left < 0:
+                os.kill(os.getpid(), number)
+        busy = False
+
+    sys.addaudithook(hook)
 
 
 def _run(command: Command) -> list[int]:
@@ -81,12 +98,6 @@ def _run(command: Command) -> list[int]:
         children.append(os.fork())
         if children[-1] == 0:
             _child(command, rank, port)
-    if command.kill:
-        until = time.monotonic() + DEADLINE
-        while _lines(Path(command.metrics)) < command.rows and not _ended(children[0]) and time.monotonic() < until:
-            time.sleep(0.002)
-        time.sleep(command.seconds)
-        os.kill(children[0], command.kill)  # it is still there, if only to be waited for
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 

@@ -265,25 +265,21 @@ def test_kills_leave_no_partial_file_and_the_folder_is_finished_with_the_same_by
         assert command(Command([*words, str(tmp_path / "whole")], str(log))) == [0]
         expected = contents(tmp_path / "whole")
         assert len(expected) == 8
-        kills = 0
-        while kills < 200:
+        for _ in range(20):
             shutil.rmtree(output, ignore_errors=True)
-            for _ in range(12):
-                row = chance.randrange(16)
+            for attempt in range(10):
                 before = len((output / RECORDS).read_bytes().splitlines()) if (output / RECORDS).exists() else 0
+                kill = {"rows": min(before, 7) * (attempt % 2), "operations": chance.randrange(12)}
                 (code,) = command(
-                    Command([*words, str(output)], str(log), kill=signal.SIGKILL, rows=before + row % 3,
-                            seconds=chance.uniform(0, 0.05), metrics=str(output / RECORDS))
-                )  # fmt: skip
-                kills += code == -signal.SIGKILL
+                    Command([*words, str(output)], str(log), kill=signal.SIGKILL, metrics=str(output / RECORDS), **kill)
+                )
+                assert code == -signal.SIGKILL
                 made = (
                     {n: c for n, c in contents(output).items() if not n.name.endswith(".part")}
                     if output.exists()
                     else {}
                 )
                 assert made == {name: expected[name] for name in made}
-                if code == 0:
-                    break
             assert command(Command([*words, str(output)], str(log))) == [0]
             rows = [json.loads(line) for line in (output / RECORDS).read_text().splitlines() if line.endswith("}")]
             assert contents(output) == expected

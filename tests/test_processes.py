@@ -134,7 +134,7 @@ def test_what_is_wrong_with_the_data_ends_all_processes(run_command, toml, image
 
 # Ended from outside.
 
-LONG = {"schedule": {"iterations": 32}, "log_every": 2, "save_every": 4, "network": SMALL | {"drop_path_rate": 0.2}}
+LONG = {"schedule": {"iterations": 32}, "log_every": 1, "save_every": 4, "network": SMALL | {"drop_path_rate": 0.2}}
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
@@ -144,7 +144,7 @@ def test_a_run_that_is_asked_to_leave_saves_its_state_and_goes_on_by_the_same_co
     assert run_command(Command(toml("whole", **LONG), str(tmp_path / "whole.txt"))) == [0]
     words, output, metrics = toml("parts", **LONG), tmp_path / "parts.txt", str(tmp_path / "parts" / "metrics.jsonl")
     for line in (2, 6):
-        stop = Command(words, str(output), kill=kind, rows=line, seconds=0.02, metrics=metrics)
+        stop = Command(words, str(output), kill=kind, rows=line, metrics=metrics)
         assert run_command(stop) == [code]
         (step,) = re.findall(r"stopped at step (\d+); the same command goes on", output.read_text())[-1:]
         assert max((tmp_path / "parts" / "states").glob("step-*")).name.startswith(f"step-{int(step):08d}")
@@ -158,19 +158,12 @@ def test_a_run_that_is_asked_to_leave_saves_its_state_and_goes_on_by_the_same_co
 def test_a_run_that_is_killed_at_any_moments_ends_as_if_it_had_not_been(run_command, toml, tmp_path):
     assert run_command(Command(toml("whole", **LONG), str(tmp_path / "whole.txt"))) == [0]
     words, output, metrics = toml("parts", **LONG), str(tmp_path / "parts.txt"), tmp_path / "parts" / "metrics.jsonl"
-    chance, kills = random.Random(0), 0
-    while kills < 60:
+    chance = random.Random(0)
+    for attempt in range(12):  # all before row 30 of 32, since each row is an operation
         done = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
-        early = chance.random() < 0.25  # before it has got further, perhaps before it has begun
-        rows, seconds = (0, chance.uniform(0, 0.5)) if early else (done + 1, chance.uniform(0, 0.1))
-        (code,) = run_command(
-            Command(words, output, kill=signal.SIGKILL, rows=rows, seconds=seconds, metrics=str(metrics))
-        )
-        if code == 0:
-            break
-        assert code == -signal.SIGKILL
-        kills += 1
-    assert kills >= 8
+        rows = 0 if attempt % 4 == 0 else min(done + 1, 2 * attempt)  # every fourth gets hardly further, or not at all
+        kill = {"kill": signal.SIGKILL, "rows": rows, "operations": chance.randrange(8), "metrics": str(metrics)}
+        assert run_command(Command(words, output, **kill)) == [-signal.SIGKILL]
     assert run_command(Command(words, output)) == [0]
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
 

@@ -462,7 +462,7 @@ def test_a_save_removes_what_a_killed_process_left_and_nothing_else(tmp_path):
 
 @contextmanager
 def saver(folder):
-    """A function (step, saves, seconds) -> last completed step of a process that saves from a step on and is killed."""
+    """A function (step, saves, operations) -> last completed step of a process that saves from a step on and is killed."""
     command = [sys.executable, str(Path(__file__).with_name("saver.py")), str(folder)]
     root = str(Path(__file__).parents[1])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
@@ -470,8 +470,8 @@ def saver(folder):
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
 
-        def save_until_killed(step, saves, seconds):
-            process.stdin.write(f"{step} {saves} {seconds}\n")
+        def save_until_killed(step, saves, operations):
+            process.stdin.write(f"{step} {saves} {operations}\n")
             process.stdin.flush()
             return int(process.stdout.readline())
 
@@ -487,7 +487,7 @@ def test_a_kill_at_any_moment_loses_no_completed_save(tmp_path, caplog):
     step, saves, inside = 0, 0, 0
     with saver(store.folder) as save_until_killed:
         for _ in range(KILLS):
-            completed = save_until_killed(step + 1, chance.randrange(3), chance.uniform(0.001, 0.060))
+            completed = save_until_killed(step + 1, chance.randrange(3), chance.randrange(20))
             saves += completed - step
             latest = store.load_latest()
             assert completed <= (latest[1] if latest else 0) <= completed + 1
