@@ -1,6 +1,6 @@
 """Runs the command in forks of a process that has loaded PyTorch already, and ends them at a stated point.
 
-A fork sends the signal to itself, at a point counted in rows and file operations: no run is too fast or too slow for it.
+A fork sends the signal to itself, at a point counted in rows and file operations, whatever its speed.
 
 `commands()` starts it. Each line it reads is a job, JSON of the keys of `Command`; the answer is a list of exit codes,
 -N for a process that signal N ended. What the command prints goes to the file `output`, appended.

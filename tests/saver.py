@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 
 import torch
-
 from forks import signal_self
 
 from swinir.train.states import StateStore
