@@ -25,7 +25,7 @@ from swinir.bench.peak import peak_bytes
 from swinir.decoding import open_rows
 from swinir.encoding import write_rows
 from swinir.large import make_plan, repair_rows
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.picture import Metadata
 from swinir.repair import Experts, Treatment, load_expert
 from swinir.restoration import Runnable

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from swinir.metrics import psnr as psnr
     from swinir.metrics import psnrb as psnrb
     from swinir.metrics import ssim as ssim
-    from swinir.network import NetworkConfig as NetworkConfig
-    from swinir.network import SwinIR as SwinIR
+    from swinir.models.swinir import NetworkConfig as NetworkConfig
+    from swinir.models.swinir import SwinIR as SwinIR
     from swinir.restoration import restore
 
 try:

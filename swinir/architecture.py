@@ -14,7 +14,7 @@ from typing import Any, get_origin
 import torch
 from torch import Tensor
 
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.untrusted import DOWNLOAD_AGAIN, CheckpointError, reason, shown, some
 
 MAX_LAYERS = 1024  # Swin Transformer layers; the largest released network has 54

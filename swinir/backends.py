@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from swinir.architecture import stated_network
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.untrusted import MAX_BYTES, reason
 
 METADATA = "swinir"  # the name under which a file carries the facts about its network

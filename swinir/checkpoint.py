@@ -30,10 +30,10 @@ from swinir.architecture import (
 )
 from swinir.atomic import atomic_path
 from swinir.integrity import sha256
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
 from swinir.untrusted import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
-from swinir.windows import attn_mask, relative_position_index
+from swinir.models.windows import attn_mask, relative_position_index
 
 __all__ = [
     "ENTRIES",

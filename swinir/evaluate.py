@@ -27,7 +27,7 @@ from swinir.degrade.noise import benchmark_noise
 from swinir.image import list_images, read, to_gray, to_rgb, write
 from swinir.integrity import sha256
 from swinir.metrics import psnr, psnrb, ssim
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.restoration import Runnable, align_tile, out_of_memory, resolve_precision, restore
 from swinir.tasks import TaskSpec
 from swinir.testsets import BenchmarkSet

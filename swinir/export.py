@@ -34,8 +34,8 @@ from torch import Tensor
 from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.backends import METADATA, ExportedNetwork, load_exported, optional
-from swinir.network import NetworkConfig, SwinIR, SwinTransformerLayer, WindowAttention, layer_norm_2d, reconstruct
-from swinir.windows import MASKED, relative_position_index
+from swinir.models.swinir import NetworkConfig, SwinIR, SwinTransformerLayer, WindowAttention, layer_norm_2d, reconstruct
+from swinir.models.windows import MASKED, relative_position_index
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # by format
 TOLERANCE = 1e-4  # largest difference from PyTorch that a file may have, of values in [0, 1]
@@ -213,7 +213,7 @@ def _places(rows: int, columns: int, window: int, shift: int) -> tuple[Tensor, T
 
 
 def shift_mask(rows: int, columns: int, window: int) -> Tensor:
-    """(rows * columns, 1, N, N) additive masks of a shifted layer, those of `swinir.windows.class_masks`."""
+    """(rows * columns, 1, N, N) additive masks of a shifted layer, those of `swinir.models.windows.class_masks`."""
     wrapped = torch.arange(window) >= window - window // 2
     down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
     last_row, last_column = torch.arange(rows) == rows - 1, torch.arange(columns) == columns - 1

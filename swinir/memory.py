@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from swinir.baselines import BaselineConfig
-from swinir.network import NetworkConfig
+from swinir.models.rcan import BaselineConfig
+from swinir.models.swinir import NetworkConfig
 
 CPU_BUDGET = 2**30  # bytes: tiles beyond that save under 5 % of the time, and leave the machine less for other work
 SHARE = {"cuda": 0.8}  # of what is free, that tiles may take

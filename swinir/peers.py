@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from swinir.backends import SUFFIXES, ExportedNetwork, load_exported, optional
-from swinir.baselines import BaselineConfig, Peer
+from swinir.models.rcan import BaselineConfig, Peer
 from swinir.checkpoint import ENTRIES, CheckpointError, build_model, find_checkpoint, read_checkpoint, read_tensors
-from swinir.counting import count_macs, count_parameters, measure_macs
+from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degrade.resize import imresize
 from swinir.integrity import sha256
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import Runnable, out_of_memory
 from swinir.tasks import TaskSpec
 from swinir.tiling import mirror_to

@@ -9,10 +9,10 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from swinir.baselines import RCAN, BaselineConfig, Peer
+from swinir.models.rcan import RCAN, BaselineConfig, Peer
 from swinir.memory import auto_tile
-from swinir.network import NetworkConfig, SwinIR
-from swinir.prepared import prepare
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.models.optimized import prepare
 from swinir.tiling import TileBlend, TooLargeError, cut_strips, mirror_rows, mirror_to, run_cut, run_tiled
 
 PRECISIONS = ("fp32", "bf16", "auto")

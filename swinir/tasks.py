@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 
 NOISE_LEVELS = (15, 25, 50)
 JPEG_QUALITIES = (10, 20, 30, 40)

@@ -9,7 +9,7 @@ from swinir.checkpoint import write_checkpoint
 from swinir.degrade.resize import imresize
 from swinir.evaluate import METRICS, Row
 from swinir.image import write
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.reproduce.measure import Measured
 from swinir.reproduce.plan import Cell, Weights
 from swinir.reproduce.published import TABLES

@@ -13,7 +13,7 @@ from training import rows, smooth_picture
 
 from swinir.cli import reproduce_ablations
 from swinir.cli.main import main
-from swinir.counting import count_parameters
+from swinir.models.complexity import count_parameters
 from swinir.image import write
 from swinir.report.ablations import plot_study
 from swinir.reproduce.ablation_runs import Score, differences, spread

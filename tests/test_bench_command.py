@@ -9,7 +9,7 @@ import torch
 from swinir.bench import compare, machine, variants
 from swinir.checkpoint import write_checkpoint
 from swinir.cli.main import main
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)
 

@@ -37,7 +37,7 @@ from swinir.checkpoint import (
     write_checkpoint,
 )
 from swinir.cli.info import info
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
 
 DATA = Path(__file__).parent / "data"

@@ -19,7 +19,7 @@ from swinir.checkpoint import load_model
 from swinir.cli.compare import expand_models
 from swinir.cli.main import main
 from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
-from swinir.counting import count_macs, count_parameters
+from swinir.models.complexity import count_macs, count_parameters
 from swinir.degrade.resize import imresize
 from swinir.evaluate import Protocol, find_samples
 from swinir.image import read, write

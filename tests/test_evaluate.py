@@ -28,7 +28,7 @@ from swinir.evaluate import (
 )
 from swinir.image import read, write
 from swinir.metrics import psnr, ssim
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
 from swinir.testsets import BENCHMARK_SETS
 

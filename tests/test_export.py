@@ -16,9 +16,9 @@ from swinir.backends import load_exported
 from swinir.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
-from swinir.network import NetworkConfig
-from swinir.plain import PlainSwinIR, region_mask
-from swinir.windows import shifted_windows, to_windows
+from swinir.models.swinir import NetworkConfig
+from swinir.models.reference import PlainSwinIR, region_mask
+from swinir.models.windows import shifted_windows, to_windows
 
 SIZES = [(1, 1), (1, 3), (4, 1), (2, 2), (5, 3)]  # in windows
 

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swinir.memory
-from swinir.baselines import BaselineConfig
+from swinir.models.rcan import BaselineConfig
 from swinir.memory import auto_strip_tile, auto_tile, bytes_per_pixel, free_memory
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import restore
 from swinir.tasks import TASKS
 

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training import CPU, SMALL, configuration, difference, same
 
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import ScheduleConfig
 from swinir.train.ema import Ema
 from swinir.train.networks import build_network

@@ -6,10 +6,10 @@ from pictures import write_expert
 from strangers import KINDS, build, write_stranger
 
 from swinir.checkpoint import CheckpointError
-from swinir.counting import count_macs, count_parameters, measure_macs
+from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degrade.resize import imresize
 from swinir.evaluate import to_tensor
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.peers import Bicubic, load_peer
 from swinir.restoration import restore
 from swinir.tasks import TASKS

@@ -13,7 +13,7 @@ from swinir.cli.main import main
 from swinir.degrade.resize import imresize
 from swinir.evaluate import Protocol, check_network, evaluate, find_samples, means
 from swinir.image import write
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.joint import (
     KINDS,
     JointExperiment,

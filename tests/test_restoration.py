@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import swinir.memory
 from swinir.memory import bytes_per_pixel
-from swinir.network import NetworkConfig, SwinIR
-from swinir.prepared import PreparedSwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.models.optimized import PreparedSwinIR
 from swinir.restoration import align_tile, resolve_precision, restore, restore_strips
 from swinir.tiling import TooLargeError
 

@@ -5,7 +5,7 @@ import torch
 
 from swinir import zoo
 from swinir.checkpoint import load_model, write_checkpoint
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 spandrel = pytest.importorskip("spandrel", reason="the check needs spandrel, the extra `baselines`")
 

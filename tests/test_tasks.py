@@ -5,7 +5,7 @@ import json
 import pytest
 from conftest import DATA
 
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TASKS, get_task
 from swinir.zoo import parse_name
 

@@ -20,7 +20,7 @@ from swinir.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.cli.test import expand_bare_tile
 from swinir.image import read, write
-from swinir.network import SwinIR
+from swinir.models.swinir import SwinIR
 from swinir.tasks import TASKS
 
 TESTER = Path(__file__).parents[1] / "main_test_swinir.py"

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from training import configuration
 
-from swinir.network import SwinIR
+from swinir.models.swinir import SwinIR
 from swinir.train.config import TrainConfig, load_config, standard_config
 
 ROOT = Path(__file__).parents[1]

@@ -7,7 +7,7 @@ import torch
 from training import CPU, assert_same_ending, configuration, cpu_trainer, rows, same
 
 from swinir.checkpoint import load_model, read_checkpoint
-from swinir.joint import BODY
+from swinir.models.multitask import BODY
 from swinir.train.joint import JointTrainer, joint_config
 from swinir.train.optimization import learning_rate
 from swinir.train.processes import Processes

@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 from swinir import download, zoo
 from swinir.cli.main import main
-from swinir.counting import count_parameters
+from swinir.models.complexity import count_parameters
 from swinir.tasks import TASKS
 
 REPOSITORY = Path(__file__).parents[1]

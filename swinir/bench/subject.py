@@ -9,9 +9,9 @@ from torch import Tensor
 
 from swinir import zoo
 from swinir.checkpoint import build_model, find_checkpoint, read_checkpoint
-from swinir.counting import count_macs
+from swinir.models.complexity import count_macs
 from swinir.image import read
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import align_tile
 from swinir.tasks import get_task
 from swinir.tiling import align_overlap, mirror_to

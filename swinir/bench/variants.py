@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swinir.baselines import BaselineConfig, Peer
+from swinir.models.rcan import BaselineConfig, Peer
 from swinir.checkpoint import write_checkpoint
 from swinir.export import exported
-from swinir.network import SwinIR
-from swinir.plain import PlainSwinIR
+from swinir.models.swinir import SwinIR
+from swinir.models.reference import PlainSwinIR
 from swinir.restoration import Runnable
 
 

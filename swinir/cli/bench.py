@@ -134,7 +134,7 @@ def _set_threads(threads: int | None) -> None:
 
 
 def _network(subject: "Subject") -> dict[str, Any]:
-    from swinir.counting import count_parameters
+    from swinir.models.complexity import count_parameters
 
     return {
         "name": subject.name,

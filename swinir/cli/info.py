@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from swinir.network import NetworkConfig
+    from swinir.models.swinir import NetworkConfig
 
 DEFAULT_SIZE = (256, 256)  # the low-quality image for which the released program's page states its cost
 
@@ -49,7 +49,7 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
     from swinir.checkpoint import find_checkpoint, guess_tasks, read_checkpoint, sha256
-    from swinir.counting import count_macs, count_macs_as_published
+    from swinir.models.complexity import count_macs, count_macs_as_published
 
     path = find_checkpoint(file)
     checkpoint = read_checkpoint(path)

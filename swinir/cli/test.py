@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from swinir.evaluate import Protocol, Row, Sample
-    from swinir.network import NetworkConfig
+    from swinir.models.swinir import NetworkConfig
     from swinir.restoration import Runnable
 
 BARE_TILE = "400"

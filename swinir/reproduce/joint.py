@@ -17,10 +17,10 @@ from pydantic import Field, ValidationError, model_validator
 
 from swinir.atomic import atomic_path
 from swinir.checkpoint import load_model, sha256
-from swinir.counting import count_parameters
+from swinir.models.complexity import count_parameters
 from swinir.evaluate import Protocol, Sample, check_network, environment, evaluate, find_set, means, write_json
-from swinir.joint import count_joint_parameters
-from swinir.network import NetworkConfig
+from swinir.models.multitask import count_joint_parameters
+from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.untreated import Untreated
 from swinir.restoration import Runnable
 from swinir.tasks import get_task

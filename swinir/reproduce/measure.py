@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from swinir.checkpoint import Checkpoint, build_model, read_checkpoint
-from swinir.counting import count_parameters
+from swinir.models.complexity import count_parameters
 from swinir.evaluate import (
     METRICS,
     Protocol,

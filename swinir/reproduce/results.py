@@ -7,13 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from swinir import zoo
-from swinir.counting import (
+from swinir.models.complexity import (
     count_macs,
     count_macs_as_published,
     count_parameters,
     count_parameters_as_published,
 )
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.measure import MATLAB, NO_PADDING, Bench, Measured
 from swinir.reproduce.plan import Cell
 from swinir.reproduce.published import METHOD, PUBLISHED, Figures, Table, costs, figures, notes, published, third_party

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from swinir.degrade.resize import imresize
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 
 
 class Untreated:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from swinir.evaluate import Protocol
-from swinir.network import NetworkConfig
+from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
 
 Positive = Annotated[int, Field(ge=1)]

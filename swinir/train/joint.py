@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from swinir.joint import JointSwinIR
+from swinir.models.multitask import JointSwinIR
 from swinir.train.config import TrainConfig
 from swinir.train.data import batches, load_samples
 from swinir.train.images import Wrap, find_sources, first_images, split_holdout

@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from swinir.baselines import RCAN
+from swinir.models.rcan import RCAN
 from swinir.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -21,7 +21,7 @@ from swinir.checkpoint import (
     write_checkpoint,
     write_state,
 )
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import Restorer
 from swinir.train.config import InitConfig, TrainConfig
 from swinir.train.objective import Adversary

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.network import StochasticDepth
+from swinir.models.swinir import StochasticDepth
 from swinir.train.config import ScheduleConfig, TrainConfig
 from swinir.train.data import Part, to_unit
 from swinir.train.ema import Ema

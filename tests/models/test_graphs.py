@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from swinir.graphs import WARM_UP, Recording
+from swinir.models.graphs import WARM_UP, Recording
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinir.architecture import infer_network
-from swinir.counting import count_parameters
-from swinir.network import (
+from swinir.models.complexity import count_parameters
+from swinir.models.swinir import (
     RESI_CONNECTIONS,
     RSTB,
     NetworkConfig,
@@ -20,7 +20,7 @@ from swinir.network import (
     layer_windows,
     reflect_to_multiple,
 )
-from swinir.windows import Windows
+from swinir.models.windows import Windows
 
 GOLDENS = sorted((DATA / "network").glob("*.npz"))
 TINY = NetworkConfig(

@@ -6,8 +6,8 @@
 An RSTB is a stack of Swin Transformer layers closed by a convolution and a residual. Attention runs
 inside windows of N = window_size**2 tokens; every second layer shifts the window grid by half a window.
 
-The stream is a (B, T, C) tensor of tokens in window order (see `swinir.windows`). This form is the one to train;
-`swinir.prepared` makes a faster one of it for inference.
+The stream is a (B, T, C) tensor of tokens in window order (see `swinir.models.windows`). This form is the one to train;
+`swinir.models.optimized` makes a faster one of it for inference.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ from timm.layers import trunc_normal_
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from swinir.windows import (
+from swinir.models.windows import (
     Permute,
     Windows,
     attn_mask,

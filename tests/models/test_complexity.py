@@ -3,8 +3,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swinir.counting import count_macs, count_macs_as_published, count_parameters_as_published
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.complexity import count_macs, count_macs_as_published, count_parameters_as_published
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
 
 TINY = NetworkConfig(

@@ -16,10 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plain import CONFIGS, SMALL, live
 
-import swinir.prepared
-from swinir.network import NetworkConfig, SwinIR
-from swinir.plain import PlainSwinIR
-from swinir.prepared import MergedShuffles, PreparedSwinIR, prepare
+import swinir.models.optimized
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.models.reference import PlainSwinIR
+from swinir.models.optimized import MergedShuffles, PreparedSwinIR, prepare
 from swinir.restoration import restore
 
 GOLDENS = sorted((DATA / "network").glob("*.npz"))
@@ -99,7 +99,7 @@ def test_any_chunk_size_gives_the_same_output(monkeypatch, chunk):
     network = live(CONFIGS["pixelshuffledirect x3"], torch.float64)
     lq = torch.rand(2, 3, 40, 50, dtype=torch.float64)
     expected = plain(network, lq)
-    monkeypatch.setattr(swinir.prepared, "CHUNK_TOKENS", {"cpu": chunk})
+    monkeypatch.setattr(swinir.models.optimized, "CHUNK_TOKENS", {"cpu": chunk})
     assert (PreparedSwinIR(network)(lq) - expected).abs().max() < 1e-10
 
 
@@ -107,7 +107,7 @@ def test_linear_layers_need_no_onednn(monkeypatch):
     network = live(CONFIGS["same size"])
     lq = torch.rand(1, 1, 20, 20)
     expected = plain(network, lq)
-    monkeypatch.setattr(swinir.prepared, "_pack", lambda weight: None)
+    monkeypatch.setattr(swinir.models.optimized, "_pack", lambda weight: None)
     assert (PreparedSwinIR(network)(lq) - expected).abs().max() < 1e-5
     assert psnr(PreparedSwinIR(network, "bf16")(lq), expected) > 40
 

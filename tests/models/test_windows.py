@@ -2,7 +2,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.windows import attn_mask, class_masks, shifted_windows, to_image, to_windows
+from swinir.models.windows import attn_mask, class_masks, shifted_windows, to_image, to_windows
 
 
 def test_mask_parts_exactly_the_pixels_that_only_the_shift_made_neighbours():

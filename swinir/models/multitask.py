@@ -13,7 +13,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 BODY = ("patch_embed", "absolute_pos_embed", "layers", "norm", "conv_after_body")  # the rest is head and tail
 OWN_OPTIONS = ("in_chans", "upscale", "upsampler", "num_feat")  # what head and tail follow from

@@ -25,9 +25,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from swinir.graphs import Recording
-from swinir.network import RSTB, SwinIR, SwinTransformerLayer, WindowAttention, framed, layer_windows, reconstruct
-from swinir.windows import Windows, in_windows, to_windows
+from swinir.models.graphs import Recording
+from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, WindowAttention, framed, layer_windows, reconstruct
+from swinir.models.windows import Windows, in_windows, to_windows
 
 PRECISIONS = ("fp32", "bf16")
 TAIL = ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last")  # reconstruction

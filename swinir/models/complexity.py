@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from swinir.network import NetworkConfig, SwinIR, closing_conv, shuffle_steps
+from swinir.models.swinir import NetworkConfig, SwinIR, closing_conv, shuffle_steps
 
 
 def count_parameters(config: NetworkConfig) -> int:

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from swinir.checkpoint import load_model, write_checkpoint
-from swinir.counting import count_parameters
-from swinir.joint import BODY, JointSwinIR, count_joint_parameters
-from swinir.network import NetworkConfig, SwinIR
+from swinir.models.complexity import count_parameters
+from swinir.models.multitask import BODY, JointSwinIR, count_joint_parameters
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 BASE = NetworkConfig(embed_dim=12, depths=(2, 2), num_heads=(3, 3), img_size=16)
 CONFIGS = {
