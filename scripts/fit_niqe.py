@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 from tqdm import tqdm
 
-from swinir.image import list_images, read
+from swinir.image_io.image import list_images, read
 from swinir.niqe import fit, save
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)

@@ -19,7 +19,7 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 from swinir.choice import Wish, make_plan
 from swinir.degrade.jpeg import jpeg
 from swinir.evaluate import to_tensor, to_uint8
-from swinir.image import list_images, read, to_gray, to_rgb
+from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics import psnr
 from swinir.sensing import Findings, sense
 from swinir.zoo import find, present

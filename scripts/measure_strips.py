@@ -22,14 +22,14 @@ import torch  # isort: skip
 from torch import Tensor
 
 from swinir.bench.peak import peak_bytes
-from swinir.decoding import open_rows
-from swinir.encoding import write_rows
+from swinir.image_io.reader import open_rows
+from swinir.image_io.writer import write_rows
 from swinir.large import make_plan, repair_rows
 from swinir.models.swinir import NetworkConfig
-from swinir.picture import Metadata
+from swinir.image_io.picture import Metadata
 from swinir.repair import Experts, Treatment, load_expert
 from swinir.restoration import Runnable
-from swinir.spans import in_spans
+from swinir.image_io.spans import in_spans
 
 CPU = torch.device("cpu")
 BLOCK = 64  # rows

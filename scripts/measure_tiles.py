@@ -26,7 +26,7 @@ from swinir import zoo
 from swinir.atomic import atomic_path
 from swinir.bench.peak import peak_bytes
 from swinir.checkpoint import load_model
-from swinir.image import list_images, read, to_gray, to_rgb
+from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.models.swinir import SwinIR
 from swinir.restoration import restore
 

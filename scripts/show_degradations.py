@@ -16,7 +16,7 @@ from swinir.degrade.bsrgan import bsrgan
 from swinir.degrade.bsrgan_plus import bsrgan_plus
 from swinir.degrade.realesrgan import realesrgan
 from swinir.degrade.steps import GaussianNoise, Jpeg, MatlabResize, Step, to_bytes, to_floats
-from swinir.image import list_images, read, to_rgb, write
+from swinir.image_io.image import list_images, read, to_rgb, write
 
 GAP = 4
 WHITE = 255

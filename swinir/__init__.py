@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from swinir.backends import load_exported as load_exported
     from swinir.checkpoint import load_model as load_model
-    from swinir.color import luma as luma
+    from swinir.image_io.color import luma as luma
     from swinir.metrics import psnr as psnr
     from swinir.metrics import psnrb as psnrb
     from swinir.metrics import ssim as ssim

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from swinir import __version__
 from swinir.atomic import atomic_path
-from swinir.color import luma
+from swinir.image_io.color import luma
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
-from swinir.image import list_images, read, to_gray, to_rgb, write
+from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
 from swinir.integrity import sha256
 from swinir.metrics import psnr, psnrb, ssim
 from swinir.models.swinir import NetworkConfig

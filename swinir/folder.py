@@ -12,12 +12,12 @@ from typing import Literal
 import torch
 
 from swinir.atomic import atomic_path, temporaries
-from swinir.decoding import MAX_PIXELS, ImageError, named, open_rows, read_picture
-from swinir.encoding import can_hold, write_picture
+from swinir.image_io.reader import MAX_PIXELS, ImageError, named, open_rows, read_picture
+from swinir.image_io.writer import can_hold, write_picture
 from swinir.jobs import Job, Output
 from swinir.large import STRIP_BYTES, bytes_whole, make_plan, repair_rows, why_whole
 from swinir.memory import free_memory
-from swinir.picture import Picture, Rows, rows_of
+from swinir.image_io.picture import Picture, Rows, rows_of
 from swinir.records import OutputError, Records, Result, settings_digest, state_of, stopping
 from swinir.repair import Decision, Experts, Repaired, Treatment, describe, repair
 from swinir.restoration import out_of_memory, resolve_precision

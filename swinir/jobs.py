@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinir.decoding import EXTENSIONS, named
-from swinir.encoding import can_hold
+from swinir.image_io.reader import EXTENSIONS, named
+from swinir.image_io.writer import can_hold
 
 
 @dataclass(frozen=True)

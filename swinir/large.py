@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from swinir.degrade.resize import resize_rows
-from swinir.encoding import write_rows
+from swinir.image_io.writer import write_rows
 from swinir.memory import auto_strip_tile
-from swinir.picture import BLOCK, Rows, from_unit, to_unit
+from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
 from swinir.repair import (
     Decision,
     Experts,
@@ -30,7 +30,7 @@ from swinir.repair import (
 )
 from swinir.restoration import Runnable, padded_side, place_of, restore_strips
 from swinir.sensing import Findings
-from swinir.spans import in_spans
+from swinir.image_io.spans import in_spans
 
 STRIP_BYTES = 2.0**30  # that the strips of all passes take together; what the network takes comes on top
 BYTES_PER_VALUE = 12  # of a result held whole, while it is made and rounded; a quarter of that for the input

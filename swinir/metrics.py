@@ -1,6 +1,6 @@
 """PSNR, SSIM and PSNR-B of two images, as the restoration papers compute them.
 
-All three take (H, W, C) arrays with values in [0, 255]: uint8 images, or float luma from `swinir.color.luma`.
+All three take (H, W, C) arrays with values in [0, 255]: uint8 images, or float luma from `swinir.image_io.color.luma`.
 """
 
 import math

@@ -18,9 +18,9 @@ import numpy as np
 from scipy.special import gammaln
 
 from swinir.atomic import atomic_path
-from swinir.color import luma
+from swinir.image_io.color import luma
 from swinir.degrade.resize import imresize
-from swinir.image import to_rgb
+from swinir.image_io.image import to_rgb
 
 PATCH = 96  # side of the patches at full size, and half of it at half size
 SHARP = 0.75  # photographs are described by patches whose contrast exceeds this share of their sharpest patch's

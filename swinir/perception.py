@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinir.image import to_rgb
+from swinir.image_io.image import to_rgb
 from swinir.untrusted import reason
 
 MIN_SIDE = 64  # below, the deepest features have no pixel left

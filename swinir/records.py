@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swinir import __version__
-from swinir.decoding import named
+from swinir.image_io.reader import named
 from swinir.jobs import Job, Output
 from swinir.repair import Experts, Treatment
 

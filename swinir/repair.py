@@ -20,7 +20,7 @@ from swinir.checkpoint import find_checkpoint, load_model, sha256
 from swinir.choice import Wish, make_plan
 from swinir.degrade.resize import imresize
 from swinir.memory import free_memory
-from swinir.picture import Picture, from_unit, to_unit
+from swinir.image_io.picture import Picture, from_unit, to_unit
 from swinir.restoration import Runnable, restore
 from swinir.sensing import Findings, sense
 from swinir.tiling import TileBlend

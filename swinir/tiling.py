@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from swinir.spans import in_spans
+from swinir.image_io.spans import in_spans
 
 TileBlend = Literal["mean", "cut"]  # what becomes of pixels that several tiles cover
 

@@ -3,7 +3,7 @@
 import numpy as np
 from skimage import data
 
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.testsets.known import KnownFile, pixel_hash
 from swinir.testsets.pairs import lq_name, reduced
 from swinir.testsets.table import BenchmarkSet

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swinir.decoding import ImageError, read_picture
+from swinir.image_io.reader import ImageError, read_picture
 
 
 def memory(field: str) -> int:

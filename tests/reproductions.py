@@ -8,7 +8,7 @@ from pictures import smooth
 from swinir.checkpoint import write_checkpoint
 from swinir.degrade.resize import imresize
 from swinir.evaluate import METRICS, Row
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.reproduce.measure import Measured
 from swinir.reproduce.plan import Cell, Weights

@@ -14,7 +14,7 @@ from training import rows, smooth_picture
 from swinir.cli import reproduce_ablations
 from swinir.cli.main import main
 from swinir.models.complexity import count_parameters
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.report.ablations import plot_study
 from swinir.reproduce.ablation_runs import Score, differences, spread
 from swinir.reproduce.ablations import SCALES, STUDIES, plan, runs

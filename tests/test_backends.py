@@ -14,7 +14,7 @@ from swinir.checkpoint import load_model
 from swinir.cli.main import main
 from swinir.evaluate import to_tensor
 from swinir.export import exported
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.restoration import restore
 
 BACKENDS = ("onnx", "openvino")

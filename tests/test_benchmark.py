@@ -22,7 +22,7 @@ from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
 from swinir.checkpoint import write_checkpoint
 from swinir.models.complexity import count_macs
-from swinir.image import read
+from swinir.image_io.image import read
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.report.speed import check_plot, plot_speed, write_speed
 from swinir.tasks import TASKS

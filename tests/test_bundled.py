@@ -11,7 +11,7 @@ import torch
 from swinir import zoo
 from swinir.checkpoint import load_model
 from swinir.cli.main import main
-from swinir.image import read
+from swinir.image_io.image import read
 from swinir.report.compare import side_by_side
 
 ROOT = Path(__file__).parents[1]

@@ -22,7 +22,7 @@ from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, co
 from swinir.models.complexity import count_macs, count_parameters
 from swinir.degrade.resize import imresize
 from swinir.evaluate import Protocol, find_samples
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.metrics import psnr
 from swinir.peers import load_peer
 from swinir.report.comparison import as_markdown, as_text, notes

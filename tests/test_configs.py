@@ -17,7 +17,7 @@ from training import CPU, rows, smooth_picture
 
 from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.degrade.resize import imresize
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import TrainConfig, load_config
 from swinir.train.images import PHOTOGRAPHS, SCIKIT_IMAGE, find_sources

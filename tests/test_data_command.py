@@ -13,7 +13,7 @@ from photographs import GREY, TRIO, known, photographs, write_set
 from PIL import Image
 
 from swinir.cli.main import main
-from swinir.image import read, to_gray, write
+from swinir.image_io.image import read, to_gray, write
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet
 from swinir.testsets.known import known_files, pixel_hash
 from swinir.testsets.lumas import LUMAS, MATLABS

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
 from swinir.degrade.resize import imresize, resize_rows
-from swinir.image import read
+from swinir.image_io.image import read
 
 SEEDS = st.integers(0, 2**32 - 1)
 

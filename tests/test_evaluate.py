@@ -26,7 +26,7 @@ from swinir.evaluate import (
     write_csv,
     write_json,
 )
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.metrics import psnr, ssim
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task

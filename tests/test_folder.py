@@ -20,7 +20,7 @@ from pictures import smooth, write, write_expert, write_folder
 from PIL import Image
 
 import swinir.folder
-from swinir.decoding import read_picture
+from swinir.image_io.reader import read_picture
 from swinir.folder import restore_files
 from swinir.jobs import Output, plan_jobs
 from swinir.records import RECORDS, OutputError

@@ -14,7 +14,7 @@ from training import CPU, configuration, cpu_trainer, rows, smooth_picture, trai
 
 from swinir import __version__
 from swinir.checkpoint import write_checkpoint
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.integrity import sha256
 from swinir.train import journal as module
 from swinir.train.config import TrainConfig

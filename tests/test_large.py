@@ -12,9 +12,9 @@ from pictures import smooth, write_expert
 
 import swinir.large
 from swinir.choice import Wish
-from swinir.decoding import read_picture
+from swinir.image_io.reader import read_picture
 from swinir.large import make_plan, repair_rows, survey, why_whole
-from swinir.picture import Picture, rows_of
+from swinir.image_io.picture import Picture, rows_of
 from swinir.repair import Experts, Treatment, repair
 
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def experts():
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    monkeypatch.setattr("swinir.picture.BLOCK", 500)
+    monkeypatch.setattr("swinir.image_io.picture.BLOCK", 500)
     monkeypatch.setattr(swinir.large, "BLOCK", 700)
 
 

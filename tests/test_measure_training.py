@@ -10,7 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from swinir.image import write
+from swinir.image_io.image import write
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_training.py"
 CONFIG = """

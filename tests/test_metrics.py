@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.metrics import structural_similarity
 
-from swinir.color import luma
-from swinir.image import read
+from swinir.image_io.color import luma
+from swinir.image_io.image import read
 from swinir.metrics import psnr, psnrb, ssim
 
 ROWS = json.loads((DATA / "metrics.json").read_text())

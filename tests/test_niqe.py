@@ -10,7 +10,7 @@ import skimage
 from typer.testing import CliRunner
 
 from swinir.degrade.jpeg import jpeg
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.niqe import NUM_FEATURES, PATCH, bundled, features, fit, fit_aggd, load, niqe, normalise, save
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fit_niqe.py"

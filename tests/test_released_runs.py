@@ -13,7 +13,7 @@ from conftest import DATA
 from golden_state import state
 
 from swinir.cli.main import main
-from swinir.image import read
+from swinir.image_io.image import read
 
 pytestmark = pytest.mark.slow
 

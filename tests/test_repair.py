@@ -9,7 +9,7 @@ from swinir.checkpoint import load_model
 from swinir.choice import Wish
 from swinir.degrade.resize import imresize
 from swinir.metrics import psnr
-from swinir.picture import Picture
+from swinir.image_io.picture import Picture
 from swinir.repair import Experts, Treatment, repair
 from swinir.restoration import restore
 

@@ -15,7 +15,7 @@ from PIL import Image
 from reports import record, write_pair, write_records
 
 from swinir.cli.main import main
-from swinir.picture import Picture
+from swinir.image_io.picture import Picture
 from swinir.report.page import write_report
 from swinir.report.pair import inline, shown_size
 from swinir.report.rows import find_files, read_results, score

@@ -10,7 +10,7 @@ from reproductions import tiny_network, write_sets, write_weights
 
 from swinir.cli.main import main
 from swinir.degrade.resize import imresize
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.reproduce import measure as m
 from swinir.reproduce.measure import MATLAB, NO_PADDING, Bench, Settings
 from swinir.reproduce.plan import Wanted, find_weights, plan

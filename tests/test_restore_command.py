@@ -9,7 +9,7 @@ from forks import Command, commands
 from pictures import smooth, write, write_expert
 
 from swinir.cli.main import main
-from swinir.decoding import read_picture
+from swinir.image_io.reader import read_picture
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image, JpegPresets
 
 from swinir.degrade.jpeg import jpeg
-from swinir.image import list_images, read
+from swinir.image_io.image import list_images, read
 from swinir.sensing import Findings, jpeg_quality, noise_level, pixel_jpeg_quality, sense
 
 # Pictures in scikit-image's wheel whose pixels were never compressed with loss; one is a texture throughout.

@@ -9,7 +9,7 @@ import typer
 from typer.testing import CliRunner
 
 from swinir.degrade.resize import imresize
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "show_degradations.py"
 

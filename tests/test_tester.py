@@ -19,7 +19,7 @@ import torch
 from swinir.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.cli.test import expand_bare_tile
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.models.swinir import SwinIR
 from swinir.tasks import TASKS
 

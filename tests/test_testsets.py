@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 from photographs import TRIO, photographs, write_set
 
-from swinir.image import read, write
+from swinir.image_io.image import read, write
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet, find_set
 from swinir.testsets.inventory import take_stock
 from swinir.testsets.known import known_files, known_images, pixel_hash

@@ -13,7 +13,7 @@ from training import configuration
 
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.resize import imresize
-from swinir.image import to_gray, write
+from swinir.image_io.image import to_gray, write
 from swinir.train.data import (
     Degrader,
     Part,

@@ -5,12 +5,12 @@ import pytest
 import torch
 from training import CPU, SMALL, configuration, cpu_trainer, smooth_picture
 
-from swinir.color import luma
+from swinir.image_io.color import luma
 from swinir.degrade.jpeg import jpeg
 from swinir.degrade.noise import benchmark_noise
 from swinir.degrade.resize import imresize
 from swinir.evaluate import evaluate, find_samples, means
-from swinir.image import ImageError, read, to_gray, write
+from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.metrics import psnr, ssim
 from swinir.restoration import restore
 from swinir.train.images import Source, find_sources, split_holdout

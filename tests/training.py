@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.train.config import TrainConfig
 from swinir.train.processes import Processes
 from swinir.train.trainer import Trainer

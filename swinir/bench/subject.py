@@ -10,7 +10,7 @@ from torch import Tensor
 from swinir import zoo
 from swinir.checkpoint import build_model, find_checkpoint, read_checkpoint
 from swinir.models.complexity import count_macs
-from swinir.image import read
+from swinir.image_io.image import read
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import align_tile
 from swinir.tasks import get_task

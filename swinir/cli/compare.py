@@ -264,7 +264,7 @@ def _write(
 
 
 def _draw(picture: Path, exhibits: "list[Exhibit]", found: "Comparison", wanted: Sequence[str]) -> None:
-    from swinir.image import write
+    from swinir.image_io.image import write
     from swinir.report.crops import sheet
 
     networks = [model.model for model in found.models if model.status == "ok"]

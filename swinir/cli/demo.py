@@ -20,10 +20,10 @@ def demo(
     import skimage
 
     from swinir.checkpoint import load_model
-    from swinir.color import luma
+    from swinir.image_io.color import luma
     from swinir.degrade.resize import imresize
     from swinir.evaluate import to_tensor, to_uint8
-    from swinir.image import read, write
+    from swinir.image_io.image import read, write
     from swinir.metrics import psnr, ssim
     from swinir.report.compare import side_by_side
     from swinir.restoration import restore

@@ -35,7 +35,7 @@ def report(
     check_parent(output)
     from tqdm import tqdm
 
-    from swinir.decoding import named
+    from swinir.image_io.reader import named
     from swinir.report.page import write_report
 
     with tqdm(unit="step", disable=None, leave=False) as bar:  # on a terminal

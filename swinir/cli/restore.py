@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from swinir.folder import Existing
     from swinir.jobs import Job, Output
-    from swinir.picture import Picture
+    from swinir.image_io.picture import Picture
     from swinir.records import Result
     from swinir.repair import Repaired, Treatment
     from swinir.restoration import Runnable
@@ -167,7 +167,7 @@ def _run(
 ) -> None:
     from tqdm import tqdm
 
-    from swinir.decoding import named
+    from swinir.image_io.reader import named
     from swinir.folder import Clock, restore_files
     from swinir.records import OutputError
     from swinir.repair import Experts
@@ -226,7 +226,7 @@ def _by_backend(backend: str | None, device: "torch.device") -> "Callable[[str, 
 
 
 def _show(result: "Result", *, explain: bool, verbose: bool, quiet: bool) -> None:
-    from swinir.decoding import named
+    from swinir.image_io.reader import named
     from swinir.folder import expert_names
 
     if result.status == "failed":
@@ -272,8 +272,8 @@ def _write_comparison(job: "Job", repaired: "Repaired", picture: "Picture") -> N
     import numpy as np
 
     from swinir.degrade.resize import imresize
-    from swinir.image import to_rgb, write
-    from swinir.picture import from_unit, to_unit
+    from swinir.image_io.image import to_rgb, write
+    from swinir.image_io.picture import from_unit, to_unit
     from swinir.report.compare import side_by_side
 
     after = to_rgb(from_unit(to_unit(repaired.picture.pixels), np.uint8))

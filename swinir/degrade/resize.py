@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from swinir.spans import in_spans
+from swinir.image_io.spans import in_spans
 
 
 def imresize(image: np.ndarray, scale: float | None = None, *, size: tuple[int, int] | None = None) -> np.ndarray:

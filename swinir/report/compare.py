@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swinir.image import to_rgb
+from swinir.image_io.image import to_rgb
 
 _BAR = 26
 _GAP = 6

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from swinir.comparison import METRICS, UNTOUCHED, Seen
-from swinir.image import to_rgb
+from swinir.image_io.image import to_rgb
 
 INPUT, TRUTH = "low quality", "ground truth"
 CELL = 240  # side of an enlarged detail

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from swinir.image import to_rgb
-from swinir.picture import Picture
+from swinir.image_io.image import to_rgb
+from swinir.image_io.picture import Picture
 from swinir.report.rows import to_8_bits
 
 QUALITY = 95  # with full resolution of colours: the page is for looking at details

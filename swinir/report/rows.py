@@ -14,11 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from swinir.color import luma
-from swinir.decoding import named, read_picture
-from swinir.image import list_images, to_rgb
+from swinir.image_io.color import luma
+from swinir.image_io.reader import named, read_picture
+from swinir.image_io.image import list_images, to_rgb
 from swinir.metrics import psnr, ssim
-from swinir.picture import from_unit, to_unit
+from swinir.image_io.picture import from_unit, to_unit
 from swinir.records import RECORDS, Result
 
 STATUSES = ("restored", "unchanged", "skipped", "failed")

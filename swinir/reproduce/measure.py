@@ -29,7 +29,7 @@ from swinir.evaluate import (
     run_facts,
     write_json,
 )
-from swinir.image import read, to_rgb
+from swinir.image_io.image import read, to_rgb
 from swinir.integrity import sha256
 from swinir.reproduce.plan import Cell, Weights
 from swinir.restoration import Runnable, resolve_precision

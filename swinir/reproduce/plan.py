@@ -9,7 +9,7 @@ from pathlib import Path
 
 from swinir import zoo
 from swinir.checkpoint import SUFFIXES, guess_tasks, read_checkpoint
-from swinir.image import list_images
+from swinir.image_io.image import list_images
 from swinir.reproduce.published import Place, Table
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet
 

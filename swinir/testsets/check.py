@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from swinir.decoding import ImageError, named
-from swinir.image import list_images, read
+from swinir.image_io.reader import ImageError, named
+from swinir.image_io.image import list_images, read
 from swinir.integrity import sha256
 from swinir.sensing import pixel_jpeg_quality
 from swinir.testsets.diagnosis import INVERSE, ORDERS, TURNS, describe, diagnose

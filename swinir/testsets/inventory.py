@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinir.image import list_images
+from swinir.image_io.image import list_images
 from swinir.testsets.pairs import find_lq
 from swinir.testsets.table import BenchmarkSet
 

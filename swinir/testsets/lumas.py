@@ -8,8 +8,8 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from swinir.color import luma
-from swinir.image import to_gray
+from swinir.image_io.color import luma
+from swinir.image_io.image import to_gray
 
 
 def _weighted(*weights: float) -> Callable[[np.ndarray], np.ndarray]:

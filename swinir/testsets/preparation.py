@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from swinir.atomic import atomic_path
-from swinir.decoding import ImageError, named
-from swinir.image import list_images, read
+from swinir.image_io.reader import ImageError, named
+from swinir.image_io.image import list_images, read
 from swinir.integrity import sha256
 from swinir.testsets.known import known_files, pixel_hash
 from swinir.testsets.naming import Role, role_of, set_of

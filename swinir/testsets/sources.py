@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, cast
 
-from swinir.image import EXTENSIONS
+from swinir.image_io.image import EXTENSIONS
 
 MAX_ENTRIES = 100_000
 MAX_FILE = 2**29  # bytes of one image

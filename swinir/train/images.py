@@ -13,7 +13,7 @@ import numpy as np
 
 from swinir.atomic import atomic_path
 from swinir.degrade.resize import imresize
-from swinir.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
+from swinir.image_io.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
 
 MAX_NAMED = 3  # problems spelled out in one message
 SCIKIT_IMAGE = Path("@scikit-image")  # stands for the photographs that scikit-image brings along without a download

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from swinir.checkpoint import read_state
-from swinir.image import write
+from swinir.image_io.image import write
 from swinir.restoration import restore
 from swinir.train.config import TrainConfig
 from swinir.train.networks import build_network, start_from

@@ -15,10 +15,10 @@ from hypothesis.extra import numpy as arrays
 from makers import FILES, RGB16, RNG, SMOOTH, by_opencv, by_pillow, by_tifffile, exif, facts
 from PIL import Image
 
-from swinir import tiff
-from swinir.containers import ContainerError
-from swinir.exif import EXIF, described, directory, of_size, upright
-from swinir.picture import Metadata
+from swinir.image_io import tiff
+from swinir.image_io.containers import ContainerError
+from swinir.image_io.exif import EXIF, described, directory, of_size, upright
+from swinir.image_io.picture import Metadata
 
 GREY16 = RGB16[..., 0]
 RGBA16 = np.concatenate([RGB16, RGB16[..., :1]], axis=2)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from makers import FILES, SMOOTH, by_pillow, chunk
 from PIL import Image
 
-from swinir import png, tiff
-from swinir.containers import ContainerError, bmff, bmff_brand, bmp, gif, jpeg, netpbm, webp
-from swinir.exif import count_directories, directory
+from swinir.image_io import png
+from swinir.image_io import tiff
+from swinir.image_io.containers import ContainerError, bmff, bmff_brand, bmp, gif, jpeg, netpbm, webp
+from swinir.image_io.exif import count_directories, directory
 
 INSPECT = {"png": png.inspect, "jpeg": jpeg, "webp": webp, "tiff": tiff.inspect, "avif": bmff, "bmp": bmp, "gif": gif,
            "ppm": netpbm, "pgm": netpbm}  # fmt: skip

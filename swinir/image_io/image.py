@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from swinir.atomic import atomic_path
-from swinir.decoding import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
+from swinir.image_io.reader import EXTENSIONS, MAX_PIXELS, ImageError, named, read_picture
 
 __all__ = ["EXTENSIONS", "MAX_PIXELS", "ImageError", "list_images", "read", "to_gray", "to_rgb", "write"]
 

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from makers import FILES, RGB16, RNG, SMOOTH, by_opencv, by_pillow, chunk, exif, facts, png
 from PIL import Image, ImageCms, PngImagePlugin
 
-from swinir import containers, decoding
-from swinir.decoding import EXTENSIONS, ImageError, read_picture
+from swinir.image_io import containers
+from swinir.image_io import reader as decoding
+from swinir.image_io.reader import EXTENSIONS, ImageError, read_picture
 
 GREY = SMOOTH[..., 0]
 EXACT = ("png", "webp", "tiff", "tiff_lzw", "tiff_tiles", "bmp", "ppm")

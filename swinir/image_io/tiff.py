@@ -13,7 +13,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 from PIL.TiffImagePlugin import TiffImageFile
 
-from swinir.containers import (
+from swinir.image_io.containers import (
     DAMAGED,
     TRUNCATED,
     Bytes,
@@ -24,9 +24,9 @@ from swinir.containers import (
     require,
     unpack,
 )
-from swinir.exif import DESCRIPTIVE, Directory, count_directories, directory, numbers, packed
-from swinir.picture import Metadata
-from swinir.spans import in_spans
+from swinir.image_io.exif import DESCRIPTIVE, Directory, count_directories, directory, numbers, packed
+from swinir.image_io.picture import Metadata
+from swinir.image_io.spans import in_spans
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC, FILL_ORDER = 256, 257, 258, 259, 262, 266
 STRIPS, CHANNELS, STRIP_ROWS, STRIP_BYTES = 273, 277, 278, 279

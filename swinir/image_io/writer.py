@@ -9,10 +9,12 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from swinir import exif, png, tiff
+from swinir.image_io import exif
+from swinir.image_io import png
+from swinir.image_io import tiff
 from swinir.atomic import atomic_path
-from swinir.containers import ContainerError
-from swinir.picture import Metadata, Picture, from_unit, to_unit
+from swinir.image_io.containers import ContainerError
+from swinir.image_io.picture import Metadata, Picture, from_unit, to_unit
 
 Shape = tuple[int, int, int]  # height, width, channels
 

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 from PIL.PngImagePlugin import PngImageFile
 
-from swinir.containers import (
+from swinir.image_io.containers import (
     DAMAGED,
     TRUNCATED,
     Bytes,
@@ -25,7 +25,7 @@ from swinir.containers import (
     require,
     unpack,
 )
-from swinir.picture import Metadata
+from swinir.image_io.picture import Metadata
 
 NOTHING = Metadata()
 SIGNATURE = b"\x89PNG\r\n\x1a\n"

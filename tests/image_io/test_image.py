@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from swinir.image import ImageError, list_images, read, to_gray, to_rgb, write
+from swinir.image_io.image import ImageError, list_images, read, to_gray, to_rgb, write
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (13, 17, 3)).astype(np.uint8)

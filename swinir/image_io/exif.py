@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from swinir.containers import TRUNCATED, Bytes, ContainerError, require, unpack
+from swinir.image_io.containers import TRUNCATED, Bytes, ContainerError, require, unpack
 
 ORIENTATION, EXIF, GPS, INTEROPERABILITY = 274, 34665, 34853, 0xA005
 PIXEL_X, PIXEL_Y = 0xA002, 0xA003  # of the EXIF directory

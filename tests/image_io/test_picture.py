@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from swinir.picture import Picture, from_unit, to_unit
+from swinir.image_io.picture import Picture, from_unit, to_unit
 
 DTYPES = (np.uint8, np.uint16)
 

@@ -19,9 +19,12 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from swinir import containers, exif, png, tiff
-from swinir.containers import Bytes, Container, ContainerError, FileBytes, require
-from swinir.picture import Metadata, Picture, Rows
+from swinir.image_io import containers
+from swinir.image_io import exif
+from swinir.image_io import png
+from swinir.image_io import tiff
+from swinir.image_io.containers import Bytes, Container, ContainerError, FileBytes, require
+from swinir.image_io.picture import Metadata, Picture, Rows
 
 MAX_PIXELS = 400_000_000
 MAX_BYTES = 2**32  # of a file; the largest picture with 16 bits and alpha takes 3.2 GB without compression

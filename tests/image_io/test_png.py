@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from makers import FILES, RGB16, SMOOTH, chunk
 from PIL import Image
 
-from swinir import png
-from swinir.picture import Metadata
+from swinir.image_io import png
+from swinir.image_io.picture import Metadata
 
 PIXELS = st.sampled_from((np.uint8, np.uint16)).flatmap(
     lambda dtype: arrays.arrays(dtype, st.tuples(st.integers(1, 12), st.integers(1, 12), st.integers(1, 4)))

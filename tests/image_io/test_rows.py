@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as arrays
 from makers import FILES, RGB16, RNG, SMOOTH, by_opencv, by_pillow, by_tifffile, chunk, exif, png
 from PIL import Image
 
-import swinir.png
-import swinir.tiff
-from swinir.decoding import ImageError, open_rows, read_picture
-from swinir.encoding import write_picture, write_rows
-from swinir.exif import upright
-from swinir.picture import Metadata, Picture, rows_of
+import swinir.image_io.png
+import swinir.image_io.tiff
+from swinir.image_io.reader import ImageError, open_rows, read_picture
+from swinir.image_io.writer import write_picture, write_rows
+from swinir.image_io.exif import upright
+from swinir.image_io.picture import Metadata, Picture, rows_of
 
 ALPHA = RNG.integers(0, 256, (48, 64, 1)).astype(np.uint8)
 RGBA = np.concatenate([SMOOTH, ALPHA], axis=2)
@@ -72,7 +72,7 @@ def path(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
-    for module in (swinir.png, swinir.tiff):
+    for module in (swinir.image_io.png, swinir.image_io.tiff):
         monkeypatch.setattr(module, "_BLOCK", 1000)
 
 
@@ -167,7 +167,7 @@ def test_damage_is_refused_or_read_and_nothing_else(tmp_path_factory, name, chan
 def of_rows(raw, width=2, height=2):
     """A grey PNG file of 8 bits whose image data is `raw`."""
     head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    return swinir.png.SIGNATURE + head + chunk(b"IDAT", raw) + chunk(b"IEND", b"")
+    return swinir.image_io.png.SIGNATURE + head + chunk(b"IDAT", raw) + chunk(b"IEND", b"")
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_every_filter_is_undone_as_pillow_does(tmp_path_factory, method, rows):
     path = tmp_path_factory.getbasetemp() / "filtered"
     path.write_bytes(data)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(swinir.png, "_BLOCK", 2 * (1 + rows.shape[1]))
+        patch.setattr(swinir.image_io.png, "_BLOCK", 2 * (1 + rows.shape[1]))
         found, _ = gather(open_rows(path))
     assert np.array_equal(found.pixels[..., 0], np.asarray(Image.open(io.BytesIO(data))))
 
@@ -232,7 +232,7 @@ def test_metadata_is_written_with_rows_too(tmp_path, suffix):
 
 
 def test_a_tiff_file_that_may_be_too_large_is_a_bigtiff(tmp_path, monkeypatch):
-    monkeypatch.setattr(swinir.tiff, "_MOST_CLASSIC", 5000)
+    monkeypatch.setattr(swinir.image_io.tiff, "_MOST_CLASSIC", 5000)
     about = Metadata(upright(exif()), None, b"<xmp/>", (300.0, 200.0))
     notes = write_rows(tmp_path / "x.tif", [SMOOTH[:9], SMOOTH[9:]], SMOOTH.shape, SMOOTH.dtype, about)
     assert notes == ("a TIFF file of more than 4 GiB has no place for its EXIF",)

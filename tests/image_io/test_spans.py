@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.spans import in_spans
+from swinir.image_io.spans import in_spans
 
 
 @st.composite

@@ -189,7 +189,7 @@ def test_the_intact_files_of_pngsuite_are_exact(rows, corpus):
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("shape", ["Landscape", "Portrait"])
 def test_the_examples_of_exif_stand_upright(rows, corpus, shape):
-    from swinir.decoding import read_picture
+    from swinir.image_io.reader import read_picture
 
     upright = read_picture(corpus / f"exif/{shape}_1.jpg").pixels.astype(np.float64)
     for orientation in range(1, 9):

@@ -1,0 +1,1 @@
+"""Image files: reading untrusted files, writing results with their metadata."""
