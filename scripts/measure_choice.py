@@ -17,11 +17,11 @@ from PIL import Image
 
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
 from swinir.choice import Wish, make_plan
-from swinir.degrade.jpeg import jpeg
+from swinir.degradations.jpeg import jpeg
 from swinir.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics import psnr
-from swinir.sensing import Findings, sense
+from swinir.degradations.estimate import Findings, sense
 from swinir.zoo import find, present
 
 NEAR = 3.0  # units of the level

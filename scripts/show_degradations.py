@@ -12,10 +12,10 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from swinir.degrade.bsrgan import bsrgan
-from swinir.degrade.bsrgan_plus import bsrgan_plus
-from swinir.degrade.realesrgan import realesrgan
-from swinir.degrade.steps import GaussianNoise, Jpeg, MatlabResize, Step, to_bytes, to_floats
+from swinir.degradations.bsrgan import bsrgan
+from swinir.degradations.bsrgan_plus import bsrgan_plus
+from swinir.degradations.realesrgan import realesrgan
+from swinir.degradations.steps import GaussianNoise, Jpeg, MatlabResize, Step, to_bytes, to_floats
 from swinir.image_io.image import list_images, read, to_rgb, write
 
 GAP = 4

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import combinations_with_replacement
 
-from swinir.sensing import Findings
+from swinir.degradations.estimate import Findings
 from swinir.zoo import RELEASED, TASK_IN_NAME, Kind, ZooEntry
 
 LEAST_NOISE = 7.0  # there the expert for 15 gains on nine pictures of ten, at 5 on half of them

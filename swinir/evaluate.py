@@ -22,8 +22,8 @@ from torch import Tensor
 from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.image_io.color import luma
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.noise import benchmark_noise
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.noise import benchmark_noise
 from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
 from swinir.integrity import sha256
 from swinir.metrics import psnr, psnrb, ssim

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swinir.degrade.resize import resize_rows
+from swinir.degradations.resize import resize_rows
 from swinir.image_io.writer import write_rows
 from swinir.memory import auto_strip_tile
 from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
@@ -29,7 +29,7 @@ from swinir.repair import (
     to_network,
 )
 from swinir.restoration import Runnable, padded_side, place_of, restore_strips
-from swinir.sensing import Findings
+from swinir.degradations.estimate import Findings
 from swinir.image_io.spans import in_spans
 
 STRIP_BYTES = 2.0**30  # that the strips of all passes take together; what the network takes comes on top

@@ -19,7 +19,7 @@ from swinir.backends import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.models.rcan import BaselineConfig, Peer
 from swinir.checkpoint import ENTRIES, CheckpointError, build_model, find_checkpoint, read_checkpoint, read_tensors
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.integrity import sha256
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import Runnable, out_of_memory

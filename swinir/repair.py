@@ -18,11 +18,11 @@ from swinir import zoo
 from swinir.backends import SUFFIXES, load_exported
 from swinir.checkpoint import find_checkpoint, load_model, sha256
 from swinir.choice import Wish, make_plan
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.memory import free_memory
 from swinir.image_io.picture import Picture, from_unit, to_unit
 from swinir.restoration import Runnable, restore
-from swinir.sensing import Findings, sense
+from swinir.degradations.estimate import Findings, sense
 from swinir.tiling import TileBlend
 
 POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded

@@ -6,7 +6,7 @@ import torch
 from pictures import smooth
 
 from swinir.checkpoint import write_checkpoint
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.evaluate import METRICS, Row
 from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig, SwinIR

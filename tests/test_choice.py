@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from swinir import zoo
 from swinir.choice import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
-from swinir.sensing import Findings
+from swinir.degradations.estimate import Findings
 from swinir.tasks import TASKS
 
 CLEAN = Findings(noise_level=0.4, jpeg_quality=None, jpeg_source=None, gray=False)

@@ -20,7 +20,7 @@ from swinir.cli.compare import expand_models
 from swinir.cli.main import main
 from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
 from swinir.models.complexity import count_macs, count_parameters
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.evaluate import Protocol, find_samples
 from swinir.image_io.image import read, write
 from swinir.metrics import psnr

@@ -16,7 +16,7 @@ from conftest import DATA
 from training import CPU, rows, smooth_picture
 
 from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import TrainConfig, load_config

@@ -9,7 +9,7 @@ import pytest
 import skimage
 from typer.testing import CliRunner
 
-from swinir.degrade.jpeg import jpeg
+from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import read, write
 from swinir.niqe import NUM_FEATURES, PATCH, bundled, features, fit, fit_aggd, load, niqe, normalise, save
 

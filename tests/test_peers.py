@@ -7,7 +7,7 @@ from strangers import KINDS, build, write_stranger
 
 from swinir.checkpoint import CheckpointError
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.evaluate import to_tensor
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.peers import Bicubic, load_peer

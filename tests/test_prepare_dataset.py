@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.train import images as training_images
 from swinir.train.images import find_sources, load_images

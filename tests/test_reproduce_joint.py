@@ -10,7 +10,7 @@ import pytest
 from training import CPU, smooth_picture, write_pictures
 
 from swinir.cli.main import main
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.evaluate import Protocol, check_network, evaluate, find_samples, means
 from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig

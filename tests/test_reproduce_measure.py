@@ -9,7 +9,7 @@ import torch
 from reproductions import tiny_network, write_sets, write_weights
 
 from swinir.cli.main import main
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.reproduce import measure as m
 from swinir.reproduce.measure import MATLAB, NO_PADDING, Bench, Settings

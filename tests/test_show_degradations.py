@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "show_degradations.py"

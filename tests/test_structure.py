@@ -23,7 +23,7 @@ LAYERS = (
         "swinir.models.graphs",
         "swinir.image_io.containers",
         "swinir.image_io.picture",
-        "swinir.sensing",
+        "swinir.degradations.estimate",
         "swinir.image_io.spans",
     ),
     (

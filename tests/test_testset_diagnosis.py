@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from photographs import photographs
 from PIL import Image
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import read
 from swinir.testsets.diagnosis import TURNS, describe, diagnose
 from swinir.testsets.pairs import reduced, rounded_once

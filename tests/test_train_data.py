@@ -11,8 +11,8 @@ import pytest
 import torch
 from training import configuration
 
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.resize import imresize
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import to_gray, write
 from swinir.train.data import (
     Degrader,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from training import NAMES, smooth_picture
 
 import swinir.train.images as module
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.train.images import Source, find_images, find_sources, first_images, index_hash, load_images, split_holdout
 

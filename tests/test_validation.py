@@ -6,9 +6,9 @@ import torch
 from training import CPU, SMALL, configuration, cpu_trainer, smooth_picture
 
 from swinir.image_io.color import luma
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.noise import benchmark_noise
-from swinir.degrade.resize import imresize
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.noise import benchmark_noise
+from swinir.degradations.resize import imresize
 from swinir.evaluate import evaluate, find_samples, means
 from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.metrics import psnr, ssim

@@ -21,7 +21,7 @@ def demo(
 
     from swinir.checkpoint import load_model
     from swinir.image_io.color import luma
-    from swinir.degrade.resize import imresize
+    from swinir.degradations.resize import imresize
     from swinir.evaluate import to_tensor, to_uint8
     from swinir.image_io.image import read, write
     from swinir.metrics import psnr, ssim

@@ -271,7 +271,7 @@ def _write_json(path: Path, results: "Sequence[Result]", total: int) -> None:
 def _write_comparison(job: "Job", repaired: "Repaired", picture: "Picture") -> None:
     import numpy as np
 
-    from swinir.degrade.resize import imresize
+    from swinir.degradations.resize import imresize
     from swinir.image_io.image import to_rgb, write
     from swinir.image_io.picture import from_unit, to_unit
     from swinir.report.compare import side_by_side

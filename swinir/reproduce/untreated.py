@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.models.swinir import NetworkConfig
 
 

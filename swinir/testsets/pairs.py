@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import EXTENSIONS, read, write
 
 MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4

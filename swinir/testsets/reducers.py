@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.testsets.pairs import reduced, rounded_once
 
 Reducer = Callable[[np.ndarray, int], np.ndarray]

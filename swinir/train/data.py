@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from swinir.degrade.bsrgan import BSRGANOptions, bsrgan
-from swinir.degrade.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.realesrgan import RealESRGANOptions, realesrgan
+from swinir.degradations.bsrgan import BSRGANOptions, bsrgan
+from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.realesrgan import RealESRGANOptions, realesrgan
 from swinir.train.config import DegradationConfig, TrainConfig
 from swinir.train.images import Source, TrainingImage, Wrap, load_images
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from swinir.atomic import atomic_path
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.image_io.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
 
 MAX_NAMED = 3  # problems spelled out in one message

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from swinir.degrade.resize import imresize
+from swinir.degradations.resize import imresize
 from swinir.evaluate import Protocol, Row, Sample, evaluate, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.restoration import Restorer

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, special
 
-from swinir.degrade.kernels import EllipticKernel, SincKernel, bessel_j1, blur, gaussian_row
+from swinir.degradations.kernels import EllipticKernel, SincKernel, bessel_j1, blur, gaussian_row
 
 SIGMAS = st.floats(1e-4, 4)
 PROFILES = st.sampled_from(["gaussian", "generalized", "plateau"])

@@ -14,10 +14,10 @@ from typing import Literal, Protocol, get_args
 import cv2
 import numpy as np
 
-from swinir.degrade.camera import Camera, camera_noise
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.kernels import Kernel, SincKernel, blur, gaussian_row
-from swinir.degrade.resize import imresize
+from swinir.degradations.camera import Camera, camera_noise
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.kernels import Kernel, SincKernel, blur, gaussian_row
+from swinir.degradations.resize import imresize
 
 Size = tuple[int, int]
 Interpolation = Literal["bilinear", "bicubic", "area"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swinir.degrade.bsrgan import (
+from swinir.degradations.bsrgan import (
     BSRGANOptions,
     random_blur,
     random_gaussian,
@@ -16,9 +16,9 @@ from swinir.degrade.bsrgan import (
     random_poisson,
     random_speckle,
 )
-from swinir.degrade.camera import random_camera
-from swinir.degrade.draws import Range, pick
-from swinir.degrade.steps import INTERPOLATIONS, CameraNoise, Resize, Size, Step, apply_steps, check_gt
+from swinir.degradations.camera import random_camera
+from swinir.degradations.sampling import Range, pick
+from swinir.degradations.steps import INTERPOLATIONS, CameraNoise, Resize, Size, Step, apply_steps, check_gt
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class BSRGANPlusOptions(BSRGANOptions):
 def bsrgan_plus(
     gt: np.ndarray, rng: np.random.Generator, *, scale: int, options: BSRGANPlusOptions = BSRGANPlusOptions()
 ) -> np.ndarray:
-    """Degrade an image at random; arguments, result and errors as of `swinir.degrade.bsrgan.bsrgan`."""
+    """Degrade an image at random; arguments, result and errors as of `swinir.degradations.bsrgan.bsrgan`."""
     check_gt(gt, scale)
     return apply_steps(plan(gt.shape[:2], rng, scale=scale, options=options), gt, rng)
 

@@ -11,13 +11,13 @@ from blobs import blob, centroid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.degrade import bsrgan as bsrgan_module
-from swinir.degrade import bsrgan_plus as plus_module
-from swinir.degrade import realesrgan as realesrgan_module
-from swinir.degrade.bsrgan import BSRGANOptions, bsrgan, random_gaussian
-from swinir.degrade.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
-from swinir.degrade.realesrgan import realesrgan
-from swinir.degrade.steps import (
+from swinir.degradations import bsrgan as bsrgan_module
+from swinir.degradations import bsrgan_plus as plus_module
+from swinir.degradations import realesrgan as realesrgan_module
+from swinir.degradations.bsrgan import BSRGANOptions, bsrgan, random_gaussian
+from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
+from swinir.degradations.realesrgan import realesrgan
+from swinir.degradations.steps import (
     Blur,
     CameraNoise,
     GaussianNoise,

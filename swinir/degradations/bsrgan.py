@@ -5,17 +5,17 @@ Section 3, with the numbers of the authors' code (github.com/cszn/KAIR, utils/ut
 `degradation_bsrgan`). KAIR's recipe for real-world SwinIR (options/swinir/train_swinir_sr_realworld_x4_psnr.json)
 asks for this chain (`degradation_type` "bsrgan"), though without the camera's noise, of which no code was
 released; set `camera_prob=0` to follow that. Its `shuffle_prob` and `use_sharp` concern only the other chain,
-`swinir.degrade.bsrgan_plus`.
+`swinir.degradations.bsrgan_plus`.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from swinir.degrade.camera import random_camera
-from swinir.degrade.draws import Range, check_options, draw_integer, pick
-from swinir.degrade.kernels import EllipticKernel
-from swinir.degrade.steps import (
+from swinir.degradations.camera import random_camera
+from swinir.degradations.sampling import Range, check_options, draw_integer, pick
+from swinir.degradations.kernels import EllipticKernel
+from swinir.degradations.steps import (
     CHANNELS,
     INTERPOLATIONS,
     Blur,
@@ -56,7 +56,7 @@ class BSRGANOptions:
             the last has the largest level, spread at random over three axes.
         jpeg_prob: of the first of two compressions.
         jpeg_range: whole qualities of both.
-        camera_prob: of noise of a camera's sensor (paper, Section 3.3; here `swinir.degrade.camera`).
+        camera_prob: of noise of a camera's sensor (paper, Section 3.3; here `swinir.degradations.camera`).
         poisson_prob, speckle_prob: steps of the extended chain that join the shuffle; not in this chain as published.
         poisson_exponent_range: counts at white are 10 to the power of this.
         poisson_gray_prob: share of Poisson noise that is grey.

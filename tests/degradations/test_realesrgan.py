@@ -6,9 +6,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from swinir.degrade.kernels import EllipticKernel, SincKernel
-from swinir.degrade.realesrgan import KERNELS, RealESRGANOptions, RoundOptions, plan
-from swinir.degrade.steps import INTERPOLATIONS, Blur, GaussianNoise, Jpeg, PoissonNoise, Resize, Round
+from swinir.degradations.kernels import EllipticKernel, SincKernel
+from swinir.degradations.realesrgan import KERNELS, RealESRGANOptions, RoundOptions, plan
+from swinir.degradations.steps import INTERPOLATIONS, Blur, GaussianNoise, Jpeg, PoissonNoise, Resize, Round
 
 DRAWS = 3000
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.noise import benchmark_noise
-from swinir.degrade.resize import imresize, resize_rows
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.noise import benchmark_noise
+from swinir.degradations.resize import imresize, resize_rows
 from swinir.image_io.image import read
 
 SEEDS = st.integers(0, 2**32 - 1)

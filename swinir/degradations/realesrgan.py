@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from swinir.degrade.draws import Range, check_options, draw_integer, pick
-from swinir.degrade.kernels import EllipticKernel, Kernel, Profile, SincKernel
-from swinir.degrade.steps import (
+from swinir.degradations.sampling import Range, check_options, draw_integer, pick
+from swinir.degradations.kernels import EllipticKernel, Kernel, Profile, SincKernel
+from swinir.degradations.steps import (
     INTERPOLATIONS,
     Blur,
     GaussianNoise,
@@ -42,7 +42,7 @@ KERNELS: tuple[tuple[Profile, bool], ...] = (
 
 @dataclass(frozen=True)
 class RoundOptions:
-    """One round; defaults are the first's. Names as in `swinir.degrade.bsrgan.BSRGANOptions`.
+    """One round; defaults are the first's. Names as in `swinir.degradations.bsrgan.BSRGANOptions`.
 
     Attributes:
         blur_prob: to blur at all.
@@ -119,7 +119,7 @@ class RealESRGANOptions:
 def realesrgan(
     gt: np.ndarray, rng: np.random.Generator, *, scale: int, options: RealESRGANOptions = RealESRGANOptions()
 ) -> np.ndarray:
-    """Degrade an image at random; arguments, result and errors as of `swinir.degrade.bsrgan.bsrgan`."""
+    """Degrade an image at random; arguments, result and errors as of `swinir.degradations.bsrgan.bsrgan`."""
     check_gt(gt, scale)
     return apply_steps(plan(gt.shape[:2], rng, scale=scale, options=options), gt, rng)
 

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from blobs import blob, centroid
 
-from swinir.degrade.camera import Camera
-from swinir.degrade.jpeg import jpeg
-from swinir.degrade.kernels import EllipticKernel, SincKernel
-from swinir.degrade.steps import (
+from swinir.degradations.camera import Camera
+from swinir.degradations.jpeg import jpeg
+from swinir.degradations.kernels import EllipticKernel, SincKernel
+from swinir.degradations.steps import (
     INTERPOLATIONS,
     Blur,
     CameraNoise,

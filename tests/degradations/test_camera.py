@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from swinir.degrade.camera import Camera, camera_noise, random_camera
+from swinir.degradations.camera import Camera, camera_noise, random_camera
 
 PHASES = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
