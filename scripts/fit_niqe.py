@@ -7,7 +7,7 @@ import typer
 from tqdm import tqdm
 
 from swinir.image_io.image import list_images, read
-from swinir.niqe import fit, save
+from swinir.metrics.niqe import fit, save
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 

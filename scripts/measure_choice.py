@@ -20,7 +20,7 @@ from swinir.choice import Wish, make_plan
 from swinir.degradations.jpeg import jpeg
 from swinir.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
-from swinir.metrics import psnr
+from swinir.metrics.full_reference import psnr
 from swinir.degradations.estimate import Findings, sense
 from swinir.zoo import find, present
 

@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from swinir.backends import load_exported as load_exported
     from swinir.checkpoint import load_model as load_model
     from swinir.image_io.color import luma as luma
-    from swinir.metrics import psnr as psnr
-    from swinir.metrics import psnrb as psnrb
-    from swinir.metrics import ssim as ssim
+    from swinir.metrics.full_reference import psnr as psnr
+    from swinir.metrics.full_reference import psnrb as psnrb
+    from swinir.metrics.full_reference import ssim as ssim
     from swinir.models.swinir import NetworkConfig as NetworkConfig
     from swinir.models.swinir import SwinIR as SwinIR
     from swinir.restoration import restore

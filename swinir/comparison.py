@@ -17,9 +17,9 @@ import torch
 
 from swinir.bench.peak import alone, peak_bytes
 from swinir.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
-from swinir.niqe import niqe
+from swinir.metrics.niqe import niqe
 from swinir.peers import INTERPOLATION, Loaded, load_peer
-from swinir.perception import DISTANCES, Network, distance
+from swinir.metrics.perceptual import DISTANCES, Network, distance
 from swinir.restoration import resolve_precision
 
 UNTOUCHED = "input"  # what interpolation is called where the size stays
@@ -210,7 +210,7 @@ def compare(
     Args:
         names: of networks, as `swinir.peers.load_peer` takes them.
         metrics: from `choose_metrics`.
-        distances: from `swinir.perception.load_distance`, for those among `metrics`.
+        distances: from `swinir.metrics.perceptual.load_distance`, for those among `metrics`.
         memory: measure memory too, which takes a new process for each network.
         repeats: rounds; metrics are those of the first.
         progress: called with what comes next.

@@ -27,7 +27,7 @@ from swinir.evaluate import (
     write_json,
 )
 from swinir.image_io.image import read, write
-from swinir.metrics import psnr, ssim
+from swinir.metrics.full_reference import psnr, ssim
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
 from swinir.testsets import BENCHMARK_SETS

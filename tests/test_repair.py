@@ -8,7 +8,7 @@ from pictures import smooth, write_expert
 from swinir.checkpoint import load_model
 from swinir.choice import Wish
 from swinir.degradations.resize import imresize
-from swinir.metrics import psnr
+from swinir.metrics.full_reference import psnr
 from swinir.image_io.picture import Picture
 from swinir.repair import Experts, Treatment, repair
 from swinir.restoration import restore

@@ -11,7 +11,7 @@ from swinir.degradations.noise import benchmark_noise
 from swinir.degradations.resize import imresize
 from swinir.evaluate import evaluate, find_samples, means
 from swinir.image_io.image import ImageError, read, to_gray, write
-from swinir.metrics import psnr, ssim
+from swinir.metrics.full_reference import psnr, ssim
 from swinir.restoration import restore
 from swinir.train.images import Source, find_sources, split_holdout
 from swinir.train.networks import build_network

@@ -87,7 +87,7 @@ def compare(
     from swinir.comparison import choose_metrics, labels
     from swinir.comparison import compare as measure
     from swinir.evaluate import find_samples, find_set
-    from swinir.perception import DISTANCES, load_distance
+    from swinir.metrics.perceptual import DISTANCES, load_distance
     from swinir.report.comparison import as_text, notes
 
     names = [word for given in models for word in _words(given)]

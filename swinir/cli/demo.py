@@ -24,7 +24,7 @@ def demo(
     from swinir.degradations.resize import imresize
     from swinir.evaluate import to_tensor, to_uint8
     from swinir.image_io.image import read, write
-    from swinir.metrics import psnr, ssim
+    from swinir.metrics.full_reference import psnr, ssim
     from swinir.report.compare import side_by_side
     from swinir.restoration import restore
 

@@ -11,7 +11,7 @@ from itertools import permutations
 import numpy as np
 from skimage.registration import phase_cross_correlation
 
-from swinir.metrics import psnr
+from swinir.metrics.full_reference import psnr
 from swinir.testsets.pairs import fits, reduced
 from swinir.testsets.reducers import MATLABS, REDUCERS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.perception import DISTANCES, distance, load_distance
+from swinir.metrics.perceptual import DISTANCES, distance, load_distance
 
 CPU = torch.device("cpu")
 IMAGE = np.random.default_rng(0).integers(0, 256, (70, 80, 3), dtype=np.uint8)

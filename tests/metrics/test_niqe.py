@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import read, write
-from swinir.niqe import NUM_FEATURES, PATCH, bundled, features, fit, fit_aggd, load, niqe, normalise, save
+from swinir.metrics.niqe import NUM_FEATURES, PATCH, bundled, features, fit, fit_aggd, load, niqe, normalise, save
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "fit_niqe.py"
 

@@ -13,7 +13,7 @@ from skimage.metrics import structural_similarity
 
 from swinir.image_io.color import luma
 from swinir.image_io.image import read
-from swinir.metrics import psnr, psnrb, ssim
+from swinir.metrics.full_reference import psnr, psnrb, ssim
 
 ROWS = json.loads((DATA / "metrics.json").read_text())
 FORMULAS = [row for row in ROWS if row["case"]["kind"] == "formula"]
