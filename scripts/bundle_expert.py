@@ -10,9 +10,9 @@ from typing import Annotated
 import torch
 import typer
 
-from swinir import zoo
+from swinir.weights import zoo
 from swinir.atomic import atomic_path
-from swinir.checkpoint import read_checkpoint, write_checkpoint
+from swinir.weights.checkpoint import read_checkpoint, write_checkpoint
 from swinir.train.networks import describe_weights
 
 MAX_PARAMETERS = 300_000

@@ -22,7 +22,7 @@ from swinir.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
 from swinir.degradations.estimate import Findings, sense
-from swinir.zoo import find, present
+from swinir.weights.zoo import find, present
 
 NEAR = 3.0  # units of the level
 NOISE_LEVELS = (15, 25, 50)
@@ -130,7 +130,7 @@ def gain(
     images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 10,
 ) -> None:
     """Print what experts change in PSNR, in dB, on images of each level; and of how many images they gain."""
-    from swinir.checkpoint import load_model
+    from swinir.weights.checkpoint import load_model
     from swinir.restoration import restore
 
     kind = find(experts[0]).parts.kind

@@ -22,10 +22,10 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 import torch  # isort: skip
 from torch import Tensor
 
-from swinir import zoo
+from swinir.weights import zoo
 from swinir.atomic import atomic_path
 from swinir.bench.peak import peak_bytes
-from swinir.checkpoint import load_model
+from swinir.weights.checkpoint import load_model
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.models.swinir import SwinIR
 from swinir.restoration import restore

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from swinir.backends import load_exported as load_exported
-    from swinir.checkpoint import load_model as load_model
+    from swinir.weights.checkpoint import load_model as load_model
     from swinir.image_io.color import luma as luma
     from swinir.metrics.full_reference import psnr as psnr
     from swinir.metrics.full_reference import psnrb as psnrb

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinir.architecture import stated_network
+from swinir.weights.infer_config import stated_network
 from swinir.models.swinir import NetworkConfig
-from swinir.untrusted import MAX_BYTES, reason
+from swinir.weights.safe_load import MAX_BYTES, reason
 
 METADATA = "swinir"  # the name under which a file carries the facts about its network
 SUFFIXES = (".onnx", ".xml")

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import combinations_with_replacement
 
 from swinir.degradations.estimate import Findings
-from swinir.zoo import RELEASED, TASK_IN_NAME, Kind, ZooEntry
+from swinir.weights.zoo import RELEASED, TASK_IN_NAME, Kind, ZooEntry
 
 LEAST_NOISE = 7.0  # there the expert for 15 gains on nine pictures of ten, at 5 on half of them
 BEST_JPEG = 70.0  # there the experts for 40 gain on 17 pictures of 20, at 80 on six
@@ -143,7 +143,7 @@ _ENLARGING = ("classical_sr", "lightweight_sr")
 
 
 def make_plan(findings: Findings, wish: Wish, experts: Sequence[ZooEntry]) -> Plan:
-    """Choose among the experts on this machine, which `swinir.zoo.present` lists.
+    """Choose among the experts on this machine, which `swinir.weights.zoo.present` lists.
 
     Raises:
         ValueError: when a pass is needed that no expert serves, with the command that fetches one.

@@ -25,7 +25,7 @@ from swinir.image_io.color import luma
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
 from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.metrics.full_reference import psnr, psnrb, ssim
 from swinir.models.swinir import NetworkConfig
 from swinir.restoration import Runnable, align_tile, out_of_memory, resolve_precision, restore

@@ -2,7 +2,7 @@
 
     "bicubic", weights file, name in the zoo, exported file -> load_peer -> Loaded: the network and what it costs
 
-Weights files are untrusted: they are read by `swinir.checkpoint` alone, and spandrel is given the tensors.
+Weights files are untrusted: they are read by `swinir.weights.checkpoint` alone, and spandrel is given the tensors.
 """
 
 import warnings
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from swinir.backends import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.models.rcan import BaselineConfig, Peer
-from swinir.checkpoint import ENTRIES, CheckpointError, build_model, find_checkpoint, read_checkpoint, read_tensors
+from swinir.weights.checkpoint import ENTRIES, CheckpointError, build_model, find_checkpoint, read_checkpoint, read_tensors
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degradations.resize import imresize
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.restoration import Runnable, out_of_memory
 from swinir.tasks import TaskSpec
 from swinir.tiling import mirror_to
-from swinir.untrusted import reason
+from swinir.weights.safe_load import reason
 
 INTERPOLATION = "bicubic"  # the input enlarged, or as it is where the task keeps the size
 MACS_SIDE = 256  # operations are those of a low-quality image of this side, as the released program's page states them

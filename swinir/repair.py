@@ -14,9 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir import zoo
+from swinir.weights import zoo
 from swinir.backends import SUFFIXES, load_exported
-from swinir.checkpoint import find_checkpoint, load_model, sha256
+from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 from swinir.choice import Wish, make_plan
 from swinir.degradations.resize import imresize
 from swinir.memory import free_memory

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.image_io.writer import write_picture
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.image_io.picture import Picture

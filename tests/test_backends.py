@@ -10,7 +10,7 @@ from exports import TINY
 from test_plain import live
 
 from swinir.backends import METADATA, ExportedNetwork, load_exported
-from swinir.checkpoint import load_model
+from swinir.weights.checkpoint import load_model
 from swinir.cli.main import main
 from swinir.evaluate import to_tensor
 from swinir.export import exported

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from swinir.bench import compare, machine, variants
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.models.swinir import NetworkConfig, SwinIR
 

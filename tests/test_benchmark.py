@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from swinir import zoo
+from swinir.weights import zoo
 from swinir.models import optimized as prepared
 from swinir.bench import machine
 from swinir.bench.compare import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
 from swinir.bench.peak import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.models.complexity import count_macs
 from swinir.image_io.image import read
 from swinir.models.swinir import NetworkConfig, SwinIR

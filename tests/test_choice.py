@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinir import zoo
+from swinir.weights import zoo
 from swinir.choice import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
 from swinir.degradations.estimate import Findings
 from swinir.tasks import TASKS

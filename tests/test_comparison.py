@@ -15,7 +15,7 @@ from strangers import write_stranger
 
 from swinir import comparison as module
 from swinir.bench.peak import alone
-from swinir.checkpoint import load_model
+from swinir.weights.checkpoint import load_model
 from swinir.cli.compare import expand_models
 from swinir.cli.main import main
 from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels

@@ -15,7 +15,7 @@ import torch
 from conftest import DATA
 from training import CPU, rows, smooth_picture
 
-from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
+from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -26,7 +26,7 @@ from swinir.train.optimization import Optimization, learning_rate
 from swinir.train.perceptual import PREFIX, vgg19_features
 from swinir.train.processes import Processes
 from swinir.train.trainer import Trainer
-from swinir.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
+from swinir.weights.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
 
 FOLDER = Path(__file__).parents[1] / "configs"
 CONFIGS = {

@@ -13,7 +13,7 @@ from test_plain import CONFIGS, live
 
 import swinir.export
 from swinir.backends import load_exported
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
 from swinir.models.swinir import NetworkConfig

@@ -13,9 +13,9 @@ import torch
 from training import CPU, configuration, cpu_trainer, rows, smooth_picture, train
 
 from swinir import __version__
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.image_io.image import write
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.train import journal as module
 from swinir.train.config import TrainConfig
 from swinir.train.journal import Journal, add_facts, run_facts, write_facts

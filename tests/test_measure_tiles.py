@@ -45,7 +45,7 @@ def test_pictures_larger_than_a_tile_are_compared(script, tmp_path):
 
 
 def test_a_square_is_cut_from_the_middle_or_mirrored_on(script, tmp_path):
-    from swinir.checkpoint import load_model
+    from swinir.weights.checkpoint import load_model
 
     model = load_model(write_expert(tmp_path / "x2.pth"))
     path = write(tmp_path / "a.png", smooth(30, 50))

@@ -5,7 +5,7 @@ import torch
 from pictures import write_expert
 from strangers import KINDS, build, write_stranger
 
-from swinir.checkpoint import CheckpointError
+from swinir.weights.checkpoint import CheckpointError
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degradations.resize import imresize
 from swinir.evaluate import to_tensor

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from swinir.train.config import PerceptualConfig
 from swinir.train.perceptual import FILE, LAYER_WEIGHTS, LAYERS, PerceptualLoss, load_vgg19, vgg19_features
-from swinir.untrusted import CheckpointError
+from swinir.weights.safe_load import CheckpointError
 
 # Configuration E of the paper, as layers: output channels of a convolution, "R" a ReLU, "P" a pooling.
 STACK = [

@@ -13,7 +13,7 @@ from machines import CONDA, ROOT, SWINIR, Machine, ask_library
 
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import load_config
-from swinir.zoo import RELEASED
+from swinir.weights.zoo import RELEASED
 
 SCRIPTS = sorted(ROOT.glob("scripts/*.sh"))
 RECIPES = sorted(
@@ -335,7 +335,7 @@ def copy_of_the_project(folder):
     for name in ("scripts", "configs"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "swinir").mkdir()
-    for name in ("pyproject.toml", "main_test_swinir.py", "swinir/released_weights.csv", "swinir/zoo.py"):
+    for name in ("pyproject.toml", "main_test_swinir.py", "swinir/released_weights.csv", "swinir/weights/zoo.py"):
         shutil.copy(ROOT / name, folder / name)
     return folder
 
@@ -458,7 +458,7 @@ def test_stopped_in_the_middle_it_lets_the_program_save_and_goes_on(machine, kin
 def test_a_changed_project_measures_again_beside_the_earlier_results(machine, tmp_path):
     project = copy_of_the_project(tmp_path / "a project")
     finish(machine.script("reproduce_all.sh", "--yes", project=project))
-    with (project / "swinir/zoo.py").open("a") as stream:
+    with (project / "swinir/weights/zoo.py").open("a") as stream:
         stream.write("# changed\n")
     machine.forget()
     finish(machine.script("reproduce_all.sh", "--yes", project=project))

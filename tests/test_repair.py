@@ -5,7 +5,7 @@ import pytest
 import torch
 from pictures import smooth, write_expert
 
-from swinir.checkpoint import load_model
+from swinir.weights.checkpoint import load_model
 from swinir.choice import Wish
 from swinir.degradations.resize import imresize
 from swinir.metrics.full_reference import psnr

@@ -6,7 +6,7 @@ from swinir.reproduce import published as p
 from swinir.reproduce.published import TABLES, Place
 from swinir.tasks import TASKS
 from swinir.testsets import BENCHMARK_SETS
-from swinir.zoo import RELEASED, TASK_IN_NAME
+from swinir.weights.zoo import RELEASED, TASK_IN_NAME
 
 PAPER = {  # typed from the paper and the released README: table, data, level, set, plus, figures
     ("table2", "DIV2K", 2, "Set5", False): {"psnr_y": 38.35, "ssim_y": 0.9620},

@@ -7,7 +7,7 @@ from conftest import DATA
 
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TASKS, get_task
-from swinir.zoo import parse_name
+from swinir.weights.zoo import parse_name
 
 OFFICIAL = json.loads((DATA / "official_configs.json").read_text())
 

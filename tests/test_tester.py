@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.cli.test import expand_bare_tile
 from swinir.image_io.image import read, write

@@ -8,9 +8,9 @@ import pytest
 import torch
 from training import NAMES, rows
 
-from swinir.checkpoint import read_checkpoint
+from swinir.weights.checkpoint import read_checkpoint
 from swinir.cli.main import main
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.train.data import TrainingSamples
 
 TOML = """

@@ -6,7 +6,7 @@ import pytest
 import torch
 from training import CPU, assert_same_ending, configuration, cpu_trainer, rows, same
 
-from swinir.checkpoint import load_model, read_checkpoint
+from swinir.weights.checkpoint import load_model, read_checkpoint
 from swinir.models.multitask import BODY
 from swinir.train.joint import JointTrainer, joint_config
 from swinir.train.optimization import learning_rate

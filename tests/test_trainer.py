@@ -22,7 +22,7 @@ from training import (
     train,
 )
 
-from swinir.checkpoint import load_model, read_checkpoint, write_checkpoint
+from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.train.config import TrainConfig
 from swinir.train.optimization import NotFiniteError
 from swinir.train.processes import Processes

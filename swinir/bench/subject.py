@@ -7,8 +7,8 @@ import skimage
 import torch
 from torch import Tensor
 
-from swinir import zoo
-from swinir.checkpoint import build_model, find_checkpoint, read_checkpoint
+from swinir.weights import zoo
+from swinir.weights.checkpoint import build_model, find_checkpoint, read_checkpoint
 from swinir.models.complexity import count_macs
 from swinir.image_io.image import read
 from swinir.models.swinir import NetworkConfig, SwinIR

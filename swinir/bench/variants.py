@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from swinir.models.rcan import BaselineConfig, Peer
-from swinir.checkpoint import write_checkpoint
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.export import exported
 from swinir.models.swinir import SwinIR
 from swinir.models.reference import PlainSwinIR

@@ -19,7 +19,7 @@ def demo(
 
     import skimage
 
-    from swinir.checkpoint import load_model
+    from swinir.weights.checkpoint import load_model
     from swinir.image_io.color import luma
     from swinir.degradations.resize import imresize
     from swinir.evaluate import to_tensor, to_uint8

@@ -26,7 +26,7 @@ def export(
     """Write a network for images of any size as ONNX, OpenVINO or a PyTorch program, checked against PyTorch."""
     import time
 
-    from swinir.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
+    from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
     from swinir.export import SUFFIXES, describe_input
     from swinir.export import export as write
 

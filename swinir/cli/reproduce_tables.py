@@ -9,7 +9,7 @@ import typer
 from swinir.cli.columns import aligned
 from swinir.cli.options import choose_device
 from swinir.reproduce.published import TABLES, Table
-from swinir.zoo import TASK_IN_NAME
+from swinir.weights.zoo import TASK_IN_NAME
 
 if TYPE_CHECKING:
     from swinir.reproduce.measure import Bench

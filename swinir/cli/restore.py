@@ -215,7 +215,7 @@ def _by_backend(backend: str | None, device: "torch.device") -> "Callable[[str, 
     """How experts are loaded: as they are, or exported on the way."""
     if backend is None:
         return None
-    from swinir.checkpoint import load_model
+    from swinir.weights.checkpoint import load_model
     from swinir.export import exported
 
     if backend not in BACKENDS:

@@ -141,8 +141,8 @@ def _read(model_path: str, key: str) -> Weights:
     """The checkpoint of a path or zoo name, downloaded if it is a released one that is not there yet."""
     import torch
 
-    from swinir import zoo
-    from swinir.checkpoint import build_model, read_checkpoint
+    from swinir.weights import zoo
+    from swinir.weights.checkpoint import build_model, read_checkpoint
 
     path = Path(model_path)
     if not path.exists():
@@ -195,7 +195,7 @@ def _check_size(checkpoint: Weights, protocol: "Protocol", large: bool) -> None:
 
 def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
     """Weights do not tell a noise level or JPEG quality, but a file's name may: say so when it differs."""
-    from swinir import zoo
+    from swinir.weights import zoo
 
     try:
         name = zoo.parse_name(checkpoint.path.name)

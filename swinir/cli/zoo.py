@@ -10,7 +10,7 @@ import typer
 from swinir.cli.columns import aligned
 
 if TYPE_CHECKING:
-    from swinir.zoo import Verdict, ZooEntry
+    from swinir.weights.zoo import Verdict, ZooEntry
 
 app = typer.Typer(
     help="Weights: the released ones and those that come with the package.",
@@ -27,7 +27,7 @@ def list_weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every field.")] = False,
 ) -> None:
     """Show all weights and which of them are on this machine."""
-    from swinir.zoo import RELEASED, TASK_IN_NAME, bundled
+    from swinir.weights.zoo import RELEASED, TASK_IN_NAME, bundled
 
     if task is not None and task not in TASK_IN_NAME:
         raise ValueError(f"unknown task {task!r}; choose one of {', '.join(TASK_IN_NAME)}")
@@ -48,7 +48,7 @@ def list_weights(
 @app.command()
 def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
     """Show everything known about one weights file."""
-    from swinir.zoo import find
+    from swinir.weights.zoo import find
 
     facts = _facts(find(name))
     facts["size"] = f"{facts['size']} ({facts.pop('size_word')})"
@@ -65,8 +65,8 @@ def download(
     ] = None,
 ) -> None:
     """Fetch released weights and check them; prints the path of each. $SWINIR_ZOO_MIRROR names another source."""
-    from swinir.zoo import DownloadError, default_folder, find
-    from swinir.zoo import download as fetch
+    from swinir.weights.zoo import DownloadError, default_folder, find
+    from swinir.weights.zoo import download as fetch
 
     entries = list(dict.fromkeys(find(name) for name in names))  # a misspelt name stops before any transfer
     failures: list[DownloadError] = []
@@ -100,14 +100,14 @@ def verify(
 @app.command()
 def path(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
     """Print the path of a bundled or downloaded weights file."""
-    from swinir.zoo import locate
+    from swinir.weights.zoo import locate
 
     print(locate(name))
 
 
 def _verdicts_at(path: Path) -> list["Verdict"]:
-    from swinir.zoo import SUFFIXES
-    from swinir.zoo import verify as check
+    from swinir.weights.zoo import SUFFIXES
+    from swinir.weights.zoo import verify as check
 
     if not path.is_dir():
         return [check(path)]
@@ -118,8 +118,8 @@ def _verdicts_at(path: Path) -> list["Verdict"]:
 
 
 def _verdicts_everywhere() -> list["Verdict"]:
-    from swinir.zoo import SUFFIXES, Verdict, bundled, bundled_folder, default_folder
-    from swinir.zoo import verify as check
+    from swinir.weights.zoo import SUFFIXES, Verdict, bundled, bundled_folder, default_folder
+    from swinir.weights.zoo import verify as check
 
     verdicts = []
     for entry in bundled():
@@ -132,7 +132,7 @@ def _verdicts_everywhere() -> list["Verdict"]:
 
 
 def _facts(entry: "ZooEntry") -> dict[str, Any]:
-    from swinir.zoo import SIZE_WORDS
+    from swinir.weights.zoo import SIZE_WORDS
 
     parts = entry.parts
     return {
@@ -162,7 +162,7 @@ def _facts(entry: "ZooEntry") -> dict[str, Any]:
 
 
 def _local(entry: "ZooEntry") -> Path | None:
-    from swinir.zoo import locate
+    from swinir.weights.zoo import locate
 
     try:
         return locate(entry.name)

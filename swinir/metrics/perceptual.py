@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from swinir.image_io.image import to_rgb
-from swinir.untrusted import reason
+from swinir.weights.safe_load import reason
 
 MIN_SIDE = 64  # below, the deepest features have no pixel left
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from swinir.checkpoint import Checkpoint, build_model, read_checkpoint
+from swinir.weights.checkpoint import Checkpoint, build_model, read_checkpoint
 from swinir.models.complexity import count_parameters
 from swinir.evaluate import (
     METRICS,
@@ -30,7 +30,7 @@ from swinir.evaluate import (
     write_json,
 )
 from swinir.image_io.image import read, to_rgb
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.reproduce.plan import Cell, Weights
 from swinir.restoration import Runnable, resolve_precision
 from swinir.tasks import get_task

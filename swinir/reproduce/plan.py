@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinir import zoo
-from swinir.checkpoint import SUFFIXES, guess_tasks, read_checkpoint
+from swinir.weights import zoo
+from swinir.weights.checkpoint import SUFFIXES, guess_tasks, read_checkpoint
 from swinir.image_io.image import list_images
 from swinir.reproduce.published import Place, Table
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet

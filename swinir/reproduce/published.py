@@ -12,7 +12,7 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from typing import Any, NamedTuple
 
-from swinir.zoo import TASK_IN_NAME
+from swinir.weights.zoo import TASK_IN_NAME
 
 SOURCES = {
     "paper": "SwinIR: Image Restoration Using Swin Transformer, arXiv 2108.10257",

@@ -6,7 +6,7 @@ Measured -> conclude -> Result;  Table -> count_costs -> CostRow
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from swinir import zoo
+from swinir.weights import zoo
 from swinir.models.complexity import (
     count_macs,
     count_macs_as_published,

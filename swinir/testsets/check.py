@@ -12,7 +12,7 @@ import numpy as np
 
 from swinir.image_io.reader import ImageError, named
 from swinir.image_io.image import list_images, read
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.degradations.estimate import pixel_jpeg_quality
 from swinir.testsets.diagnosis import INVERSE, ORDERS, TURNS, describe, diagnose
 from swinir.testsets.inventory import Presence, take_stock

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from swinir.atomic import atomic_path
 from swinir.image_io.reader import ImageError, named
 from swinir.image_io.image import list_images, read
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.testsets.known import known_files, pixel_hash
 from swinir.testsets.naming import Role, role_of, set_of
 from swinir.testsets.pairs import find_lq, fits, lq_name, write_reduced

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from swinir.models.rcan import RCAN
-from swinir.checkpoint import (
+from swinir.weights.checkpoint import (
     Checkpoint,
     find_checkpoint,
     read_checkpoint,

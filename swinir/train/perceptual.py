@@ -14,7 +14,7 @@ import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
 
-from swinir.untrusted import CheckpointError, plain_tensors, read_content, reason, shown, to_float
+from swinir.weights.safe_load import CheckpointError, plain_tensors, read_content, reason, shown, to_float
 
 STAGES = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)  # channels of the convolutions between poolings
 NUM_LAYERS = sum(2 * len(stage) + 1 for stage in STAGES)

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from swinir.atomic import atomic_path, sync_folder, temporaries
-from swinir.untrusted import reason, shown
+from swinir.weights.safe_load import reason, shown
 
 logger = logging.getLogger(__name__)
 

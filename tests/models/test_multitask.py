@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.checkpoint import load_model, write_checkpoint
+from swinir.weights.checkpoint import load_model, write_checkpoint
 from swinir.models.complexity import count_parameters
 from swinir.models.multitask import BODY, JointSwinIR, count_joint_parameters
 from swinir.models.swinir import NetworkConfig, SwinIR

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.checkpoint import read_state
+from swinir.weights.checkpoint import read_state
 from swinir.image_io.image import write
 from swinir.restoration import restore
 from swinir.train.config import TrainConfig

@@ -10,7 +10,7 @@ from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.architecture import infer_network
+from swinir.weights.infer_config import infer_network
 from swinir.models.complexity import count_parameters
 from swinir.models.swinir import (
     RESI_CONNECTIONS,

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from swinir import zoo
-from swinir.checkpoint import load_model
+from swinir.weights import zoo
+from swinir.weights.checkpoint import load_model
 from swinir.cli.main import main
 from swinir.image_io.image import read
 from swinir.report.compare import side_by_side

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.untrusted import DOWNLOAD_AGAIN, CheckpointError, reason, shown, some
+from swinir.weights.safe_load import DOWNLOAD_AGAIN, CheckpointError, reason, shown, some
 
 MAX_LAYERS = 1024  # Swin Transformer layers; the largest released network has 54
 MAX_UPSCALE = 1024

@@ -25,8 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
-from swinir import architecture, untrusted
-from swinir.checkpoint import (
+from swinir.weights import infer_config as architecture
+from swinir.weights import safe_load as untrusted
+from swinir.weights.checkpoint import (
     CheckpointError,
     build_model,
     guess_tasks,
@@ -470,7 +471,7 @@ def test_a_name_that_is_no_file_is_looked_up_in_the_zoo(
     tmp_path: Path, small: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = saved(tmp_path, small)
-    monkeypatch.setattr("swinir.zoo.locate", lambda name: path if name == "expert" else None)
+    monkeypatch.setattr("swinir.weights.zoo.locate", lambda name: path if name == "expert" else None)
     assert load_model("expert", device="cpu").config == SMALL
 
 

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
-from swinir.architecture import (
+from swinir.weights.infer_config import (
     INDEX,
     MASK,
     check_fit,
@@ -29,10 +29,10 @@ from swinir.architecture import (
     state_shapes,
 )
 from swinir.atomic import atomic_path
-from swinir.integrity import sha256
+from swinir.weights.verify import sha256
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
-from swinir.untrusted import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
+from swinir.weights.safe_load import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
 from swinir.models.windows import attn_mask, relative_position_index
 
 __all__ = [
@@ -237,7 +237,7 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.exists() or len(path.parts) > 1:
         return path
-    from swinir import zoo
+    from swinir.weights import zoo
 
     try:
         return zoo.locate(str(path_or_name))

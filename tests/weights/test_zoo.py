@@ -1,4 +1,4 @@
-"""swinir.zoo and `swinir zoo`, against a server on this machine; no test reaches beyond it."""
+"""swinir.weights.zoo and `swinir zoo`, against a server on this machine; no test reaches beyond it."""
 
 import contextlib
 import hashlib
@@ -24,7 +24,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinir import download, zoo
+from swinir.weights import download
+from swinir.weights import zoo
 from swinir.cli.main import main
 from swinir.models.complexity import count_parameters
 from swinir.tasks import TASKS
@@ -99,7 +100,7 @@ def test_the_spelling_of_tasks_is_that_of_the_task_table() -> None:
 
 
 def test_importing_the_zoo_leaves_torch_alone() -> None:
-    code = "import sys, swinir.zoo; sys.exit('torch' in sys.modules)"
+    code = "import sys, swinir.weights.zoo; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 

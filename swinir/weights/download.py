@@ -15,7 +15,7 @@ import requests
 from tqdm import tqdm
 
 from swinir.atomic import atomic_path
-from swinir.integrity import Expected, examine
+from swinir.weights.verify import Expected, examine
 
 logger = logging.getLogger(__name__)
 

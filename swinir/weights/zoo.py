@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, cast, get_args
 
-from swinir.download import DownloadError, fetch
-from swinir.integrity import Expected, How, examine
+from swinir.weights.download import DownloadError, fetch
+from swinir.weights.verify import Expected, How, examine
 
 __all__ = [
     "RELEASED",
@@ -376,7 +376,7 @@ def _address(url: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a file found; `how` as in `swinir.integrity.Finding`."""
+    """What a check of a file found; `how` as in `swinir.weights.verify.Finding`."""
 
     path: Path
     entry: ZooEntry | None

@@ -1,0 +1,1 @@
+"""Weights files of unknown origin: checks, safe loading, downloads, and the networks inferred from them."""
