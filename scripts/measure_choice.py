@@ -131,7 +131,7 @@ def gain(
 ) -> None:
     """Print what experts change in PSNR, in dB, on images of each level; and of how many images they gain."""
     from swinir.weights.checkpoint import load_model
-    from swinir.restoration import restore
+    from swinir.inference.restore import restore
 
     kind = find(experts[0]).parts.kind
     degrade = {"noise": add_noise, "jpeg": lambda image, quality: jpeg(image, int(quality))}[kind]

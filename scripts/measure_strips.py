@@ -28,7 +28,7 @@ from swinir.large import make_plan, repair_rows
 from swinir.models.swinir import NetworkConfig
 from swinir.image_io.picture import Metadata
 from swinir.repair import Experts, Treatment, load_expert
-from swinir.restoration import Runnable
+from swinir.inference.restore import Runnable
 from swinir.image_io.spans import in_spans
 
 CPU = torch.device("cpu")

@@ -28,7 +28,7 @@ from swinir.bench.peak import peak_bytes
 from swinir.weights.checkpoint import load_model
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.models.swinir import SwinIR
-from swinir.restoration import restore
+from swinir.inference.restore import restore
 
 
 def agreement(whole: Tensor, tiled: Tensor) -> dict[str, float]:

@@ -18,9 +18,9 @@ import torch
 from swinir.bench.peak import alone, peak_bytes
 from swinir.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
 from swinir.metrics.niqe import niqe
-from swinir.peers import INTERPOLATION, Loaded, load_peer
+from swinir.inference.external import INTERPOLATION, Loaded, load_peer
 from swinir.metrics.perceptual import DISTANCES, Network, distance
-from swinir.restoration import resolve_precision
+from swinir.inference.restore import resolve_precision
 
 UNTOUCHED = "input"  # what interpolation is called where the size stays
 WARM_UP = 64  # side of the part of an image that each network runs on before it is timed
@@ -70,7 +70,7 @@ class ModelRow:
         name: as it was given.
         status: "ok" or "failed".
         error: why it failed.
-        architecture, parameters, macs, padding, sha256: as `swinir.peers.Loaded`.
+        architecture, parameters, macs, padding, sha256: as `swinir.inference.external.Loaded`.
         precision: that it ran in.
         tile: that it ran with.
         metrics: means over the images.
@@ -208,7 +208,7 @@ def compare(
     """Measure each network on all samples.
 
     Args:
-        names: of networks, as `swinir.peers.load_peer` takes them.
+        names: of networks, as `swinir.inference.external.load_peer` takes them.
         metrics: from `choose_metrics`.
         distances: from `swinir.metrics.perceptual.load_distance`, for those among `metrics`.
         memory: measure memory too, which takes a new process for each network.

@@ -28,11 +28,11 @@ from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
 from swinir.weights.verify import sha256
 from swinir.metrics.full_reference import psnr, psnrb, ssim
 from swinir.models.swinir import NetworkConfig
-from swinir.restoration import Runnable, align_tile, out_of_memory, resolve_precision, restore
+from swinir.inference.restore import Runnable, align_tile, out_of_memory, resolve_precision, restore
 from swinir.tasks import TaskSpec
 from swinir.testsets import BenchmarkSet
 from swinir.testsets.pairs import fits
-from swinir.tiling import TileBlend, align_overlap
+from swinir.inference.tiling import TileBlend, align_overlap
 
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
 

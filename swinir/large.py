@@ -13,7 +13,7 @@ import numpy as np
 
 from swinir.degradations.resize import resize_rows
 from swinir.image_io.writer import write_rows
-from swinir.memory import auto_strip_tile
+from swinir.inference.memory import auto_strip_tile
 from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
 from swinir.repair import (
     Decision,
@@ -28,7 +28,7 @@ from swinir.repair import (
     look_at,
     to_network,
 )
-from swinir.restoration import Runnable, padded_side, place_of, restore_strips
+from swinir.inference.restore import Runnable, padded_side, place_of, restore_strips
 from swinir.degradations.estimate import Findings
 from swinir.image_io.spans import in_spans
 

@@ -15,15 +15,15 @@ import torch
 from torch import Tensor, nn
 
 from swinir.weights import zoo
-from swinir.backends import SUFFIXES, load_exported
+from swinir.inference.runtimes import SUFFIXES, load_exported
 from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 from swinir.choice import Wish, make_plan
 from swinir.degradations.resize import imresize
-from swinir.memory import free_memory
+from swinir.inference.memory import free_memory
 from swinir.image_io.picture import Picture, from_unit, to_unit
-from swinir.restoration import Runnable, restore
+from swinir.inference.restore import Runnable, restore
 from swinir.degradations.estimate import Findings, sense
-from swinir.tiling import TileBlend
+from swinir.inference.tiling import TileBlend
 
 POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded
 COPIES = 2.5  # of its weights that a loaded network takes, the prepared form among them

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_plain import live
 
-from swinir.export import SUFFIXES, Written, export
+from swinir.inference.export import SUFFIXES, Written, export
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)

@@ -24,7 +24,7 @@ from swinir.degradations.resize import imresize
 from swinir.evaluate import Protocol, find_samples
 from swinir.image_io.image import read, write
 from swinir.metrics.full_reference import psnr
-from swinir.peers import load_peer
+from swinir.inference.external import load_peer
 from swinir.report.comparison import as_markdown, as_text, notes
 from swinir.tasks import TASKS
 

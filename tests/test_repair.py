@@ -11,7 +11,7 @@ from swinir.degradations.resize import imresize
 from swinir.metrics.full_reference import psnr
 from swinir.image_io.picture import Picture
 from swinir.repair import Experts, Treatment, repair
-from swinir.restoration import restore
+from swinir.inference.restore import restore
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from swinir.degradations.resize import imresize
 from swinir.evaluate import evaluate, find_samples, means
 from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.metrics.full_reference import psnr, ssim
-from swinir.restoration import restore
+from swinir.inference.restore import restore
 from swinir.train.images import Source, find_sources, split_holdout
 from swinir.train.networks import build_network
 from swinir.train.processes import Processes

@@ -20,7 +20,7 @@ from swinir.bench.machine import settle
 from swinir.bench.peak import alone, peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
-from swinir.restoration import Runnable, restore
+from swinir.inference.restore import Runnable, restore
 
 REFERENCES = ("plain", "fp32")  # whose result the others are held against: the first of them that ran
 Work = Callable[[], Tensor]

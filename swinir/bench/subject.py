@@ -12,9 +12,9 @@ from swinir.weights.checkpoint import build_model, find_checkpoint, read_checkpo
 from swinir.models.complexity import count_macs
 from swinir.image_io.image import read
 from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.restoration import align_tile
+from swinir.inference.restore import align_tile
 from swinir.tasks import get_task
-from swinir.tiling import align_overlap, mirror_to
+from swinir.inference.tiling import align_overlap, mirror_to
 
 PHOTOGRAPH = "astronaut.png"  # comes with scikit-image; NASA, public domain
 SEED = 0

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from swinir.models.rcan import BaselineConfig, Peer
 from swinir.weights.checkpoint import write_checkpoint
-from swinir.export import exported
+from swinir.inference.export import exported
 from swinir.models.swinir import SwinIR
 from swinir.models.reference import PlainSwinIR
-from swinir.restoration import Runnable
+from swinir.inference.restore import Runnable
 
 
 class Foreign(Peer):

@@ -26,7 +26,7 @@ def demo(
     from swinir.image_io.image import read, write
     from swinir.metrics.full_reference import psnr, ssim
     from swinir.report.compare import side_by_side
-    from swinir.restoration import restore
+    from swinir.inference.restore import restore
 
     model = load_model(EXPERT, device=device)
     scale = model.config.upscale

@@ -27,8 +27,8 @@ def export(
     import time
 
     from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
-    from swinir.export import SUFFIXES, describe_input
-    from swinir.export import export as write
+    from swinir.inference.export import SUFFIXES, describe_input
+    from swinir.inference.export import export as write
 
     if format not in SUFFIXES:
         raise ValueError(f"--format must be one of {', '.join(SUFFIXES)}, got {format!r}")

@@ -44,9 +44,9 @@ def make_protocol(
 ) -> "Protocol":
     """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
     from swinir.evaluate import Protocol
-    from swinir.restoration import PRECISIONS
+    from swinir.inference.restore import PRECISIONS
     from swinir.tasks import get_task
-    from swinir.tiling import TileBlend
+    from swinir.inference.tiling import TileBlend
 
     spec = get_task(task)
     spec.network_for(scale)  # raises for a scale that the task does not have

@@ -113,7 +113,7 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
 
 
 def _precision(precision: str) -> str:
-    from swinir.restoration import PRECISIONS
+    from swinir.inference.restore import PRECISIONS
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from swinir.image_io.picture import Picture
     from swinir.records import Result
     from swinir.repair import Repaired, Treatment
-    from swinir.restoration import Runnable
+    from swinir.inference.restore import Runnable
 
 DEFAULT_OUTPUT = Path("restored")
 BACKENDS = ("onnx", "openvino")
@@ -115,7 +115,7 @@ def _treatment(
 ) -> "Treatment":
     from swinir.choice import Wish
     from swinir.repair import Treatment
-    from swinir.restoration import PRECISIONS
+    from swinir.inference.restore import PRECISIONS
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -171,7 +171,7 @@ def _run(
     from swinir.folder import Clock, restore_files
     from swinir.records import OutputError
     from swinir.repair import Experts
-    from swinir.restoration import resolve_precision
+    from swinir.inference.restore import resolve_precision
 
     chosen = choose_device(device)
     experts = Experts(chosen, load=_by_backend(backend, chosen))
@@ -216,7 +216,7 @@ def _by_backend(backend: str | None, device: "torch.device") -> "Callable[[str, 
     if backend is None:
         return None
     from swinir.weights.checkpoint import load_model
-    from swinir.export import exported
+    from swinir.inference.export import exported
 
     if backend not in BACKENDS:
         raise ValueError(f"--backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
 
     from swinir.evaluate import Protocol, Row, Sample
     from swinir.models.swinir import NetworkConfig
-    from swinir.restoration import Runnable
+    from swinir.inference.restore import Runnable
 
 BARE_TILE = "400"
-EXPORTED = (".onnx", ".xml")  # those of `swinir.backends`, which needs torch
+EXPORTED = (".onnx", ".xml")  # those of `swinir.inference.runtimes`, which needs torch
 
 
 class Weights(NamedTuple):
@@ -85,7 +85,7 @@ def benchmark(
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
     from swinir.evaluate import check_network, find_samples
-    from swinir.restoration import resolve_precision
+    from swinir.inference.restore import resolve_precision
 
     protocol = make_protocol(
         task,
@@ -171,7 +171,7 @@ def _read(model_path: str, key: str) -> Weights:
 
 
 def _read_exported(path: Path, device: "torch.device", precision: str) -> Weights:
-    from swinir.backends import load_exported
+    from swinir.inference.runtimes import load_exported
 
     if device.type != "cpu" or precision == "bf16":
         wrong = f"--device {device}" if device.type != "cpu" else f"--precision {precision}"

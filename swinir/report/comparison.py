@@ -11,7 +11,7 @@ from typing import Any
 
 from swinir.atomic import atomic_path
 from swinir.comparison import METRICS, Comparison, ModelRow
-from swinir.peers import MACS_SIDE
+from swinir.inference.external import MACS_SIDE
 
 ABSENT = "-"
 _OWN = {field.name for field in fields(ModelRow)}

@@ -22,7 +22,7 @@ from swinir.evaluate import Protocol, Sample, check_network, environment, evalua
 from swinir.models.multitask import count_joint_parameters
 from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.untreated import Untreated
-from swinir.restoration import Runnable
+from swinir.inference.restore import Runnable
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import LossConfig, NotNegative, Positive, Quality, Section, Share, TrainConfig, explain

@@ -32,7 +32,7 @@ from swinir.evaluate import (
 from swinir.image_io.image import read, to_rgb
 from swinir.weights.verify import sha256
 from swinir.reproduce.plan import Cell, Weights
-from swinir.restoration import Runnable, resolve_precision
+from swinir.inference.restore import Runnable, resolve_precision
 from swinir.tasks import get_task
 from swinir.testsets.pairs import reduced
 

@@ -22,7 +22,7 @@ from swinir.weights.checkpoint import (
     write_state,
 )
 from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.restoration import Restorer
+from swinir.inference.restore import Restorer
 from swinir.train.config import InitConfig, TrainConfig
 from swinir.train.objective import Adversary
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from swinir.atomic import atomic_path
 from swinir.evaluate import means, to_tensor, to_uint8
-from swinir.restoration import Restorer, restore
+from swinir.inference.restore import Restorer, restore
 from swinir.train.config import TrainConfig
 from swinir.train.data import batches, load_samples
 from swinir.train.images import Source, TrainingImage, Wrap, find_sources, first_images, index_hash, split_holdout

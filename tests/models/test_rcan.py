@@ -6,7 +6,7 @@ import torch
 
 from swinir.weights.checkpoint import read_state
 from swinir.image_io.image import write
-from swinir.restoration import restore
+from swinir.inference.restore import restore
 from swinir.train.config import TrainConfig
 from swinir.train.networks import build_network, start_from
 from swinir.train.processes import Processes

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import swinir.memory
+import swinir.inference.memory
 from swinir.models.rcan import BaselineConfig
-from swinir.memory import auto_strip_tile, auto_tile, bytes_per_pixel, free_memory
+from swinir.inference.memory import auto_strip_tile, auto_tile, bytes_per_pixel, free_memory
 from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.restoration import restore
+from swinir.inference.restore import restore
 from swinir.tasks import TASKS
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def test_every_released_network_and_a_baseline_have_an_estimate():
 @settings(max_examples=200)
 def test_a_tile_fits_the_budget_or_is_the_smallest(rows, cols, overlap, free, batch):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(swinir.memory, "free_memory", lambda device: free)
+        patch.setattr(swinir.inference.memory, "free_memory", lambda device: free)
         tile = auto_tile(SMALL, 8 * rows, 8 * cols, overlap, device=CPU, batch=batch)
     room = free / 2 / bytes_per_pixel(SMALL) / batch
     if tile is None:
@@ -79,7 +79,7 @@ def test_a_tile_fits_the_budget_or_is_the_smallest(rows, cols, overlap, free, ba
 def test_tiles_on_a_cpu_do_not_grow_with_its_memory(monkeypatch):
     tiles = []
     for free in (2**36, 2**40):
-        monkeypatch.setattr(swinir.memory, "free_memory", lambda device, free=free: free)
+        monkeypatch.setattr(swinir.inference.memory, "free_memory", lambda device, free=free: free)
         tiles.append(auto_tile(SMALL, 80000, 80000, 32, device=CPU))
     assert tiles[0] == tiles[1]
 
@@ -87,8 +87,8 @@ def test_tiles_on_a_cpu_do_not_grow_with_its_memory(monkeypatch):
 def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       64 kB\nMemAvailable:   48 kB\n")
-    monkeypatch.setattr(swinir.memory, "MEMINFO", meminfo)
-    monkeypatch.setattr(swinir.memory, "CGROUPS", ())
+    monkeypatch.setattr(swinir.inference.memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(swinir.inference.memory, "CGROUPS", ())
     assert free_memory(CPU) == 48 * 1024
 
 
@@ -96,7 +96,7 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
     limit, used = tmp_path / "max", tmp_path / "current"
     limit.write_text("5000\n")
     used.write_text("2000\n")
-    monkeypatch.setattr(swinir.memory, "CGROUPS", ((str(limit), str(used)),))
+    monkeypatch.setattr(swinir.inference.memory, "CGROUPS", ((str(limit), str(used)),))
     assert free_memory(CPU) == 3000
     used.write_text("6000\n")
     assert free_memory(CPU) == 0
@@ -105,9 +105,9 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
 
 
 def test_a_system_that_does_not_tell_is_taken_to_have_a_little(tmp_path, monkeypatch):
-    monkeypatch.setattr(swinir.memory, "CGROUPS", ())
-    monkeypatch.setattr(swinir.memory, "MEMINFO", tmp_path / "absent")
-    assert free_memory(CPU) == swinir.memory.UNKNOWN
+    monkeypatch.setattr(swinir.inference.memory, "CGROUPS", ())
+    monkeypatch.setattr(swinir.inference.memory, "MEMINFO", tmp_path / "absent")
+    assert free_memory(CPU) == swinir.inference.memory.UNKNOWN
 
 
 @pytest.mark.gpu

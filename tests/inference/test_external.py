@@ -10,8 +10,8 @@ from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degradations.resize import imresize
 from swinir.evaluate import to_tensor
 from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.peers import Bicubic, load_peer
-from swinir.restoration import restore
+from swinir.inference.external import Bicubic, load_peer
+from swinir.inference.restore import restore
 from swinir.tasks import TASKS
 
 CPU = torch.device("cpu")
@@ -20,7 +20,7 @@ SR = TASKS["classical_sr"]
 
 @pytest.fixture
 def _little_to_count(monkeypatch):
-    monkeypatch.setattr("swinir.peers.MACS_SIDE", 48)
+    monkeypatch.setattr("swinir.inference.external.MACS_SIDE", 48)
 
 
 def image(height=21, width=18, chans=3):

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swinir.tiling import (
+from swinir.inference.tiling import (
     TooLargeError,
     align_overlap,
     cut_spans,

@@ -9,7 +9,7 @@ Sizes are symbols: a file takes (1, in_chans, H, W) float32 in [0, 1], H and W m
 network's configuration, and where the weights come from (ONNX: metadata_props, OpenVINO: rt_info, PyTorch: the extra
 file swinir.json). Before it gets its name, its outputs are held against PyTorch's.
 
-`swinir.backends` runs .onnx and .xml files in the place of the network. There is no such way for .pt2 files:
+`swinir.inference.runtimes` runs .onnx and .xml files in the place of the network. There is no such way for .pt2 files:
 `torch.export.load` unpickles, so a file from elsewhere can run any code.
 """
 
@@ -33,7 +33,7 @@ from torch import Tensor
 
 from swinir import __version__
 from swinir.atomic import atomic_path
-from swinir.backends import METADATA, ExportedNetwork, load_exported, optional
+from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported, optional
 from swinir.models.swinir import NetworkConfig, SwinIR, SwinTransformerLayer, WindowAttention, layer_norm_2d, reconstruct
 from swinir.models.windows import MASKED, relative_position_index
 
@@ -129,7 +129,7 @@ def exported(model: SwinIR, backend: str) -> ExportedNetwork:
     """A network to be run by "onnx" or "openvino" in the place of PyTorch: exported, checked and loaded.
 
     Raises:
-        ImportError, ValueError: as `export` and `swinir.backends.load_exported`.
+        ImportError, ValueError: as `export` and `swinir.inference.runtimes.load_exported`.
     """
     if backend not in ("onnx", "openvino"):
         raise ValueError(f"unknown backend {backend!r}; choose onnx or openvino")

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_plain import CONFIGS, live
 
-import swinir.export
-from swinir.backends import load_exported
+import swinir.inference.export
+from swinir.inference.runtimes import load_exported
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
-from swinir.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
+from swinir.inference.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
 from swinir.models.swinir import NetworkConfig
 from swinir.models.reference import PlainSwinIR, region_mask
 from swinir.models.windows import shifted_windows, to_windows
@@ -107,7 +107,7 @@ def test_the_network_stays_as_it_is(sample):
 @pytest.mark.parametrize(("weight", "difference"), [(2.0, "[0-9]"), (torch.nan, "nan")])
 def test_a_file_that_fails_the_check_is_not_written(format, weight, difference, sample, tmp_path, monkeypatch):
     files = sample(format).written.files
-    monkeypatch.setattr(swinir.export, "_make", lambda *_: files)  # of a network with other weights
+    monkeypatch.setattr(swinir.inference.export, "_make", lambda *_: files)  # of a network with other weights
     path = tmp_path / files[0].name
     path.write_bytes(b"as it was")
     network = live(TINY)

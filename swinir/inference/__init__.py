@@ -1,0 +1,1 @@
+"""One way from a low-quality image tensor to a restored one."""
