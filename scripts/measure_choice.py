@@ -1,7 +1,7 @@
 """Measure what pictures are told to need: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
 
 `estimates` degrades the images of folders, and compares noise, JPEG quality and chosen experts with the truth.
-`gain` runs experts on images degraded by other levels than theirs: from where on they help, as `swinir.choice` assumes.
+`gain` runs experts on images degraded by other levels than theirs: from where on they help, as `swinir.photos.select_models` assumes.
 """
 
 import io
@@ -16,7 +16,7 @@ import typer
 from PIL import Image
 
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
-from swinir.choice import Wish, make_plan
+from swinir.photos.select_models import Wish, make_plan
 from swinir.degradations.jpeg import jpeg
 from swinir.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb

@@ -24,10 +24,10 @@ from torch import Tensor
 from swinir.bench.peak import peak_bytes
 from swinir.image_io.reader import open_rows
 from swinir.image_io.writer import write_rows
-from swinir.large import make_plan, repair_rows
+from swinir.photos.large import make_plan, repair_rows
 from swinir.models.swinir import NetworkConfig
 from swinir.image_io.picture import Metadata
-from swinir.repair import Experts, Treatment, load_expert
+from swinir.photos.restore_photo import Experts, Treatment, load_expert
 from swinir.inference.restore import Runnable
 from swinir.image_io.spans import in_spans
 

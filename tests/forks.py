@@ -121,7 +121,7 @@ def commands() -> Iterator[Callable[[Command], list[int]]]:
 
 if __name__ == "__main__":
     import swinir.cli.main
-    import swinir.folder
+    import swinir.photos.batch
     import swinir.train.trainer  # noqa: F401 - loaded once, here
 
     import torch  # isort: skip

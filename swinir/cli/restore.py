@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
     import torch
 
-    from swinir.folder import Existing
-    from swinir.jobs import Job, Output
+    from swinir.photos.batch import Existing
+    from swinir.photos.jobs import Job, Output
     from swinir.image_io.picture import Picture
-    from swinir.records import Result
-    from swinir.repair import Repaired, Treatment
+    from swinir.photos.manifest import Result
+    from swinir.photos.restore_photo import Repaired, Treatment
     from swinir.inference.restore import Runnable
 
 DEFAULT_OUTPUT = Path("restored")
@@ -76,7 +76,7 @@ def restore(
     Results have the depth, transparency and metadata of their inputs. Running the same command again does what is
     left. A record of each picture is kept in results.jsonl beside them.
     """
-    from swinir.jobs import Output, plan_jobs
+    from swinir.photos.jobs import Output, plan_jobs
 
     how = Output(suffix, ext.removeprefix(".").lower(), quality, keep_metadata=not strip_metadata)
     if quality is not None and not 1 <= quality <= 100:
@@ -113,8 +113,8 @@ def _treatment(
     alpha: str,
     compile: bool,
 ) -> "Treatment":
-    from swinir.choice import Wish
-    from swinir.repair import Treatment
+    from swinir.photos.select_models import Wish
+    from swinir.photos.restore_photo import Treatment
     from swinir.inference.restore import PRECISIONS
 
     if precision not in PRECISIONS:
@@ -168,9 +168,9 @@ def _run(
     from tqdm import tqdm
 
     from swinir.image_io.reader import named
-    from swinir.folder import Clock, restore_files
-    from swinir.records import OutputError
-    from swinir.repair import Experts
+    from swinir.photos.batch import Clock, restore_files
+    from swinir.photos.manifest import OutputError
+    from swinir.photos.restore_photo import Experts
     from swinir.inference.restore import resolve_precision
 
     chosen = choose_device(device)
@@ -227,7 +227,7 @@ def _by_backend(backend: str | None, device: "torch.device") -> "Callable[[str, 
 
 def _show(result: "Result", *, explain: bool, verbose: bool, quiet: bool) -> None:
     from swinir.image_io.reader import named
-    from swinir.folder import expert_names
+    from swinir.photos.batch import expert_names
 
     if result.status == "failed":
         typer.echo(f"failed: {result.error}", err=True)

@@ -1,6 +1,6 @@
 """What is wrong with a picture: its noise, the JPEG compression it went through, and whether it has colour.
 
-    file, pixels -> sense -> Findings, from which `swinir.choice` picks experts
+    file, pixels -> sense -> Findings, from which `swinir.photos.select_models` picks experts
 
 Needs no torch. Nothing here is random: of a large picture, samples are taken at even distances.
 """

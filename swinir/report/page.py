@@ -13,7 +13,7 @@ from pathlib import Path
 from swinir.atomic import atomic_path
 from swinir.image_io.reader import ImageError, named, read_picture
 from swinir.image_io.picture import Picture
-from swinir.records import DONE
+from swinir.photos.manifest import DONE
 from swinir.report.frame import foot, head
 from swinir.report.pair import QUALITY, Inlined, inline, shown_size
 from swinir.report.rows import Entry, find_files, has_changed, read_results, score

@@ -19,7 +19,7 @@ from swinir.image_io.reader import named, read_picture
 from swinir.image_io.image import list_images, to_rgb
 from swinir.metrics.full_reference import psnr, ssim
 from swinir.image_io.picture import from_unit, to_unit
-from swinir.records import RECORDS, Result
+from swinir.photos.manifest import RECORDS, Result
 
 STATUSES = ("restored", "unchanged", "skipped", "failed")
 SSIM_NEEDS = 11  # pixels a side

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from html import escape
 
-from swinir.repair import describe
+from swinir.photos.restore_photo import describe
 from swinir.report.rows import Entry, Scores
 
 

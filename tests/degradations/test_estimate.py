@@ -251,7 +251,7 @@ def test_looking_leaves_the_picture_and_the_global_generator_alone():
 
 
 def test_looking_needs_no_torch():
-    code = "import sys, swinir.degradations.estimate, swinir.choice; sys.exit('torch' in sys.modules)"
+    code = "import sys, swinir.degradations.estimate, swinir.photos.select_models; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
 
 

@@ -10,12 +10,12 @@ import pytest
 import torch
 from pictures import smooth, write_expert
 
-import swinir.large
-from swinir.choice import Wish
+import swinir.photos.large
+from swinir.photos.select_models import Wish
 from swinir.image_io.reader import read_picture
-from swinir.large import make_plan, repair_rows, survey, why_whole
+from swinir.photos.large import make_plan, repair_rows, survey, why_whole
 from swinir.image_io.picture import Picture, rows_of
-from swinir.repair import Experts, Treatment, repair
+from swinir.photos.restore_photo import Experts, Treatment, repair
 
 CPU = torch.device("cpu")
 SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_strips.py"
@@ -29,7 +29,7 @@ def experts():
 @pytest.fixture(autouse=True)
 def _small_blocks(monkeypatch):
     monkeypatch.setattr("swinir.image_io.picture.BLOCK", 500)
-    monkeypatch.setattr(swinir.large, "BLOCK", 700)
+    monkeypatch.setattr(swinir.photos.large, "BLOCK", 700)
 
 
 def in_strips(path, picture, treatment, experts, **options):
@@ -108,8 +108,8 @@ def test_tiles_follow_from_the_memory_for_strips(tmp_path, experts):
 
 
 def test_a_large_picture_is_judged_by_crops_on_its_own_grid(monkeypatch):
-    monkeypatch.setattr(swinir.large, "CROP", 16)
-    monkeypatch.setattr(swinir.large, "CROPS", 3)
+    monkeypatch.setattr(swinir.photos.large, "CROP", 16)
+    monkeypatch.setattr(swinir.photos.large, "CROPS", 3)
     pixels = smooth(203, 47, 3)
     pixels[..., 1] = np.arange(203)[:, None]
     found = survey(rows_of(Picture(pixels)))
@@ -121,7 +121,7 @@ def test_a_large_picture_is_judged_by_crops_on_its_own_grid(monkeypatch):
 
 @pytest.mark.parametrize(("size", "starts"), [(2048, [0]), (2049, [0, 256, 512, 768, 1024, 1280, 1536, 1792])])
 def test_crops_lie_on_the_grid_of_jpeg_and_reach_over_the_picture(size, starts):
-    crops = swinir.large._crops(size)
+    crops = swinir.photos.large._crops(size)
     assert [crop.start for crop in crops] == starts
     assert crops[-1].stop in (size, 2048)
 
@@ -137,7 +137,7 @@ def test_what_cannot_be_had_in_strips_is_told(options, reason):
 
 def test_a_result_that_is_not_finite_is_refused_and_leaves_nothing(tmp_path):
     path = write_expert(tmp_path / "x2.pth")
-    model = swinir.repair.load_expert(str(path), CPU)
+    model = swinir.photos.restore_photo.load_expert(str(path), CPU)
     with torch.no_grad():
         model.conv_first.weight.fill_(float("nan"))
     experts = Experts(CPU, budget=1e9, load=lambda name, device: model)

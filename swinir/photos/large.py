@@ -15,7 +15,7 @@ from swinir.degradations.resize import resize_rows
 from swinir.image_io.writer import write_rows
 from swinir.inference.memory import auto_strip_tile
 from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
-from swinir.repair import (
+from swinir.photos.restore_photo import (
     Decision,
     Experts,
     Pass,

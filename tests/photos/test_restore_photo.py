@@ -6,11 +6,11 @@ import torch
 from pictures import smooth, write_expert
 
 from swinir.weights.checkpoint import load_model
-from swinir.choice import Wish
+from swinir.photos.select_models import Wish
 from swinir.degradations.resize import imresize
 from swinir.metrics.full_reference import psnr
 from swinir.image_io.picture import Picture
-from swinir.repair import Experts, Treatment, repair
+from swinir.photos.restore_photo import Experts, Treatment, repair
 from swinir.inference.restore import restore
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""swinir.choice: the plan for findings and wishes, among experts that are or aren't there."""
+"""swinir.photos.select_models: the plan for findings and wishes, among experts that are or aren't there."""
 
 import math
 from dataclasses import replace
@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swinir.weights import zoo
-from swinir.choice import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
+from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
 from swinir.degradations.estimate import Findings
 from swinir.tasks import TASKS
 

@@ -19,12 +19,12 @@ from makers import chunk
 from pictures import smooth, write, write_expert, write_folder
 from PIL import Image
 
-import swinir.folder
+import swinir.photos.batch
 from swinir.image_io.reader import read_picture
-from swinir.folder import restore_files
-from swinir.jobs import Output, plan_jobs
-from swinir.records import RECORDS, OutputError
-from swinir.repair import Experts, Treatment
+from swinir.photos.batch import restore_files
+from swinir.photos.jobs import Output, plan_jobs
+from swinir.photos.manifest import RECORDS, OutputError
+from swinir.photos.restore_photo import Experts, Treatment
 
 CPU = torch.device("cpu")
 
@@ -104,7 +104,7 @@ def test_a_failure_costs_one_picture(pictures, tmp_path, treatment):
 def test_running_again_does_nothing_twice(pictures, tmp_path, treatment, monkeypatch):
     run(pictures, tmp_path / "out", treatment)
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(swinir.folder, "repair", None)  # would be called for work
+    monkeypatch.setattr(swinir.photos.batch, "repair", None)  # would be called for work
     results = run(pictures, tmp_path / "out", treatment)
     assert statuses(results) == ["skipped"] * 3
     assert {result.error for result in results} == {"done before"}
@@ -207,14 +207,14 @@ def test_a_record_that_was_torn_is_passed_over(pictures, tmp_path, treatment):
 
 @pytest.mark.parametrize(("code", "advice"), [(errno.ENOSPC, "make room"), (errno.EROFS, "check the folder")])
 def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, monkeypatch, code, advice):
-    real = swinir.folder.write_picture
+    real = swinir.photos.batch.write_picture
 
     def full(path, *args, **options):
         if path.name == "b.tif":
             raise OSError(code, os.strerror(code))
         return real(path, *args, **options)
 
-    monkeypatch.setattr(swinir.folder, "write_picture", full)
+    monkeypatch.setattr(swinir.photos.batch, "write_picture", full)
     results = restore_files(
         plan_jobs([pictures], tmp_path / "out", Output(), recursive=True),
         tmp_path / "out",
@@ -239,14 +239,14 @@ def test_an_output_folder_that_vanishes_stops_the_run(pictures, tmp_path, treatm
 
 
 def test_memory_that_runs_out_costs_one_picture(pictures, tmp_path, treatment, monkeypatch):
-    real = swinir.folder.repair
+    real = swinir.photos.batch.repair
 
     def limited(picture, *args, **options):
         if picture.pixels.dtype == np.uint16:
             raise MemoryError("no memory for 24x24 pixels at once")
         return real(picture, *args, **options)
 
-    monkeypatch.setattr(swinir.folder, "repair", limited)
+    monkeypatch.setattr(swinir.photos.batch, "repair", limited)
     results = run(pictures, tmp_path / "out", treatment)
     assert statuses(results) == ["restored", "failed", "restored"]
     assert "no memory for 24x24 pixels at once; a smaller model" in results[1].error

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pictures import smooth, write, write_folder
 
-from swinir.jobs import Output, plan_jobs
+from swinir.photos.jobs import Output, plan_jobs
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from swinir.weights import zoo
 from swinir.inference.runtimes import SUFFIXES, load_exported
 from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
-from swinir.choice import Wish, make_plan
+from swinir.photos.select_models import Wish, make_plan
 from swinir.degradations.resize import imresize
 from swinir.inference.memory import free_memory
 from swinir.image_io.picture import Picture, from_unit, to_unit

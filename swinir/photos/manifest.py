@@ -14,8 +14,8 @@ from typing import Any
 
 from swinir import __version__
 from swinir.image_io.reader import named
-from swinir.jobs import Job, Output
-from swinir.repair import Experts, Treatment
+from swinir.photos.jobs import Job, Output
+from swinir.photos.restore_photo import Experts, Treatment
 
 RECORDS = "results.jsonl"
 DONE = ("restored", "unchanged")

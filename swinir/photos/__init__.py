@@ -1,0 +1,1 @@
+"""People's own photographs: model selection, restoration, folders and their records."""
