@@ -6,7 +6,7 @@ from skimage import data
 from swinir.image_io.image import write
 from swinir.testsets.known import KnownFile, pixel_hash
 from swinir.testsets.pairs import lq_name, reduced
-from swinir.testsets.table import BenchmarkSet
+from swinir.testsets.sets import BenchmarkSet
 
 TRIO = BenchmarkSet("Trio", 3, scales=(2, 3), source="scikit-image", from_jpeg=True)
 GREY = BenchmarkSet("GreyTrio", 3, gray=True, source="scikit-image")

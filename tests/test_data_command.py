@@ -203,7 +203,7 @@ def test_of_a_set_with_known_names_other_files_are_not_even_decoded(run, tmp_pat
 
 
 def test_pictures_above_the_limit_of_pixels_are_refused(run, tmp_path, monkeypatch):
-    monkeypatch.setattr("swinir.testsets.preparation.MAX_PIXELS", 100 * 100)
+    monkeypatch.setattr("swinir.testsets.prepare.MAX_PIXELS", 100 * 100)
     source = tmp_path / "source"
     source.mkdir()
     for name, image in photographs(90, 90).items():

@@ -13,7 +13,7 @@ from swinir.cli.columns import aligned
 if TYPE_CHECKING:
     from swinir.testsets.check import SetReport
     from swinir.testsets.inventory import Presence
-    from swinir.testsets.preparation import Outcome
+    from swinir.testsets.prepare import Outcome
 
 app = typer.Typer(
     help="Test sets: what is there, laying them out, checking them. Nothing is downloaded.",
@@ -59,7 +59,7 @@ def prepare(
     """Lay out a set from files that you have; make its low-quality images. What is there stays; source files, too."""
     from swinir.testsets import find_set
     from swinir.testsets.inventory import take_stock
-    from swinir.testsets.preparation import prepare as lay_out
+    from swinir.testsets.prepare import prepare as lay_out
 
     row = find_set(name)
     if source is None and not row.scales:

@@ -14,13 +14,13 @@ from swinir.image_io.reader import ImageError, named
 from swinir.image_io.image import list_images, read
 from swinir.weights.verify import sha256
 from swinir.degradations.estimate import pixel_jpeg_quality
-from swinir.testsets.diagnosis import INVERSE, ORDERS, TURNS, describe, diagnose
+from swinir.testsets.diagnose import INVERSE, ORDERS, TURNS, describe, diagnose
 from swinir.testsets.inventory import Presence, take_stock
 from swinir.testsets.known import KnownFile, known_files, known_images, pixel_hash
 from swinir.testsets.lumas import LUMAS, MATLABS
 from swinir.testsets.pairs import find_lq, fits
-from swinir.testsets.preparation import MAX_PIXELS
-from swinir.testsets.table import BENCHMARK_SETS, BenchmarkSet
+from swinir.testsets.prepare import MAX_PIXELS
+from swinir.testsets.sets import BENCHMARK_SETS, BenchmarkSet
 
 Image = np.ndarray
 Level = Literal["fault", "note"]

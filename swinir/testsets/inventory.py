@@ -5,7 +5,7 @@ from pathlib import Path
 
 from swinir.image_io.image import list_images
 from swinir.testsets.pairs import find_lq
-from swinir.testsets.table import BenchmarkSet
+from swinir.testsets.sets import BenchmarkSet
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Literal
 
-from swinir.testsets.table import BENCHMARK_SETS, BenchmarkSet
+from swinir.testsets.sets import BENCHMARK_SETS, BenchmarkSet
 
 _SELFEXSR = re.compile(r"(?P<name>.+)_SRF_(?P<scale>\d)_(?P<kind>.+)")
 _GT_STEM = re.compile(r"(?P<name>.+?)_(HR|GT|gt|hr)")

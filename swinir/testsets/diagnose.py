@@ -13,7 +13,7 @@ from skimage.registration import phase_cross_correlation
 
 from swinir.metrics.full_reference import psnr
 from swinir.testsets.pairs import fits, reduced
-from swinir.testsets.reducers import MATLABS, REDUCERS
+from swinir.testsets.resamplers import MATLABS, REDUCERS
 
 Image = np.ndarray
 MAX_SHIFT = 16  # low-quality pixels; farther is taken for another picture

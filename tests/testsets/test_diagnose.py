@@ -12,7 +12,7 @@ from PIL import Image
 
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read
-from swinir.testsets.diagnosis import TURNS, describe, diagnose
+from swinir.testsets.diagnose import TURNS, describe, diagnose
 from swinir.testsets.pairs import reduced, rounded_once
 
 PHOTO = photographs(156, 216)["chelsea"]  # multiples of 2, 3 and 4

@@ -20,7 +20,7 @@ from swinir.testsets.known import known_files, pixel_hash
 from swinir.testsets.naming import Role, role_of, set_of
 from swinir.testsets.pairs import find_lq, fits, lq_name, write_reduced
 from swinir.testsets.sources import entries
-from swinir.testsets.table import BenchmarkSet
+from swinir.testsets.sets import BenchmarkSet
 
 MAX_PIXELS = 100_000_000  # of one image; the largest of these sets has four million
 Progress = Callable[[str, int, int | None], None]
