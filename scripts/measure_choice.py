@@ -18,7 +18,7 @@ from PIL import Image
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
 from swinir.photos.select_models import Wish, make_plan
 from swinir.degradations.jpeg import jpeg
-from swinir.evaluate import to_tensor, to_uint8
+from swinir.evaluation.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
 from swinir.degradations.estimate import Findings, sense

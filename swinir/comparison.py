@@ -2,7 +2,7 @@
 
     names -> peers.load_peer -> memory, alone -> turns, image by image -> rows
 
-Every network goes through `swinir.evaluate`, with the same files, tiles and metrics. The networks take turns on each
+Every network goes through `swinir.evaluation.evaluate`, with the same files, tiles and metrics. The networks take turns on each
 image, so that whatever else keeps the machine busy slows all of them. One that fails is a row that says why.
 """
 
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from swinir.bench.peak import alone, peak_bytes
-from swinir.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
+from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
 from swinir.metrics.niqe import niqe
 from swinir.inference.external import INTERPOLATION, Loaded, load_peer
 from swinir.metrics.perceptual import DISTANCES, Network, distance
@@ -28,7 +28,7 @@ WARM_UP = 64  # side of the part of an image that each network runs on before it
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column of quality is called and read; `by_task` those that `swinir.evaluate` measures."""
+    """How a column of quality is called and read; `by_task` those that `swinir.evaluation.evaluate` measures."""
 
     title: str
     digits: int

@@ -7,7 +7,7 @@ from pictures import smooth
 
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.degradations.resize import imresize
-from swinir.evaluate import METRICS, Row
+from swinir.evaluation.evaluate import METRICS, Row
 from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.reproduce.measure import Measured

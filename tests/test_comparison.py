@@ -21,7 +21,7 @@ from swinir.cli.main import main
 from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
 from swinir.models.complexity import count_macs, count_parameters
 from swinir.degradations.resize import imresize
-from swinir.evaluate import Protocol, find_samples
+from swinir.evaluation.evaluate import Protocol, find_samples
 from swinir.image_io.image import read, write
 from swinir.metrics.full_reference import psnr
 from swinir.inference.external import load_peer
@@ -140,7 +140,7 @@ def test_networks_take_turns_on_each_image(sets, tmp_path):
 
 def test_the_time_is_the_median_over_images_and_rounds(sets, monkeypatch):
     clock = iter(range(1000))
-    monkeypatch.setattr("swinir.evaluate.time.perf_counter", lambda: (next(clock) // 2) ** 2 / 10 * 1.0)
+    monkeypatch.setattr("swinir.evaluation.evaluate.time.perf_counter", lambda: (next(clock) // 2) ** 2 / 10 * 1.0)
     found = run(sets, ["bicubic"], repeats=2)
     areas = {row.image: row.megapixels for row in found.images}
     assert areas == {"0": 96 * 120 / 1e6, "1": 104 * 96 / 1e6, "2": 100 * 140 / 1e6}

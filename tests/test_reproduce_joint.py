@@ -11,7 +11,7 @@ from training import CPU, smooth_picture, write_pictures
 
 from swinir.cli.main import main
 from swinir.degradations.resize import imresize
-from swinir.evaluate import Protocol, check_network, evaluate, find_samples, means
+from swinir.evaluation.evaluate import Protocol, check_network, evaluate, find_samples, means
 from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.joint import (

@@ -56,7 +56,7 @@ LAYERS = (
         "swinir.weights.checkpoint",
         "swinir.weights.infer_config",
         "swinir.weights.safe_load",
-        "swinir.evaluate",
+        "swinir.evaluation.evaluate",
         "swinir.testsets",
         "swinir.photos.select_models",
         "swinir.bench",

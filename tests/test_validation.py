@@ -9,7 +9,7 @@ from swinir.image_io.color import luma
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
 from swinir.degradations.resize import imresize
-from swinir.evaluate import evaluate, find_samples, means
+from swinir.evaluation.evaluate import evaluate, find_samples, means
 from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.metrics.full_reference import psnr, ssim
 from swinir.inference.restore import restore

@@ -12,7 +12,7 @@ from swinir.cli.options import check_parent, choose_device, make_protocol
 
 if TYPE_CHECKING:
     from swinir.comparison import Comparison, Seen
-    from swinir.evaluate import Protocol
+    from swinir.evaluation.evaluate import Protocol
     from swinir.report.crops import Exhibit
     from swinir.testsets import BenchmarkSet
 
@@ -86,7 +86,7 @@ def compare(
     from swinir.bench.machine import machine
     from swinir.comparison import choose_metrics, labels
     from swinir.comparison import compare as measure
-    from swinir.evaluate import find_samples, find_set
+    from swinir.evaluation.evaluate import find_samples, find_set
     from swinir.metrics.perceptual import DISTANCES, load_distance
     from swinir.report.comparison import as_text, notes
 

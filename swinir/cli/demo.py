@@ -22,7 +22,7 @@ def demo(
     from swinir.weights.checkpoint import load_model
     from swinir.image_io.color import luma
     from swinir.degradations.resize import imresize
-    from swinir.evaluate import to_tensor, to_uint8
+    from swinir.evaluation.evaluate import to_tensor, to_uint8
     from swinir.image_io.image import read, write
     from swinir.metrics.full_reference import psnr, ssim
     from swinir.report.compare import side_by_side

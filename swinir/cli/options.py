@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, cast, get_args
 if TYPE_CHECKING:
     import torch
 
-    from swinir.evaluate import Protocol
+    from swinir.evaluation.evaluate import Protocol
 
 
 def check_parent(file: Path | None) -> None:
@@ -43,7 +43,7 @@ def make_protocol(
     compile: bool = False,
 ) -> "Protocol":
     """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
-    from swinir.evaluate import Protocol
+    from swinir.evaluation.evaluate import Protocol
     from swinir.inference.restore import PRECISIONS
     from swinir.tasks import get_task
     from swinir.inference.tiling import TileBlend

@@ -11,7 +11,7 @@ from swinir.cli.options import check_parent, choose_device, make_protocol
 if TYPE_CHECKING:
     import torch
 
-    from swinir.evaluate import Protocol, Row, Sample
+    from swinir.evaluation.evaluate import Protocol, Row, Sample
     from swinir.models.swinir import NetworkConfig
     from swinir.inference.restore import Runnable
 
@@ -84,7 +84,7 @@ def benchmark(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="The same as CSV.")] = None,
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
-    from swinir.evaluate import check_network, find_samples
+    from swinir.evaluation.evaluate import check_network, find_samples
     from swinir.inference.restore import resolve_precision
 
     protocol = make_protocol(
@@ -207,7 +207,7 @@ def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
 
 
 def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
-    from swinir.evaluate import fit_tile
+    from swinir.evaluation.evaluate import fit_tile
 
     window = checkpoint.network.window
     fitting = fit_tile(protocol, window)
@@ -225,7 +225,7 @@ def _run(
     """Evaluate with a line for each image, adding to `rows` as they come."""
     from tqdm import tqdm
 
-    from swinir.evaluate import evaluate
+    from swinir.evaluation.evaluate import evaluate
 
     # disable=None: a bar on a terminal, nothing elsewhere.
     with tqdm(total=len(samples), unit="image", disable=None, dynamic_ncols=True) as bar:
@@ -260,7 +260,7 @@ def _line(index: int, row: "Row") -> str:
 
 
 def _summarise(rows: "list[Row]", title: str, total: int) -> None:
-    from swinir.evaluate import means
+    from swinir.evaluation.evaluate import means
 
     mean = means(rows)
     if mean:
@@ -288,7 +288,7 @@ def _write_files(
     json_file: Path | None,
     csv_file: Path | None,
 ) -> None:
-    from swinir.evaluate import run_facts, write_csv, write_json
+    from swinir.evaluation.evaluate import run_facts, write_csv, write_json
 
     if json_file is None and csv_file is None:
         return

@@ -18,7 +18,7 @@ from pydantic import Field, ValidationError, model_validator
 from swinir.atomic import atomic_path
 from swinir.weights.checkpoint import load_model, sha256
 from swinir.models.complexity import count_parameters
-from swinir.evaluate import Protocol, Sample, check_network, environment, evaluate, find_set, means, write_json
+from swinir.evaluation.evaluate import Protocol, Sample, check_network, environment, evaluate, find_set, means, write_json
 from swinir.models.multitask import count_joint_parameters
 from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.untreated import Untreated

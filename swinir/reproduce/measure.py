@@ -16,7 +16,7 @@ import torch
 
 from swinir.weights.checkpoint import Checkpoint, build_model, read_checkpoint
 from swinir.models.complexity import count_parameters
-from swinir.evaluate import (
+from swinir.evaluation.evaluate import (
     METRICS,
     Protocol,
     Row,
@@ -46,7 +46,7 @@ PADDING_MATTERS = 0.3  # dB: no more than the extra window was ever seen to chan
 
 @dataclass(frozen=True)
 class Settings:
-    """How networks are run; as in `swinir.evaluate.Protocol`."""
+    """How networks are run; as in `swinir.evaluation.evaluate.Protocol`."""
 
     device: torch.device
     precision: str = "fp32"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from swinir.evaluate import Protocol
+from swinir.evaluation.evaluate import Protocol
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
 

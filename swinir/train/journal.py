@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from swinir.atomic import atomic_path
-from swinir.evaluate import environment
+from swinir.evaluation.evaluate import environment
 
 Row = dict[str, Any]
 Log = Callable[[Row], None]

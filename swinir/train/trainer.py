@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from swinir.atomic import atomic_path
-from swinir.evaluate import means, to_tensor, to_uint8
+from swinir.evaluation.evaluate import means, to_tensor, to_uint8
 from swinir.inference.restore import Restorer, restore
 from swinir.train.config import TrainConfig
 from swinir.train.data import batches, load_samples

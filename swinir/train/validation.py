@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from swinir.degradations.resize import imresize
-from swinir.evaluate import Protocol, Row, Sample, evaluate, find_samples, load_sample
+from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.restore import Restorer
 from swinir.train.config import TrainConfig
@@ -52,7 +52,7 @@ class Validation:
         return processes.gather(list(evaluate(network, share, self.protocol, load=self.load)))
 
     def load(self, sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-        """As `swinir.evaluate.load_sample`, and for samples without a low-quality file by the degradation."""
+        """As `swinir.evaluation.evaluate.load_sample`, and for samples without a low-quality file by the degradation."""
         if sample.lq is not None or protocol.task.degradation or sample.gt is None:
             return load_sample(sample, protocol)
         gt = (to_gray if protocol.task.gray else to_rgb)(read(sample.gt))

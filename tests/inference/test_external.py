@@ -8,7 +8,7 @@ from strangers import KINDS, build, write_stranger
 from swinir.weights.checkpoint import CheckpointError
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degradations.resize import imresize
-from swinir.evaluate import to_tensor
+from swinir.evaluation.evaluate import to_tensor
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.inference.external import Bicubic, load_peer
 from swinir.inference.restore import restore

@@ -12,7 +12,7 @@ from test_plain import live
 from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported
 from swinir.weights.checkpoint import load_model
 from swinir.cli.main import main
-from swinir.evaluate import to_tensor
+from swinir.evaluation.evaluate import to_tensor
 from swinir.inference.export import exported
 from swinir.image_io.image import write
 from swinir.inference.restore import restore

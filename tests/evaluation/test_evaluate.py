@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from swinir import evaluate as module
-from swinir.evaluate import (
+from swinir.evaluation import evaluate as module
+from swinir.evaluation.evaluate import (
     Protocol,
     Row,
     Sample,

@@ -1,0 +1,1 @@
+"""From folders of image pairs to benchmark numbers."""
