@@ -21,7 +21,7 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 import torch  # isort: skip
 from torch import Tensor
 
-from swinir.bench.peak import peak_bytes
+from swinir.bench.peak_memory import peak_bytes
 from swinir.image_io.reader import open_rows
 from swinir.image_io.writer import write_rows
 from swinir.photos.large import make_plan, repair_rows

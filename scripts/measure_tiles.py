@@ -24,7 +24,7 @@ from torch import Tensor
 
 from swinir.weights import zoo
 from swinir.atomic import atomic_path
-from swinir.bench.peak import peak_bytes
+from swinir.bench.peak_memory import peak_bytes
 from swinir.weights.checkpoint import load_model
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.models.swinir import SwinIR

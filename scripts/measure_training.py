@@ -21,7 +21,7 @@ import torch  # isort: skip
 from torch import Tensor
 
 from swinir.bench.machine import machine
-from swinir.bench.peak import peak_bytes
+from swinir.bench.peak_memory import peak_bytes
 from swinir.train.config import TrainConfig, load_config
 from swinir.train.data import to_unit
 from swinir.train.journal import write_facts

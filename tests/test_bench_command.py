@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swinir.bench import compare, machine, variants
+from swinir.bench import machine, variants
+from swinir.bench import timing as compare
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.models.swinir import NetworkConfig, SwinIR

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from pictures import smooth
 
-from swinir.comparison import Seen
+from swinir.bench.compare_networks import Seen
 from swinir.report.crops import CELL, INPUT, TRUTH, exhibit, most_different, sheet
 
 GT = smooth(160, 200)

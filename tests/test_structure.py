@@ -62,7 +62,7 @@ LAYERS = (
         "swinir.bench",
         "swinir.inference.external",
         "swinir.metrics.perceptual",
-        "swinir.comparison",
+        "swinir.bench.compare_networks",
         "swinir.inference.runtimes",
         "swinir.inference.export",
     ),

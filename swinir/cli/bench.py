@@ -9,7 +9,7 @@ import typer
 from swinir.cli.options import check_parent, choose_device
 
 if TYPE_CHECKING:
-    from swinir.bench.compare import Row
+    from swinir.bench.timing import Row
     from swinir.bench.subject import Case, Subject
 
 EXPERT = "lightweight_sr_x2_tiny"
@@ -54,7 +54,7 @@ def bench(
     """
     from tqdm import tqdm
 
-    from swinir.bench.compare import compare
+    from swinir.bench.timing import compare
     from swinir.bench.machine import machine, matrix_gflops
     from swinir.bench.subject import find_subject
     from swinir.bench.variants import get_variants

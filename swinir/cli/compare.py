@@ -11,7 +11,7 @@ import typer
 from swinir.cli.options import check_parent, choose_device, make_protocol
 
 if TYPE_CHECKING:
-    from swinir.comparison import Comparison, Seen
+    from swinir.bench.compare_networks import Comparison, Seen
     from swinir.evaluation.evaluate import Protocol
     from swinir.report.crops import Exhibit
     from swinir.testsets import BenchmarkSet
@@ -84,8 +84,8 @@ def compare(
     One that cannot take part is a line that says why.
     """
     from swinir.bench.machine import machine
-    from swinir.comparison import choose_metrics, labels
-    from swinir.comparison import compare as measure
+    from swinir.bench.compare_networks import choose_metrics, labels
+    from swinir.bench.compare_networks import compare as measure
     from swinir.evaluation.evaluate import find_samples, find_set
     from swinir.metrics.perceptual import DISTANCES, load_distance
     from swinir.report.comparison import as_text, notes

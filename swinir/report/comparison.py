@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from swinir.atomic import atomic_path
-from swinir.comparison import METRICS, Comparison, ModelRow
+from swinir.bench.compare_networks import METRICS, Comparison, ModelRow
 from swinir.inference.external import MACS_SIDE
 
 ABSENT = "-"
@@ -83,7 +83,7 @@ def write_json(path: Path, comparison: Comparison, facts: Mapping[str, Any]) -> 
     """Facts, notes, networks and images as one object; an infinite PSNR becomes the string "inf".
 
     What `swinir compare` gives as facts: set, task, scale, noise, jpeg, tiles, precision, and versions and processor as
-    `swinir.bench.machine`. Networks and images have the attributes of `swinir.comparison.ModelRow` and `ImageRow`.
+    `swinir.bench.machine`. Networks and images have the attributes of `swinir.bench.compare_networks.ModelRow` and `ImageRow`.
     """
     content = dict(facts) | {
         "notes": notes(comparison, facts),

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from swinir.comparison import METRICS, UNTOUCHED, Seen
+from swinir.bench.compare_networks import METRICS, UNTOUCHED, Seen
 from swinir.image_io.image import to_rgb
 
 INPUT, TRUTH = "low quality", "ground truth"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from swinir.atomic import atomic_path
-from swinir.bench.compare import Row
+from swinir.bench.timing import Row
 
 FORMATS = (".png", ".svg", ".pdf")
 
@@ -22,7 +22,7 @@ def write_speed(path: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
         matrix_gflops: 1e9 operations a second that matrix products reach, for each precision.
         repeats: number of rounds.
         complete: false when it was interrupted.
-    Then rows: an object for each variant and size, with the attributes of `swinir.bench.compare.Row`.
+    Then rows: an object for each variant and size, with the attributes of `swinir.bench.timing.Row`.
     """
     content = facts | {"rows": [{k: "inf" if v == math.inf else v for k, v in asdict(row).items()} for row in rows]}
     with atomic_path(path) as temporary:

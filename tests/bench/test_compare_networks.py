@@ -13,12 +13,12 @@ import torch
 from pictures import smooth, write_expert
 from strangers import write_stranger
 
-from swinir import comparison as module
-from swinir.bench.peak import alone
+from swinir.bench import compare_networks as module
+from swinir.bench.peak_memory import alone
 from swinir.weights.checkpoint import load_model
 from swinir.cli.compare import expand_models
 from swinir.cli.main import main
-from swinir.comparison import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
+from swinir.bench.compare_networks import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
 from swinir.models.complexity import count_macs, count_parameters
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import Protocol, find_samples

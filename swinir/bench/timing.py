@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from swinir.bench.machine import settle
-from swinir.bench.peak import alone, peak_bytes
+from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
 from swinir.inference.restore import Runnable, restore
@@ -47,7 +47,7 @@ class Row:
         gflop: operations of the network on these images, in 1e9; see `Case.gflop`.
         status: "ok" or "failed".
         error: why it failed.
-        peak_mb: memory at most, beside weights and input, in 1e6 bytes; see `swinir.bench.peak`.
+        peak_mb: memory at most, beside weights and input, in 1e6 bytes; see `swinir.bench.peak_memory`.
         first_seconds: of the first run, with all that the variant prepares or compiles in it.
         samples: seconds of the runs, round by round.
         seconds: lower quartile, median and upper quartile of the samples.

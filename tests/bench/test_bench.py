@@ -16,8 +16,8 @@ import torch
 from swinir.weights import zoo
 from swinir.models import optimized as prepared
 from swinir.bench import machine
-from swinir.bench.compare import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
-from swinir.bench.peak import peak_bytes
+from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
+from swinir.bench.peak_memory import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
 from swinir.weights.checkpoint import write_checkpoint
@@ -286,7 +286,7 @@ def test_the_peak_counts_from_where_it_began():
 
 
 def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_path):
-    monkeypatch.setattr("swinir.bench.peak.CLEAR", tmp_path / "none" / "such")
+    monkeypatch.setattr("swinir.bench.peak_memory.CLEAR", tmp_path / "none" / "such")
     assert peak_bytes(lambda: None, CPU) is None
 
 
@@ -298,7 +298,7 @@ def test_a_variant_whose_process_is_killed_is_not_tried_again():
 
 
 def test_memory_stands_in_the_row(monkeypatch):
-    monkeypatch.setattr("swinir.bench.compare.peak_mb", lambda *_: 12.5)
+    monkeypatch.setattr("swinir.bench.timing.peak_mb", lambda *_: 12.5)
     (row,) = compare(SUBJECT, [fake("a")], Case(16, 16), device=CPU, repeats=1)
     assert row.peak_mb == 12.5
 

@@ -15,7 +15,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from swinir.bench.peak import alone, peak_bytes
+from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
 from swinir.metrics.niqe import niqe
 from swinir.inference.external import INTERPOLATION, Loaded, load_peer
