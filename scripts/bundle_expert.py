@@ -13,7 +13,7 @@ import typer
 from swinir.weights import zoo
 from swinir.atomic import atomic_path
 from swinir.weights.checkpoint import read_checkpoint, write_checkpoint
-from swinir.train.networks import describe_weights
+from swinir.train.initialize import describe_weights
 
 MAX_PARAMETERS = 300_000
 MAX_BYTES = 1_500_000

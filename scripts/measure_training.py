@@ -23,12 +23,12 @@ from torch import Tensor
 from swinir.bench.machine import machine
 from swinir.bench.peak_memory import peak_bytes
 from swinir.train.config import TrainConfig, load_config
-from swinir.train.data import to_unit
-from swinir.train.journal import write_facts
-from swinir.train.networks import build_network
+from swinir.train.dataset import to_unit
+from swinir.train.logger import write_facts
+from swinir.train.initialize import build_network
 from swinir.train.objective import Objective
-from swinir.train.optimization import AUTOCAST, Optimization
-from swinir.train.processes import Processes
+from swinir.train.optimizer import AUTOCAST, Optimization
+from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 
 LOADER_BATCHES = 10  # of one timing

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from forks import signal_self
 
-from swinir.train.states import StateStore
+from swinir.train.checkpoints import StateStore
 
 
 def content(step: int) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from swinir.report.ablations import plot_study
 from swinir.reproduce.ablation_runs import Score, differences, spread
 from swinir.reproduce.ablations import SCALES, STUDIES, plan, runs
 from swinir.train.config import load_config, varied
-from swinir.train.networks import build_network
+from swinir.train.initialize import build_network
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / "configs" / "ablations"

@@ -28,7 +28,7 @@ from swinir.reproduce.untreated import Untreated
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import read_config
-from swinir.train.processes import Processes
+from swinir.train.distributed import Processes
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "joint"
 TOML = """

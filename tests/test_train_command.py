@@ -11,7 +11,7 @@ from training import NAMES, rows
 from swinir.weights.checkpoint import read_checkpoint
 from swinir.cli.main import main
 from swinir.weights.verify import sha256
-from swinir.train.data import TrainingSamples
+from swinir.train.dataset import TrainingSamples
 
 TOML = """
 name = "small"

@@ -9,7 +9,7 @@ import torch
 
 from swinir.image_io.image import write
 from swinir.train.config import TrainConfig
-from swinir.train.processes import Processes
+from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 
 CPU = torch.device("cpu")

@@ -39,8 +39,8 @@ def train(
         _describe(loaded)
         return
 
-    from swinir.train.optimization import NotFiniteError
-    from swinir.train.processes import start_processes
+    from swinir.train.optimizer import NotFiniteError
+    from swinir.train.distributed import start_processes
     from swinir.train.trainer import Trainer
 
     with start_processes(device) as processes:
@@ -81,7 +81,7 @@ def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
 
 
 def _finish(trainer: "Trainer") -> None:
-    from swinir.train.networks import describe_weights
+    from swinir.train.initialize import describe_weights
 
     facts = describe_weights(trainer.weights_path)
     typer.echo(f"{trainer.weights_path}: {facts['bytes']:,} bytes, SHA-256 {facts['sha256']}")
@@ -90,7 +90,7 @@ def _finish(trainer: "Trainer") -> None:
 def _describe(config: "TrainConfig") -> None:
     """Print the complete configuration, the network's size, and what images there are."""
     from swinir.train.images import find_sources, first_images, split_holdout
-    from swinir.train.networks import build_network
+    from swinir.train.initialize import build_network
 
     typer.echo(config.model_dump_json(indent=2))
     typer.echo(f"parameters: {sum(p.numel() for p in build_network(config).parameters()):,}")

@@ -27,9 +27,9 @@ from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import LossConfig, NotNegative, Positive, Quality, Section, Share, TrainConfig, explain
 from swinir.train.images import Wrap
-from swinir.train.joint import JointTrainer, joint_config
-from swinir.train.journal import Log, write_facts
-from swinir.train.processes import Processes
+from swinir.train.multitask import JointTrainer, joint_config
+from swinir.train.logger import Log, write_facts
+from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 
 KINDS = ("joint", "experts", "narrow")

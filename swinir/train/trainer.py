@@ -21,10 +21,10 @@ from swinir.atomic import atomic_path
 from swinir.evaluation.evaluate import means, to_tensor, to_uint8
 from swinir.inference.restore import Restorer, restore
 from swinir.train.config import TrainConfig
-from swinir.train.data import batches, load_samples
+from swinir.train.dataset import batches, load_samples
 from swinir.train.images import Source, TrainingImage, Wrap, find_sources, first_images, index_hash, split_holdout
-from swinir.train.journal import Journal, Log, add_facts, run_facts, train_log, write_facts
-from swinir.train.networks import (
+from swinir.train.logger import Journal, Log, add_facts, run_facts, train_log, write_facts
+from swinir.train.initialize import (
     build_network,
     start_adversary_from,
     start_from,
@@ -32,9 +32,9 @@ from swinir.train.networks import (
     write_adversary,
     write_weights,
 )
-from swinir.train.optimization import NotFiniteError, Optimization, StepResult
-from swinir.train.processes import Processes
-from swinir.train.states import StateStore
+from swinir.train.optimizer import NotFiniteError, Optimization, StepResult
+from swinir.train.distributed import Processes
+from swinir.train.checkpoints import StateStore
 from swinir.train.validation import Validation
 
 logger = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, find_sam
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.restore import Restorer
 from swinir.train.config import TrainConfig
-from swinir.train.data import chain_degrader
+from swinir.train.dataset import chain_degrader
 from swinir.train.images import Source, check_readable
-from swinir.train.processes import Processes
+from swinir.train.distributed import Processes
 
 
 class Validation:

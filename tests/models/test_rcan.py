@@ -8,8 +8,8 @@ from swinir.weights.checkpoint import read_state
 from swinir.image_io.image import write
 from swinir.inference.restore import restore
 from swinir.train.config import TrainConfig
-from swinir.train.networks import build_network, start_from
-from swinir.train.processes import Processes
+from swinir.train.initialize import build_network, start_from
+from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 
 pytest.importorskip("spandrel", reason="RCAN comes with spandrel, the extra `baselines`")

@@ -17,7 +17,7 @@ import torch
 from forks import Command, commands
 from training import CPU, SMALL, assert_same_ending, configuration, last_state, same, timeless
 
-from swinir.train.processes import Processes, start_processes
+from swinir.train.distributed import Processes, start_processes
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
@@ -175,7 +175,7 @@ KILLED_ONCE = """
 import os, signal, sys
 from pathlib import Path
 from swinir.cli.main import main
-from swinir.train.optimization import Optimization
+from swinir.train.optimizer import Optimization
 
 plain, marker = Optimization.step, Path(sys.argv[1])
 

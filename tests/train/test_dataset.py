@@ -14,7 +14,7 @@ from training import configuration
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import to_gray, write
-from swinir.train.data import (
+from swinir.train.dataset import (
     Degrader,
     Part,
     TrainingSamples,

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from saver import content as big_content
 
 from swinir.atomic import temporaries
-from swinir.train.states import NAME, StateStore
+from swinir.train.checkpoints import NAME, StateStore
 
 KILLS = 60
 

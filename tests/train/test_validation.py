@@ -14,8 +14,8 @@ from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.metrics.full_reference import psnr, ssim
 from swinir.inference.restore import restore
 from swinir.train.images import Source, find_sources, split_holdout
-from swinir.train.networks import build_network
-from swinir.train.processes import Processes
+from swinir.train.initialize import build_network
+from swinir.train.distributed import Processes
 from swinir.train.validation import Validation
 
 NUMBERS = ("psnr", "ssim", "psnr_y", "ssim_y", "psnrb", "psnrb_y")

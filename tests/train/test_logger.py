@@ -16,10 +16,10 @@ from swinir import __version__
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.image_io.image import write
 from swinir.weights.verify import sha256
-from swinir.train import journal as module
+from swinir.train import logger as module
 from swinir.train.config import TrainConfig
-from swinir.train.journal import Journal, add_facts, run_facts, write_facts
-from swinir.train.networks import build_network
+from swinir.train.logger import Journal, add_facts, run_facts, write_facts
+from swinir.train.initialize import build_network
 
 logger = logging.getLogger("swinir.train.nonsense")
 

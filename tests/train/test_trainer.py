@@ -24,8 +24,8 @@ from training import (
 
 from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.train.config import TrainConfig
-from swinir.train.optimization import NotFiniteError
-from swinir.train.processes import Processes
+from swinir.train.optimizer import NotFiniteError
+from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 
 DROPPING = {"network": SMALL | {"drop_path_rate": 0.2}}

@@ -21,10 +21,10 @@ from swinir.image_io.image import read, write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import TrainConfig, load_config
 from swinir.train.images import PHOTOGRAPHS, SCIKIT_IMAGE, find_sources
-from swinir.train.networks import build_network
-from swinir.train.optimization import Optimization, learning_rate
+from swinir.train.initialize import build_network
+from swinir.train.optimizer import Optimization, learning_rate
 from swinir.train.perceptual import PREFIX, vgg19_features
-from swinir.train.processes import Processes
+from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 from swinir.weights.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
 

@@ -9,7 +9,7 @@ from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpo
 from swinir.weights.verify import sha256
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig
-from swinir.train.networks import build_network, describe_weights, start_from, with_weights, write_weights
+from swinir.train.initialize import build_network, describe_weights, start_from, with_weights, write_weights
 
 EXPERT = "lightweight_sr_x2_tiny"
 
