@@ -96,7 +96,7 @@ def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> bo
 
     Exits with 1 where a run failed, with 130 or 143 when asked to stop.
     """
-    from swinir.cli.stopping import asked_to_stop
+    from swinir.cli.signals import asked_to_stop
     from swinir.cli.train import print_row
     from swinir.reproduce.ablation_runs import check_same, is_done, train_run
     from swinir.train.initialize import build_network

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from swinir.cli.stopping import asked_to_stop
+from swinir.cli.signals import asked_to_stop
 
 
 def joint(

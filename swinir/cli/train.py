@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.stopping import asked_to_stop
+from swinir.cli.signals import asked_to_stop
 
 if TYPE_CHECKING:
     from swinir.train.config import TrainConfig
