@@ -10,10 +10,10 @@ from typing import Annotated
 import torch
 import typer
 
-from swinir.weights import zoo
 from swinir.atomic import atomic_path
-from swinir.weights.checkpoint import read_checkpoint, write_checkpoint
 from swinir.train.initialize import describe_weights
+from swinir.weights import zoo
+from swinir.weights.checkpoint import read_checkpoint, write_checkpoint
 
 MAX_PARAMETERS = 300_000
 MAX_BYTES = 1_500_000

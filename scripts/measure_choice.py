@@ -1,7 +1,8 @@
 """Measure what pictures are told to need: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
 
 `estimates` degrades the images of folders, and compares noise, JPEG quality and chosen experts with the truth.
-`gain` runs experts on images degraded by other levels than theirs: from where on they help, as `swinir.photos.select_models` assumes.
+`gain` runs models on images degraded by other levels than theirs: from which level on they help, as
+`swinir.photos.select_models` assumes.
 """
 
 import io
@@ -16,12 +17,12 @@ import typer
 from PIL import Image
 
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
-from swinir.photos.select_models import Wish, make_plan
+from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.jpeg import jpeg
 from swinir.evaluation.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
-from swinir.degradations.estimate import Findings, sense
+from swinir.photos.select_models import Wish, make_plan
 from swinir.weights.zoo import find, present
 
 NEAR = 3.0  # units of the level
@@ -130,8 +131,8 @@ def gain(
     images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 10,
 ) -> None:
     """Print what experts change in PSNR, in dB, on images of each level; and of how many images they gain."""
-    from swinir.weights.checkpoint import load_model
     from swinir.inference.restore import restore
+    from swinir.weights.checkpoint import load_model
 
     kind = find(experts[0]).parts.kind
     degrade = {"noise": add_noise, "jpeg": lambda image, quality: jpeg(image, int(quality))}[kind]

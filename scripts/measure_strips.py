@@ -22,14 +22,14 @@ import torch  # isort: skip
 from torch import Tensor
 
 from swinir.bench.peak_memory import peak_bytes
-from swinir.image_io.reader import open_rows
-from swinir.image_io.writer import write_rows
-from swinir.photos.large import make_plan, repair_rows
-from swinir.models.swinir import NetworkConfig
 from swinir.image_io.picture import Metadata
-from swinir.photos.restore_photo import Experts, Treatment, load_expert
-from swinir.inference.restore import Runnable
+from swinir.image_io.reader import open_rows
 from swinir.image_io.spans import in_spans
+from swinir.image_io.writer import write_rows
+from swinir.inference.restore import Runnable
+from swinir.models.swinir import NetworkConfig
+from swinir.photos.large import make_plan, repair_rows
+from swinir.photos.restore_photo import Experts, Treatment, load_expert
 
 CPU = torch.device("cpu")
 BLOCK = 64  # rows

@@ -22,13 +22,13 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 import torch  # isort: skip
 from torch import Tensor
 
-from swinir.weights import zoo
 from swinir.atomic import atomic_path
 from swinir.bench.peak_memory import peak_bytes
-from swinir.weights.checkpoint import load_model
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
-from swinir.models.swinir import SwinIR
 from swinir.inference.restore import restore
+from swinir.models.swinir import SwinIR
+from swinir.weights import zoo
+from swinir.weights.checkpoint import load_model
 
 
 def agreement(whole: Tensor, tiled: Tensor) -> dict[str, float]:

@@ -24,11 +24,11 @@ from swinir.bench.machine import machine
 from swinir.bench.peak_memory import peak_bytes
 from swinir.train.config import TrainConfig, load_config
 from swinir.train.dataset import to_unit
-from swinir.train.logger import write_facts
+from swinir.train.distributed import Processes
 from swinir.train.initialize import build_network
+from swinir.train.logger import write_facts
 from swinir.train.objective import Objective
 from swinir.train.optimizer import AUTOCAST, Optimization
-from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
 
 LOADER_BATCHES = 10  # of one timing

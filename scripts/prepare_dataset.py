@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from swinir.atomic import atomic_path
 from swinir.image_io.image import list_images, read, write
-from swinir.weights.verify import sha256
 from swinir.testsets.pairs import lq_name, write_reduced
 from swinir.train.images import find_images, find_sources, load_images
+from swinir.weights.verify import sha256
 
 INDEX = "index.csv"
 COLUMNS = ("file", "width", "height", "channels", "bytes", "sha256")

@@ -11,15 +11,15 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from swinir.inference.runtimes import load_exported as load_exported
-    from swinir.weights.checkpoint import load_model as load_model
     from swinir.image_io.color import luma as luma
+    from swinir.inference.restore import restore
+    from swinir.inference.runtimes import load_exported as load_exported
     from swinir.metrics.full_reference import psnr as psnr
     from swinir.metrics.full_reference import psnrb as psnrb
     from swinir.metrics.full_reference import ssim as ssim
     from swinir.models.swinir import NetworkConfig as NetworkConfig
     from swinir.models.swinir import SwinIR as SwinIR
-    from swinir.inference.restore import restore
+    from swinir.weights.checkpoint import load_model as load_model
 
 try:
     __version__ = version("swinir-toolkit")

@@ -3,10 +3,10 @@
 import numpy as np
 import torch
 
-from swinir.weights.checkpoint import write_checkpoint
+from swinir.image_io.picture import Picture
 from swinir.image_io.writer import write_picture
 from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.image_io.picture import Picture
+from swinir.weights.checkpoint import write_checkpoint
 
 SMALL = {"embed_dim": 8, "depths": (1,), "num_heads": (2,), "window_size": 4, "img_size": 8}
 

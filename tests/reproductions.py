@@ -5,7 +5,6 @@ from pathlib import Path
 import torch
 from pictures import smooth
 
-from swinir.weights.checkpoint import write_checkpoint
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import METRICS, Row
 from swinir.image_io.image import write
@@ -15,6 +14,7 @@ from swinir.reproduce.plan import Cell, Weights
 from swinir.reproduce.published import TABLES
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
+from swinir.weights.checkpoint import write_checkpoint
 from swinir.weights.zoo import find
 
 RELEASED_HASH = "2032ebf8f401dd3ce2fae5f3852117cb72101ec6ed8358faa64c2a3fa09ed4ac"  # classical x2, DF2K

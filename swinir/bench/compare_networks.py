@@ -2,7 +2,7 @@
 
     names -> peers.load_peer -> memory, alone -> turns, image by image -> rows
 
-Every network goes through `swinir.evaluation.evaluate`, with the same files, tiles and metrics. The networks take turns on each
+Every network goes through `swinir.evaluation`, with the same files, tiles and metrics. The networks take turns on each
 image, so that whatever else keeps the machine busy slows all of them. One that fails is a row that says why.
 """
 
@@ -17,10 +17,10 @@ import torch
 
 from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
-from swinir.metrics.niqe import niqe
 from swinir.inference.external import INTERPOLATION, Loaded, load_peer
-from swinir.metrics.perceptual import DISTANCES, Network, distance
 from swinir.inference.restore import resolve_precision
+from swinir.metrics.niqe import niqe
+from swinir.metrics.perceptual import DISTANCES, Network, distance
 
 UNTOUCHED = "input"  # what interpolation is called where the size stays
 WARM_UP = 64  # side of the part of an image that each network runs on before it is timed

@@ -7,14 +7,14 @@ import skimage
 import torch
 from torch import Tensor
 
+from swinir.image_io.image import read
+from swinir.inference.restore import align_tile
+from swinir.inference.tiling import align_overlap, mirror_to
+from swinir.models.complexity import count_macs
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.tasks import get_task
 from swinir.weights import zoo
 from swinir.weights.checkpoint import build_model, find_checkpoint, read_checkpoint
-from swinir.models.complexity import count_macs
-from swinir.image_io.image import read
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.inference.restore import align_tile
-from swinir.tasks import get_task
-from swinir.inference.tiling import align_overlap, mirror_to
 
 PHOTOGRAPH = "astronaut.png"  # comes with scikit-image; NASA, public domain
 SEED = 0

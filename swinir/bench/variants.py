@@ -14,12 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from swinir.models.rcan import BaselineConfig, Peer
-from swinir.weights.checkpoint import write_checkpoint
 from swinir.inference.export import exported
-from swinir.models.swinir import SwinIR
-from swinir.models.reference import PlainSwinIR
 from swinir.inference.restore import Runnable
+from swinir.models.rcan import BaselineConfig, Peer
+from swinir.models.reference import PlainSwinIR
+from swinir.models.swinir import SwinIR
+from swinir.weights.checkpoint import write_checkpoint
 
 
 class Foreign(Peer):

@@ -9,8 +9,8 @@ import typer
 from swinir.cli.options import check_parent, choose_device
 
 if TYPE_CHECKING:
-    from swinir.bench.timing import Row
     from swinir.bench.subject import Case, Subject
+    from swinir.bench.timing import Row
 
 EXPERT = "lightweight_sr_x2_tiny"
 HEADER = (
@@ -54,9 +54,9 @@ def bench(
     """
     from tqdm import tqdm
 
-    from swinir.bench.timing import compare
     from swinir.bench.machine import machine, matrix_gflops
     from swinir.bench.subject import find_subject
+    from swinir.bench.timing import compare
     from swinir.bench.variants import get_variants
 
     chosen = get_variants(_words(variants))

@@ -19,14 +19,14 @@ def demo(
 
     import skimage
 
-    from swinir.weights.checkpoint import load_model
-    from swinir.image_io.color import luma
     from swinir.degradations.resize import imresize
     from swinir.evaluation.evaluate import to_tensor, to_uint8
+    from swinir.image_io.color import luma
     from swinir.image_io.image import read, write
+    from swinir.inference.restore import restore
     from swinir.metrics.full_reference import psnr, ssim
     from swinir.report.compare import side_by_side
-    from swinir.inference.restore import restore
+    from swinir.weights.checkpoint import load_model
 
     model = load_model(EXPERT, device=device)
     scale = model.config.upscale

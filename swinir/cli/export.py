@@ -26,9 +26,9 @@ def export(
     """Write a network for images of any size as ONNX, OpenVINO or a PyTorch program, checked against PyTorch."""
     import time
 
-    from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
     from swinir.inference.export import SUFFIXES, describe_input
     from swinir.inference.export import export as write
+    from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
 
     if format not in SUFFIXES:
         raise ValueError(f"--format must be one of {', '.join(SUFFIXES)}, got {format!r}")

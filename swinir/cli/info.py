@@ -48,8 +48,8 @@ def _parse_size(text: str) -> tuple[int, int]:
 
 
 def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
-    from swinir.weights.checkpoint import find_checkpoint, guess_tasks, read_checkpoint, sha256
     from swinir.models.complexity import count_macs, count_macs_as_published
+    from swinir.weights.checkpoint import find_checkpoint, guess_tasks, read_checkpoint, sha256
 
     path = find_checkpoint(file)
     checkpoint = read_checkpoint(path)

@@ -45,8 +45,8 @@ def make_protocol(
     """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
     from swinir.evaluation.evaluate import Protocol
     from swinir.inference.restore import PRECISIONS
-    from swinir.tasks import get_task
     from swinir.inference.tiling import TileBlend
+    from swinir.tasks import get_task
 
     spec = get_task(task)
     spec.network_for(scale)  # raises for a scale that the task does not have

@@ -99,9 +99,9 @@ def _train(configs: "list[TrainConfig]", folder: Path, device: str | None) -> bo
     from swinir.cli.signals import asked_to_stop
     from swinir.cli.train import print_row
     from swinir.reproduce.ablation_runs import check_same, is_done, train_run
+    from swinir.train.distributed import start_processes
     from swinir.train.initialize import build_network
     from swinir.train.optimizer import NotFiniteError
-    from swinir.train.distributed import start_processes
 
     # What is wrong or not installed is said before the first hour of work.
     for config in configs:

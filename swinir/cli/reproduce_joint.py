@@ -33,8 +33,8 @@ def joint(
 
     from swinir.reproduce.joint import JointExperiment, Setting, compare, table
     from swinir.train.config import read_config, standard_config
-    from swinir.train.optimizer import NotFiniteError
     from swinir.train.distributed import start_processes
+    from swinir.train.optimizer import NotFiniteError
 
     changes = list(set_ or [])
     if train:

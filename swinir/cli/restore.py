@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
     import torch
 
+    from swinir.image_io.picture import Picture
+    from swinir.inference.restore import Runnable
     from swinir.photos.batch import Existing
     from swinir.photos.jobs import Job, Output
-    from swinir.image_io.picture import Picture
     from swinir.photos.manifest import Result
     from swinir.photos.restore_photo import Repaired, Treatment
-    from swinir.inference.restore import Runnable
 
 DEFAULT_OUTPUT = Path("restored")
 BACKENDS = ("onnx", "openvino")
@@ -113,9 +113,9 @@ def _treatment(
     alpha: str,
     compile: bool,
 ) -> "Treatment":
-    from swinir.photos.select_models import Wish
-    from swinir.photos.restore_photo import Treatment
     from swinir.inference.restore import PRECISIONS
+    from swinir.photos.restore_photo import Treatment
+    from swinir.photos.select_models import Wish
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -168,10 +168,10 @@ def _run(
     from tqdm import tqdm
 
     from swinir.image_io.reader import named
+    from swinir.inference.restore import resolve_precision
     from swinir.photos.batch import Clock, restore_files
     from swinir.photos.manifest import OutputError
     from swinir.photos.restore_photo import Experts
-    from swinir.inference.restore import resolve_precision
 
     chosen = choose_device(device)
     experts = Experts(chosen, load=_by_backend(backend, chosen))
@@ -215,8 +215,8 @@ def _by_backend(backend: str | None, device: "torch.device") -> "Callable[[str, 
     """How experts are loaded: as they are, or exported on the way."""
     if backend is None:
         return None
-    from swinir.weights.checkpoint import load_model
     from swinir.inference.export import exported
+    from swinir.weights.checkpoint import load_model
 
     if backend not in BACKENDS:
         raise ValueError(f"--backend must be one of {', '.join(BACKENDS)}, got {backend!r}")

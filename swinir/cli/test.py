@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import torch
 
     from swinir.evaluation.evaluate import Protocol, Row, Sample
-    from swinir.models.swinir import NetworkConfig
     from swinir.inference.restore import Runnable
+    from swinir.models.swinir import NetworkConfig
 
 BARE_TILE = "400"
 EXPORTED = (".onnx", ".xml")  # those of `swinir.inference.runtimes`, which needs torch

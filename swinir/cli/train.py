@@ -39,8 +39,8 @@ def train(
         _describe(loaded)
         return
 
-    from swinir.train.optimizer import NotFiniteError
     from swinir.train.distributed import start_processes
+    from swinir.train.optimizer import NotFiniteError
     from swinir.train.trainer import Trainer
 
     with start_processes(device) as processes:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from swinir.degradations.camera import random_camera
-from swinir.degradations.sampling import Range, check_options, draw_integer, pick
 from swinir.degradations.kernels import EllipticKernel
+from swinir.degradations.sampling import Range, check_options, draw_integer, pick
 from swinir.degradations.steps import (
     CHANNELS,
     INTERPOLATIONS,

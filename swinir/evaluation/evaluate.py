@@ -21,18 +21,18 @@ from torch import Tensor
 
 from swinir import __version__
 from swinir.atomic import atomic_path
-from swinir.image_io.color import luma
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
+from swinir.image_io.color import luma
 from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
-from swinir.weights.verify import sha256
+from swinir.inference.restore import Runnable, align_tile, out_of_memory, resolve_precision, restore
+from swinir.inference.tiling import TileBlend, align_overlap
 from swinir.metrics.full_reference import psnr, psnrb, ssim
 from swinir.models.swinir import NetworkConfig
-from swinir.inference.restore import Runnable, align_tile, out_of_memory, resolve_precision, restore
 from swinir.tasks import TaskSpec
 from swinir.testsets import BenchmarkSet
 from swinir.testsets.pairs import fits
-from swinir.inference.tiling import TileBlend, align_overlap
+from swinir.weights.verify import sha256
 
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
 

@@ -19,10 +19,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from swinir.image_io import containers
-from swinir.image_io import exif
-from swinir.image_io import png
-from swinir.image_io import tiff
+from swinir.image_io import containers, exif, png, tiff
 from swinir.image_io.containers import Bytes, Container, ContainerError, FileBytes, require
 from swinir.image_io.picture import Metadata, Picture, Rows
 

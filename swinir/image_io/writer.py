@@ -9,10 +9,8 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from swinir.image_io import exif
-from swinir.image_io import png
-from swinir.image_io import tiff
 from swinir.atomic import atomic_path
+from swinir.image_io import exif, png, tiff
 from swinir.image_io.containers import ContainerError
 from swinir.image_io.picture import Metadata, Picture, from_unit, to_unit
 

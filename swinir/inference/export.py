@@ -34,7 +34,14 @@ from torch import Tensor
 from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported, optional
-from swinir.models.swinir import NetworkConfig, SwinIR, SwinTransformerLayer, WindowAttention, layer_norm_2d, reconstruct
+from swinir.models.swinir import (
+    NetworkConfig,
+    SwinIR,
+    SwinTransformerLayer,
+    WindowAttention,
+    layer_norm_2d,
+    reconstruct,
+)
 from swinir.models.windows import MASKED, relative_position_index
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # by format

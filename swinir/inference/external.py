@@ -15,17 +15,24 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
-from swinir.models.rcan import BaselineConfig, Peer
-from swinir.weights.checkpoint import ENTRIES, CheckpointError, build_model, find_checkpoint, read_checkpoint, read_tensors
-from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degradations.resize import imresize
-from swinir.weights.verify import sha256
-from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.inference.restore import Runnable, out_of_memory
-from swinir.tasks import TaskSpec
+from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.inference.tiling import mirror_to
+from swinir.models.complexity import count_macs, count_parameters, measure_macs
+from swinir.models.rcan import BaselineConfig, Peer
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.tasks import TaskSpec
+from swinir.weights.checkpoint import (
+    ENTRIES,
+    CheckpointError,
+    build_model,
+    find_checkpoint,
+    read_checkpoint,
+    read_tensors,
+)
 from swinir.weights.safe_load import reason
+from swinir.weights.verify import sha256
 
 INTERPOLATION = "bicubic"  # the input enlarged, or as it is where the task keeps the size
 MACS_SIDE = 256  # operations are those of a low-quality image of this side, as the released program's page states them

@@ -9,11 +9,11 @@ from typing import Literal, Protocol, get_args
 import torch
 from torch import Tensor, nn
 
-from swinir.models.rcan import RCAN, BaselineConfig, Peer
 from swinir.inference.memory import auto_tile
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.models.optimized import prepare
 from swinir.inference.tiling import TileBlend, TooLargeError, cut_strips, mirror_rows, mirror_to, run_cut, run_tiled
+from swinir.models.optimized import prepare
+from swinir.models.rcan import RCAN, BaselineConfig, Peer
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 PRECISIONS = ("fp32", "bf16", "auto")
 GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together

@@ -16,8 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinir.weights.infer_config import stated_network
 from swinir.models.swinir import NetworkConfig
+from swinir.weights.infer_config import stated_network
 from swinir.weights.safe_load import MAX_BYTES, reason
 
 METADATA = "swinir"  # the name under which a file carries the facts about its network

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.special import gammaln
 
 from swinir.atomic import atomic_path
-from swinir.image_io.color import luma
 from swinir.degradations.resize import imresize
+from swinir.image_io.color import luma
 from swinir.image_io.image import to_rgb
 
 PATCH = 96  # side of the patches at full size, and half of it at half size

@@ -11,10 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
+from swinir.degradations.estimate import Findings
 from swinir.degradations.resize import resize_rows
+from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
+from swinir.image_io.spans import in_spans
 from swinir.image_io.writer import write_rows
 from swinir.inference.memory import auto_strip_tile
-from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
+from swinir.inference.restore import Runnable, padded_side, place_of, restore_strips
 from swinir.photos.restore_photo import (
     Decision,
     Experts,
@@ -28,9 +31,6 @@ from swinir.photos.restore_photo import (
     look_at,
     to_network,
 )
-from swinir.inference.restore import Runnable, padded_side, place_of, restore_strips
-from swinir.degradations.estimate import Findings
-from swinir.image_io.spans import in_spans
 
 STRIP_BYTES = 2.0**30  # that the strips of all passes take together; what the network takes comes on top
 BYTES_PER_VALUE = 12  # of a result held whole, while it is made and rounded; a quarter of that for the input

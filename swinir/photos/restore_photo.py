@@ -14,16 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.weights import zoo
-from swinir.inference.runtimes import SUFFIXES, load_exported
-from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
-from swinir.photos.select_models import Wish, make_plan
-from swinir.degradations.resize import imresize
-from swinir.inference.memory import free_memory
-from swinir.image_io.picture import Picture, from_unit, to_unit
-from swinir.inference.restore import Runnable, restore
 from swinir.degradations.estimate import Findings, sense
+from swinir.degradations.resize import imresize
+from swinir.image_io.picture import Picture, from_unit, to_unit
+from swinir.inference.memory import free_memory
+from swinir.inference.restore import Runnable, restore
+from swinir.inference.runtimes import SUFFIXES, load_exported
 from swinir.inference.tiling import TileBlend
+from swinir.photos.select_models import Wish, make_plan
+from swinir.weights import zoo
+from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 
 POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded
 COPIES = 2.5  # of its weights that a loaded network takes, the prepared form among them

@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from swinir.atomic import atomic_path
-from swinir.image_io.reader import ImageError, named, read_picture
 from swinir.image_io.picture import Picture
+from swinir.image_io.reader import ImageError, named, read_picture
 from swinir.photos.manifest import DONE
 from swinir.report.frame import foot, head
 from swinir.report.pair import QUALITY, Inlined, inline, shown_size

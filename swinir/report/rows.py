@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 
 from swinir.image_io.color import luma
-from swinir.image_io.reader import named, read_picture
 from swinir.image_io.image import list_images, to_rgb
-from swinir.metrics.full_reference import psnr, ssim
 from swinir.image_io.picture import from_unit, to_unit
+from swinir.image_io.reader import named, read_picture
+from swinir.metrics.full_reference import psnr, ssim
 from swinir.photos.manifest import RECORDS, Result
 
 STATUSES = ("restored", "unchanged", "skipped", "failed")

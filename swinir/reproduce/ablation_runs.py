@@ -11,9 +11,9 @@ from typing import Any
 from swinir.report.ablations import plot_study
 from swinir.reproduce.ablations import MODELS, PUBLISHED_SETTING, Point, Study, X
 from swinir.train.config import TrainConfig
-from swinir.train.logger import Log, write_facts
-from swinir.train.initialize import build_network
 from swinir.train.distributed import Processes
+from swinir.train.initialize import build_network
+from swinir.train.logger import Log, write_facts
 from swinir.train.trainer import Trainer
 
 # Keys that change how long a run takes and what it leaves to read, not what it learns.

@@ -16,21 +16,30 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from swinir.atomic import atomic_path
-from swinir.weights.checkpoint import load_model, sha256
+from swinir.evaluation.evaluate import (
+    Protocol,
+    Sample,
+    check_network,
+    environment,
+    evaluate,
+    find_set,
+    means,
+    write_json,
+)
+from swinir.inference.restore import Runnable
 from swinir.models.complexity import count_parameters
-from swinir.evaluation.evaluate import Protocol, Sample, check_network, environment, evaluate, find_set, means, write_json
 from swinir.models.multitask import count_joint_parameters
 from swinir.models.swinir import NetworkConfig
 from swinir.reproduce.untreated import Untreated
-from swinir.inference.restore import Runnable
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import LossConfig, NotNegative, Positive, Quality, Section, Share, TrainConfig, explain
-from swinir.train.images import Wrap
-from swinir.train.multitask import JointTrainer, joint_config
-from swinir.train.logger import Log, write_facts
 from swinir.train.distributed import Processes
+from swinir.train.images import Wrap
+from swinir.train.logger import Log, write_facts
+from swinir.train.multitask import JointTrainer, joint_config
 from swinir.train.trainer import Trainer
+from swinir.weights.checkpoint import load_model, sha256
 
 KINDS = ("joint", "experts", "narrow")
 FOLDERS = ("train", "train_lq", "validate_gt", "validate_lq", "cache")  # of `DataConfig`

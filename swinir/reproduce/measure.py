@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from swinir.weights.checkpoint import Checkpoint, build_model, read_checkpoint
-from swinir.models.complexity import count_parameters
 from swinir.evaluation.evaluate import (
     METRICS,
     Protocol,
@@ -30,11 +28,13 @@ from swinir.evaluation.evaluate import (
     write_json,
 )
 from swinir.image_io.image import read, to_rgb
-from swinir.weights.verify import sha256
-from swinir.reproduce.plan import Cell, Weights
 from swinir.inference.restore import Runnable, resolve_precision
+from swinir.models.complexity import count_parameters
+from swinir.reproduce.plan import Cell, Weights
 from swinir.tasks import get_task
 from swinir.testsets.pairs import reduced
+from swinir.weights.checkpoint import Checkpoint, build_model, read_checkpoint
+from swinir.weights.verify import sha256
 
 FORMAT = 1  # of the kept files; those of another one are measured again
 SAVE_SECONDS = 10

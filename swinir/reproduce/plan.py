@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from swinir.weights import zoo
-from swinir.weights.checkpoint import SUFFIXES, guess_tasks, read_checkpoint
 from swinir.image_io.image import list_images
 from swinir.reproduce.published import Place, Table
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet
+from swinir.weights import zoo
+from swinir.weights.checkpoint import SUFFIXES, guess_tasks, read_checkpoint
 
 WHOLE_ZOO = ("released", "bundled")
 

@@ -6,7 +6,6 @@ Measured -> conclude -> Result;  Table -> count_costs -> CostRow
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from swinir.weights import zoo
 from swinir.models.complexity import (
     count_macs,
     count_macs_as_published,
@@ -19,6 +18,7 @@ from swinir.reproduce.plan import Cell
 from swinir.reproduce.published import METHOD, PUBLISHED, Figures, Table, costs, figures, notes, published, third_party
 from swinir.reproduce.verdict import Reason, Tolerance, Verdict, judge, title
 from swinir.tasks import get_task
+from swinir.weights import zoo
 
 LIGHTWEIGHT = "lightweight_sr"  # the task whose costs were published
 OUTPUT = 1280, 720  # pixels that the table says its Mult-Adds are for

@@ -10,10 +10,9 @@ from typing import Literal
 
 import numpy as np
 
-from swinir.image_io.reader import ImageError, named
-from swinir.image_io.image import list_images, read
-from swinir.weights.verify import sha256
 from swinir.degradations.estimate import pixel_jpeg_quality
+from swinir.image_io.image import list_images, read
+from swinir.image_io.reader import ImageError, named
 from swinir.testsets.diagnose import INVERSE, ORDERS, TURNS, describe, diagnose
 from swinir.testsets.inventory import Presence, take_stock
 from swinir.testsets.known import KnownFile, known_files, known_images, pixel_hash
@@ -21,6 +20,7 @@ from swinir.testsets.lumas import LUMAS, MATLABS
 from swinir.testsets.pairs import find_lq, fits
 from swinir.testsets.prepare import MAX_PIXELS
 from swinir.testsets.sets import BENCHMARK_SETS, BenchmarkSet
+from swinir.weights.verify import sha256
 
 Image = np.ndarray
 Level = Literal["fault", "note"]

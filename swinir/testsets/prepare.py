@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from swinir.atomic import atomic_path
-from swinir.image_io.reader import ImageError, named
 from swinir.image_io.image import list_images, read
-from swinir.weights.verify import sha256
+from swinir.image_io.reader import ImageError, named
 from swinir.testsets.known import known_files, pixel_hash
 from swinir.testsets.naming import Role, role_of, set_of
 from swinir.testsets.pairs import find_lq, fits, lq_name, write_reduced
-from swinir.testsets.sources import entries
 from swinir.testsets.sets import BenchmarkSet
+from swinir.testsets.sources import entries
+from swinir.weights.verify import sha256
 
 MAX_PIXELS = 100_000_000  # of one image; the largest of these sets has four million
 Progress = Callable[[str, int, int | None], None]

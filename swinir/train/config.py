@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from swinir.environment import shipped_folder
 from swinir.evaluation.evaluate import Protocol
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
@@ -274,7 +275,6 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
 
 
 M = TypeVar("M", bound=BaseModel)
-PACKAGE = Path(__file__).parents[1]
 
 
 def standard_config(study: str, scale: str) -> Path:
@@ -284,8 +284,7 @@ def standard_config(study: str, scale: str) -> Path:
         ValueError: for a scale that the study does not have, with those that it has.
         FileNotFoundError: when the study's folder is in neither place.
     """
-    folders = [place / "configs" / study for place in (PACKAGE, PACKAGE.parent)]
-    folder = next((folder for folder in folders if folder.is_dir()), None)
+    folder = shipped_folder(f"configs/{study}")
     if folder is None:
         raise FileNotFoundError(f"the package came without configs/{study}; reinstall it, or name a file with --config")
     path = folder / f"{scale}.toml"

@@ -11,7 +11,11 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from swinir.inference.restore import Restorer
 from swinir.models.rcan import RCAN
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.train.config import InitConfig, TrainConfig
+from swinir.train.objective import Adversary
 from swinir.weights.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -21,10 +25,6 @@ from swinir.weights.checkpoint import (
     write_checkpoint,
     write_state,
 )
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.inference.restore import Restorer
-from swinir.train.config import InitConfig, TrainConfig
-from swinir.train.objective import Adversary
 
 MAX_NAMED = 8  # layers spelled out in one message
 N = TypeVar("N", bound=nn.Module)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import logging
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 
 from swinir.atomic import atomic_path
+from swinir.environment import commit
 from swinir.evaluation.evaluate import environment
 
 Row = dict[str, Any]
@@ -104,25 +104,12 @@ def run_facts(device: torch.device, processes: int, data: dict[str, Any], init: 
     """What `run.json` says: versions, commit, device, processes, data and the weights that the run started from."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": _commit(),
+        "commit": commit(),
         **environment(device),
         "processes": processes,
         "data": data,
         "init": init,
     }
-
-
-def _commit() -> str | None:
-    """The commit of the source tree, with "-dirty" when it has changes; None outside of one."""
-    root = Path(__file__).parents[2]
-    if not (root / "pyproject.toml").is_file():
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() or None
 
 
 def write_facts(path: Path, facts: dict[str, Any]) -> None:

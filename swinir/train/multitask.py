@@ -11,12 +11,12 @@ from torch import Tensor
 from swinir.models.multitask import JointSwinIR
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import batches, load_samples
+from swinir.train.distributed import Processes
 from swinir.train.images import Wrap, find_sources, first_images, split_holdout
-from swinir.train.logger import Log
 from swinir.train.initialize import with_weights, write_weights
+from swinir.train.logger import Log
 from swinir.train.objective import Objective
 from swinir.train.optimizer import Optimization, StepResult
-from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer, describe_data
 from swinir.train.validation import Validation
 

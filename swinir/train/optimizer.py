@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from swinir.models.swinir import StochasticDepth
 from swinir.train.config import ScheduleConfig, TrainConfig
 from swinir.train.dataset import Part, to_unit
+from swinir.train.distributed import Processes
 from swinir.train.ema import Ema
 from swinir.train.objective import Objective
-from swinir.train.distributed import Processes
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_SCALE = 1e-3  # of fp16's losses; below it even tiny gradients overflow, so they are not the scale's fault

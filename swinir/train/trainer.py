@@ -20,10 +20,11 @@ from torch import Tensor
 from swinir.atomic import atomic_path
 from swinir.evaluation.evaluate import means, to_tensor, to_uint8
 from swinir.inference.restore import Restorer, restore
+from swinir.train.checkpoints import StateStore
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import batches, load_samples
+from swinir.train.distributed import Processes
 from swinir.train.images import Source, TrainingImage, Wrap, find_sources, first_images, index_hash, split_holdout
-from swinir.train.logger import Journal, Log, add_facts, run_facts, train_log, write_facts
 from swinir.train.initialize import (
     build_network,
     start_adversary_from,
@@ -32,9 +33,8 @@ from swinir.train.initialize import (
     write_adversary,
     write_weights,
 )
+from swinir.train.logger import Journal, Log, add_facts, run_facts, train_log, write_facts
 from swinir.train.optimizer import NotFiniteError, Optimization, StepResult
-from swinir.train.distributed import Processes
-from swinir.train.checkpoints import StateStore
 from swinir.train.validation import Validation
 
 logger = logging.getLogger(__name__)

@@ -12,8 +12,8 @@ from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.restore import Restorer
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import chain_degrader
-from swinir.train.images import Source, check_readable
 from swinir.train.distributed import Processes
+from swinir.train.images import Source, check_readable
 
 
 class Validation:
@@ -52,7 +52,7 @@ class Validation:
         return processes.gather(list(evaluate(network, share, self.protocol, load=self.load)))
 
     def load(self, sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-        """As `swinir.evaluation.evaluate.load_sample`, and for samples without a low-quality file by the degradation."""
+        """As `evaluate.load_sample`, and for samples without a low-quality file by the degradation."""
         if sample.lq is not None or protocol.task.degradation or sample.gt is None:
             return load_sample(sample, protocol)
         gt = (to_gray if protocol.task.gray else to_rgb)(read(sample.gt))

@@ -16,6 +16,10 @@ import torch
 from safetensors.torch import save as safetensors_bytes
 from torch import Tensor
 
+from swinir.atomic import atomic_path
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.models.windows import attn_mask, relative_position_index
+from swinir.tasks import TASKS, get_task
 from swinir.weights.infer_config import (
     INDEX,
     MASK,
@@ -28,12 +32,8 @@ from swinir.weights.infer_config import (
     reconcile,
     state_shapes,
 )
-from swinir.atomic import atomic_path
-from swinir.weights.verify import sha256
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.tasks import TASKS, get_task
 from swinir.weights.safe_load import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
-from swinir.models.windows import attn_mask, relative_position_index
+from swinir.weights.verify import sha256
 
 __all__ = [
     "ENTRIES",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, cast, get_args
 
+from swinir.environment import shipped_folder
 from swinir.weights.download import DownloadError, fetch
 from swinir.weights.verify import Expected, How, examine
 
@@ -234,12 +235,8 @@ RELEASED: tuple[ZooEntry, ...] = _released()
 
 
 def bundled_folder() -> Path | None:
-    """Folder of the weights that come with the package: inside it, or in the source tree; None without either."""
-    package = Path(__file__).parent
-    source = package.parent / "model_zoo" / "bundled"
-    if (package / "bundled").is_dir():
-        return package / "bundled"
-    return source if source.is_dir() and (package.parent / "pyproject.toml").is_file() else None
+    """Return the folder of the weights that come with the package; None where it is missing."""
+    return shipped_folder("model_zoo/bundled")
 
 
 def bundled() -> tuple[ZooEntry, ...]:

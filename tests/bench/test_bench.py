@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.weights import zoo
-from swinir.models import optimized as prepared
 from swinir.bench import machine
-from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
 from swinir.bench.peak_memory import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
+from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
-from swinir.weights.checkpoint import write_checkpoint
-from swinir.models.complexity import count_macs
 from swinir.image_io.image import read
+from swinir.models import optimized as prepared
+from swinir.models.complexity import count_macs
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.report.speed import check_plot, plot_speed, write_speed
 from swinir.tasks import TASKS
+from swinir.weights import zoo
+from swinir.weights.checkpoint import write_checkpoint
 
 CPU = torch.device("cpu")
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)

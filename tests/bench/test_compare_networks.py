@@ -14,19 +14,19 @@ from pictures import smooth, write_expert
 from strangers import write_stranger
 
 from swinir.bench import compare_networks as module
+from swinir.bench.compare_networks import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
 from swinir.bench.peak_memory import alone
-from swinir.weights.checkpoint import load_model
 from swinir.cli.compare import expand_models
 from swinir.cli.main import main
-from swinir.bench.compare_networks import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
-from swinir.models.complexity import count_macs, count_parameters
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import Protocol, find_samples
 from swinir.image_io.image import read, write
-from swinir.metrics.full_reference import psnr
 from swinir.inference.external import load_peer
+from swinir.metrics.full_reference import psnr
+from swinir.models.complexity import count_macs, count_parameters
 from swinir.report.comparison import as_markdown, as_text, notes
 from swinir.tasks import TASKS
+from swinir.weights.checkpoint import load_model
 
 CPU = torch.device("cpu")
 SR = Protocol(TASKS["classical_sr"], scale=2)

@@ -8,9 +8,9 @@ import torch
 
 from swinir.bench import machine, variants
 from swinir.bench import timing as compare
-from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.weights.checkpoint import write_checkpoint
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)
 

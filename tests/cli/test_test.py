@@ -16,14 +16,14 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.cli.test import expand_bare_tile
 from swinir.image_io.image import read, write
 from swinir.models.swinir import SwinIR
 from swinir.tasks import TASKS
+from swinir.weights.checkpoint import write_checkpoint
 
-TESTER = Path(__file__).parents[1] / "main_test_swinir.py"
+TESTER = Path(__file__).parents[2] / "main_test_swinir.py"
 DENOISE = ["--task", "color_dn", "--folder_gt", "gt"]
 SUPER = ["--task", "classical_sr", "--scale", "2", "--folder_lq", "lq", "--folder_gt", "gt"]
 RESULTS = {

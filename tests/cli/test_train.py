@@ -8,10 +8,10 @@ import pytest
 import torch
 from training import NAMES, rows
 
-from swinir.weights.checkpoint import read_checkpoint
 from swinir.cli.main import main
-from swinir.weights.verify import sha256
 from swinir.train.dataset import TrainingSamples
+from swinir.weights.checkpoint import read_checkpoint
+from swinir.weights.verify import sha256
 
 TOML = """
 name = "small"

@@ -1,4 +1,4 @@
-"""swinir.degradations.estimate: JPEG tables against Pillow's and OpenCV's files, noise and compression put into known pictures."""
+"""Estimates: JPEG tables against Pillow's and OpenCV's files, noise and compression put into known pictures."""
 
 import io
 import subprocess
@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, JpegPresets
 
+from swinir.degradations.estimate import Findings, jpeg_quality, noise_level, pixel_jpeg_quality, sense
 from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import list_images, read
-from swinir.degradations.estimate import Findings, jpeg_quality, noise_level, pixel_jpeg_quality, sense
 
 # Pictures in scikit-image's wheel whose pixels were never compressed with loss; one is a texture throughout.
 PICTURES = ("astronaut", "camera", "coffee", "brick", "gravel")
@@ -252,7 +252,7 @@ def test_looking_leaves_the_picture_and_the_global_generator_alone():
 
 def test_looking_needs_no_torch():
     code = "import sys, swinir.degradations.estimate, swinir.photos.select_models; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], check=False).returncode == 0
+    assert subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], check=False).returncode == 0
 
 
 # The public test sets

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from makers import FILES, SMOOTH, by_pillow, chunk
 from PIL import Image
 
-from swinir.image_io import png
-from swinir.image_io import tiff
+from swinir.image_io import png, tiff
 from swinir.image_io.containers import ContainerError, bmff, bmff_brand, bmp, gif, jpeg, netpbm, webp
 from swinir.image_io.exif import count_directories, directory
 

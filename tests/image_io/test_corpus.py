@@ -28,8 +28,8 @@ class Child:
     """A process that reads pictures for us."""
 
     def __init__(self, log):
-        command = [sys.executable, str(Path(__file__).with_name("reading.py"))]
-        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        command = [sys.executable, str(Path(__file__).parents[1] / "reading.py")]
+        environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True, env=environment
         )

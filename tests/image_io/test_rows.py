@@ -16,10 +16,10 @@ from PIL import Image
 
 import swinir.image_io.png
 import swinir.image_io.tiff
-from swinir.image_io.reader import ImageError, open_rows, read_picture
-from swinir.image_io.writer import write_picture, write_rows
 from swinir.image_io.exif import upright
 from swinir.image_io.picture import Metadata, Picture, rows_of
+from swinir.image_io.reader import ImageError, open_rows, read_picture
+from swinir.image_io.writer import write_picture, write_rows
 
 ALPHA = RNG.integers(0, 256, (48, 64, 1)).astype(np.uint8)
 RGBA = np.concatenate([SMOOTH, ALPHA], axis=2)

@@ -10,10 +10,10 @@ from hypothesis.extra import numpy as arrays
 from makers import RGB16, RNG, SMOOTH, exif, facts
 from PIL import Image, ImageCms
 
-from swinir.image_io.reader import read_picture
-from swinir.image_io.writer import FORMATS, can_hold, write_picture
 from swinir.image_io.exif import upright
 from swinir.image_io.picture import Metadata, Picture
+from swinir.image_io.reader import read_picture
+from swinir.image_io.writer import FORMATS, can_hold, write_picture
 
 ALPHA = RNG.integers(0, 256, SMOOTH.shape[:2]).astype(np.uint8)
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from test_plain import CONFIGS, live
 
 import swinir.inference.export
-from swinir.inference.runtimes import load_exported
-from swinir.weights.checkpoint import write_checkpoint
 from swinir.cli.main import main
 from swinir.inference.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
-from swinir.models.swinir import NetworkConfig
+from swinir.inference.runtimes import load_exported
 from swinir.models.reference import PlainSwinIR, region_mask
+from swinir.models.swinir import NetworkConfig
 from swinir.models.windows import shifted_windows, to_windows
+from swinir.weights.checkpoint import write_checkpoint
 
 SIZES = [(1, 1), (1, 3), (4, 1), (2, 2), (5, 3)]  # in windows
 

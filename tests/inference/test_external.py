@@ -5,14 +5,14 @@ import torch
 from pictures import write_expert
 from strangers import KINDS, build, write_stranger
 
-from swinir.weights.checkpoint import CheckpointError
-from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import to_tensor
-from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.inference.external import Bicubic, load_peer
 from swinir.inference.restore import restore
+from swinir.models.complexity import count_macs, count_parameters, measure_macs
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
+from swinir.weights.checkpoint import CheckpointError
 
 CPU = torch.device("cpu")
 SR = TASKS["classical_sr"]

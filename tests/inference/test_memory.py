@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swinir.inference.memory
-from swinir.models.rcan import BaselineConfig
 from swinir.inference.memory import auto_strip_tile, auto_tile, bytes_per_pixel, free_memory
-from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.inference.restore import restore
+from swinir.models.rcan import BaselineConfig
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
 
 CPU = torch.device("cpu")

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 import swinir.inference.memory
 from swinir.inference.memory import bytes_per_pixel
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.models.optimized import PreparedSwinIR
 from swinir.inference.restore import align_tile, resolve_precision, restore, restore_strips
 from swinir.inference.tiling import TooLargeError
+from swinir.models.optimized import PreparedSwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
 
@@ -298,7 +298,9 @@ def test_tiles_are_chosen_by_the_free_memory(sizes_seen, monkeypatch):
     assert sizes_seen == [(64, 104)]
     assert torch.equal(whole, restore(network, lq))
     sizes_seen.clear()
-    monkeypatch.setattr(swinir.inference.memory, "free_memory", lambda device: 2 * 48**2 * bytes_per_pixel(network.config))
+    monkeypatch.setattr(
+        swinir.inference.memory, "free_memory", lambda device: 2 * 48**2 * bytes_per_pixel(network.config)
+    )
     tiled = restore(network, lq, tile="auto", tile_overlap=24)
     assert max(max(size) for size in sizes_seen) == 48
     assert (tiled - whole).abs().max() < 1e-3

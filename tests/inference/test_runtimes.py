@@ -9,13 +9,13 @@ import torch
 from exports import TINY
 from test_plain import live
 
-from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported
-from swinir.weights.checkpoint import load_model
 from swinir.cli.main import main
 from swinir.evaluation.evaluate import to_tensor
-from swinir.inference.export import exported
 from swinir.image_io.image import write
+from swinir.inference.export import exported
 from swinir.inference.restore import restore
+from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported
+from swinir.weights.checkpoint import load_model
 
 BACKENDS = ("onnx", "openvino")
 WINDOW = torch.rand(1, 3, 8, 8)

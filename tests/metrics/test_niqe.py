@@ -13,7 +13,7 @@ from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import read, write
 from swinir.metrics.niqe import NUM_FEATURES, PATCH, bundled, features, fit, fit_aggd, load, niqe, normalise, save
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "fit_niqe.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "fit_niqe.py"
 
 
 def draw(shape, left, right, count=400_000, seed=0):

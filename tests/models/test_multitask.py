@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.weights.checkpoint import load_model, write_checkpoint
 from swinir.models.complexity import count_parameters
 from swinir.models.multitask import BODY, JointSwinIR, count_joint_parameters
 from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.weights.checkpoint import load_model, write_checkpoint
 
 BASE = NetworkConfig(embed_dim=12, depths=(2, 2), num_heads=(3, 3), img_size=16)
 CONFIGS = {

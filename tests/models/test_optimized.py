@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from test_plain import CONFIGS, SMALL, live
 
 import swinir.models.optimized
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.models.reference import PlainSwinIR
-from swinir.models.optimized import MergedShuffles, PreparedSwinIR, prepare
 from swinir.inference.restore import restore
+from swinir.models.optimized import MergedShuffles, PreparedSwinIR, prepare
+from swinir.models.reference import PlainSwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 GOLDENS = sorted((DATA / "network").glob("*.npz"))
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.weights.checkpoint import read_state
 from swinir.image_io.image import write
 from swinir.inference.restore import restore
 from swinir.train.config import TrainConfig
-from swinir.train.initialize import build_network, start_from
 from swinir.train.distributed import Processes
+from swinir.train.initialize import build_network, start_from
 from swinir.train.trainer import Trainer
+from swinir.weights.checkpoint import read_state
 
 pytest.importorskip("spandrel", reason="RCAN comes with spandrel, the extra `baselines`")
 

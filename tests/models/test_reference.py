@@ -6,8 +6,8 @@ import pytest
 import torch
 from golden_state import state
 
-from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.models.reference import PlainSwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 
 SMALL = NetworkConfig(embed_dim=24, depths=(2, 3), num_heads=(3, 2), img_size=32)
 CONFIGS = {

@@ -10,7 +10,6 @@ from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.weights.infer_config import infer_network
 from swinir.models.complexity import count_parameters
 from swinir.models.swinir import (
     RESI_CONNECTIONS,
@@ -21,6 +20,7 @@ from swinir.models.swinir import (
     reflect_to_multiple,
 )
 from swinir.models.windows import Windows
+from swinir.weights.infer_config import infer_network
 
 GOLDENS = sorted((DATA / "network").glob("*.npz"))
 TINY = NetworkConfig(

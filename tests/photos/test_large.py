@@ -11,14 +11,14 @@ import torch
 from pictures import smooth, write_expert
 
 import swinir.photos.large
-from swinir.photos.select_models import Wish
+from swinir.image_io.picture import Picture, rows_of
 from swinir.image_io.reader import read_picture
 from swinir.photos.large import make_plan, repair_rows, survey, why_whole
-from swinir.image_io.picture import Picture, rows_of
 from swinir.photos.restore_photo import Experts, Treatment, repair
+from swinir.photos.select_models import Wish
 
 CPU = torch.device("cpu")
-SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_strips.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_strips.py"
 
 
 @pytest.fixture

@@ -5,13 +5,13 @@ import pytest
 import torch
 from pictures import smooth, write_expert
 
-from swinir.weights.checkpoint import load_model
-from swinir.photos.select_models import Wish
 from swinir.degradations.resize import imresize
-from swinir.metrics.full_reference import psnr
 from swinir.image_io.picture import Picture
-from swinir.photos.restore_photo import Experts, Treatment, repair
 from swinir.inference.restore import restore
+from swinir.metrics.full_reference import psnr
+from swinir.photos.restore_photo import Experts, Treatment, repair
+from swinir.photos.select_models import Wish
+from swinir.weights.checkpoint import load_model
 
 CPU = torch.device("cpu")
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinir.weights import zoo
-from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
 from swinir.degradations.estimate import Findings
+from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
 from swinir.tasks import TASKS
+from swinir.weights import zoo
 
 CLEAN = Findings(noise_level=0.4, jpeg_quality=None, jpeg_source=None, gray=False)
 BUNDLED = zoo.bundled()

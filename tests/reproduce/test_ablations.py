@@ -13,15 +13,15 @@ from training import rows, smooth_picture
 
 from swinir.cli import reproduce_ablations
 from swinir.cli.main import main
-from swinir.models.complexity import count_parameters
 from swinir.image_io.image import write
+from swinir.models.complexity import count_parameters
 from swinir.report.ablations import plot_study
 from swinir.reproduce.ablation_runs import Score, differences, spread
 from swinir.reproduce.ablations import SCALES, STUDIES, plan, runs
 from swinir.train.config import load_config, varied
 from swinir.train.initialize import build_network
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs" / "ablations"
 # Read off the paper's figure and table, Manga109 x2; a range as it was read.
 PAPER = {

@@ -30,7 +30,7 @@ from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import read_config
 from swinir.train.distributed import Processes
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "joint"
+CONFIGS = Path(__file__).parents[2] / "configs" / "joint"
 TOML = """
 steps = 8
 seeds = [5]

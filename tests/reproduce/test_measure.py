@@ -242,9 +242,9 @@ def test_the_published_architecture_is_known_whatever_it_was_trained_on(place):
 
 
 def test_without_the_further_window_the_network_pads_by_reflection(place):
-    from swinir.weights.checkpoint import load_model
     from swinir.evaluation.evaluate import to_tensor, to_uint8
     from swinir.metrics.full_reference import psnr
+    from swinir.weights.checkpoint import load_model
 
     (cell,) = cells(place)
     measured = bench(place).alternatives(bench(place).measure(cell), 0.1)

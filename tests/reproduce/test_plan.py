@@ -5,10 +5,10 @@ import shutil
 import pytest
 from reproductions import tiny_network, write_sets, write_weights
 
-from swinir.weights import zoo
-from swinir.weights.checkpoint import CheckpointError
 from swinir.reproduce.plan import Wanted, Weights, find_weights, plan
 from swinir.reproduce.published import TABLES
+from swinir.weights import zoo
+from swinir.weights.checkpoint import CheckpointError
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import torch
 from pictures import smooth, write, write_expert
 from typer.testing import CliRunner
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from swinir.image_io.image import write
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "measure_training.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_training.py"
 CONFIG = """
 name = "small"
 task = "lightweight_sr"

@@ -18,7 +18,7 @@ from swinir.image_io.image import read, write
 from swinir.train import images as training_images
 from swinir.train.images import find_sources, load_images
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "prepare_dataset.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "prepare_dataset.py"
 
 
 def load_script():

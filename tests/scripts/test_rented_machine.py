@@ -335,7 +335,12 @@ def copy_of_the_project(folder):
     for name in ("scripts", "configs"):
         shutil.copytree(ROOT / name, folder / name)
     (folder / "swinir").mkdir()
-    for name in ("pyproject.toml", "main_test_swinir.py", "swinir/released_weights.csv", "swinir/weights/zoo.py"):
+    for name in (
+        "pyproject.toml",
+        "main_test_swinir.py",
+        "swinir/weights/released_weights.csv",
+        "swinir/weights/zoo.py",
+    ):
         shutil.copy(ROOT / name, folder / name)
     return folder
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "show_degradations.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "show_degradations.py"
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from swinir.testsets.known import known_files, known_images, pixel_hash
 from swinir.testsets.naming import role_of, set_of
 from swinir.testsets.pairs import reduced, rounded_once
 
-README = (Path(__file__).parents[1] / "testsets" / "README.md").read_text(encoding="utf-8")
+README = (Path(__file__).parents[2] / "testsets" / "README.md").read_text(encoding="utf-8")
 # From the paper: sets, their images, and what is measured at which scales.
 IMAGES = {
     "Set5": 5,

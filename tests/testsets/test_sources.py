@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from photographs import photographs
 
-from swinir.image_io.writer import write_picture
 from swinir.image_io.picture import Picture
+from swinir.image_io.writer import write_picture
 from swinir.testsets import sources
 from swinir.testsets.sources import entries
 

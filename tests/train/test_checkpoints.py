@@ -463,8 +463,8 @@ def test_a_save_removes_what_a_killed_process_left_and_nothing_else(tmp_path):
 @contextmanager
 def saver(folder):
     """A function (step, saves, operations) -> last completed step of a process that saves until it is killed."""
-    command = [sys.executable, str(Path(__file__).with_name("saver.py")), str(folder)]
-    root = str(Path(__file__).parents[1])
+    command = [sys.executable, str(Path(__file__).parents[1] / "saver.py"), str(folder)]
+    root = str(Path(__file__).parents[2])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": root}
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment

@@ -8,7 +8,7 @@ from training import configuration
 from swinir.models.swinir import SwinIR
 from swinir.train.config import TrainConfig, load_config, standard_config
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = [
     path
     for path in sorted((ROOT / "configs").rglob("*.toml"))

@@ -15,20 +15,20 @@ import torch
 from conftest import DATA
 from training import CPU, rows, smooth_picture
 
-from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import TrainConfig, load_config
+from swinir.train.distributed import Processes
 from swinir.train.images import PHOTOGRAPHS, SCIKIT_IMAGE, find_sources
 from swinir.train.initialize import build_network
 from swinir.train.optimizer import Optimization, learning_rate
 from swinir.train.perceptual import PREFIX, vgg19_features
-from swinir.train.distributed import Processes
 from swinir.train.trainer import Trainer
+from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.weights.zoo import RELEASED, SIZE_WORDS, WeightsName, find, parse_name
 
-FOLDER = Path(__file__).parents[1] / "configs"
+FOLDER = Path(__file__).parents[2] / "configs"
 CONFIGS = {
     path.relative_to(FOLDER).with_suffix("").as_posix(): path
     for path in sorted(FOLDER.rglob("*.toml"))

@@ -19,7 +19,7 @@ from training import CPU, SMALL, assert_same_ending, configuration, last_state, 
 
 from swinir.train.distributed import Processes, start_processes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 

@@ -4,12 +4,12 @@ import pytest
 import torch
 from training import SMALL, configuration, difference
 
-from swinir.weights import zoo
-from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
-from swinir.weights.verify import sha256
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig
 from swinir.train.initialize import build_network, describe_weights, start_from, with_weights, write_weights
+from swinir.weights import zoo
+from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
+from swinir.weights.verify import sha256
 
 EXPERT = "lightweight_sr_x2_tiny"
 

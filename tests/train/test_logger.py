@@ -13,13 +13,13 @@ import torch
 from training import CPU, configuration, cpu_trainer, rows, smooth_picture, train
 
 from swinir import __version__
-from swinir.weights.checkpoint import write_checkpoint
+from swinir.environment import source_tree
 from swinir.image_io.image import write
-from swinir.weights.verify import sha256
-from swinir.train import logger as module
 from swinir.train.config import TrainConfig
-from swinir.train.logger import Journal, add_facts, run_facts, write_facts
 from swinir.train.initialize import build_network
+from swinir.train.logger import Journal, add_facts, run_facts, write_facts
+from swinir.weights.checkpoint import write_checkpoint
+from swinir.weights.verify import sha256
 
 logger = logging.getLogger("swinir.train.nonsense")
 
@@ -130,7 +130,7 @@ def test_other_images_have_another_hash(images, tmp_path):
 
 
 def test_the_commit_is_that_of_the_source_tree():
-    root = module.Path(module.__file__).parents[2]
+    root = source_tree()
     found = run_facts(CPU, 1, {}, {})["commit"]
     try:
         head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)

@@ -6,11 +6,11 @@ import pytest
 import torch
 from training import CPU, assert_same_ending, configuration, cpu_trainer, rows, same
 
-from swinir.weights.checkpoint import load_model, read_checkpoint
 from swinir.models.multitask import BODY
+from swinir.train.distributed import Processes
 from swinir.train.multitask import JointTrainer, joint_config
 from swinir.train.optimizer import learning_rate
-from swinir.train.distributed import Processes
+from swinir.weights.checkpoint import load_model, read_checkpoint
 
 NETWORK = {"embed_dim": 12, "depths": [2], "num_heads": [2], "window_size": 8, "img_range": 1.0}
 CHARBONNIER = {"name": "charbonnier"}

@@ -14,10 +14,10 @@ from training import CPU, SMALL, configuration, difference, same
 
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import ScheduleConfig
+from swinir.train.distributed import Processes
 from swinir.train.ema import Ema
 from swinir.train.initialize import build_network
 from swinir.train.optimizer import LEAST_SCALE, NotFiniteError, Optimization, learning_rate, step_seed
-from swinir.train.distributed import Processes
 
 GOLDEN = json.loads((DATA / "train_steps.json").read_text())
 LOSSES = {"l1": {"name": "l1"}, "charbonnier_eps1e-9": {"name": "charbonnier", "epsilon": 1e-9}}

@@ -22,11 +22,11 @@ from training import (
     train,
 )
 
-from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.train.config import TrainConfig
-from swinir.train.optimizer import NotFiniteError
 from swinir.train.distributed import Processes
+from swinir.train.optimizer import NotFiniteError
 from swinir.train.trainer import Trainer
+from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 
 DROPPING = {"network": SMALL | {"drop_path_rate": 0.2}}
 

@@ -5,17 +5,17 @@ import pytest
 import torch
 from training import CPU, SMALL, configuration, cpu_trainer, smooth_picture
 
-from swinir.image_io.color import luma
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import evaluate, find_samples, means
+from swinir.image_io.color import luma
 from swinir.image_io.image import ImageError, read, to_gray, write
-from swinir.metrics.full_reference import psnr, ssim
 from swinir.inference.restore import restore
+from swinir.metrics.full_reference import psnr, ssim
+from swinir.train.distributed import Processes
 from swinir.train.images import Source, find_sources, split_holdout
 from swinir.train.initialize import build_network
-from swinir.train.distributed import Processes
 from swinir.train.validation import Validation
 
 NUMBERS = ("psnr", "ssim", "psnr_y", "ssim_y", "psnrb", "psnrb_y")

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.weights import zoo
-from swinir.weights.checkpoint import load_model
 from swinir.cli.main import main
 from swinir.image_io.image import read
 from swinir.report.compare import side_by_side
+from swinir.weights import zoo
+from swinir.weights.checkpoint import load_model
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 EXPERTS = zoo.bundled()
 
 

@@ -25,6 +25,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner
 
+from swinir.cli.info import info
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.tasks import TASKS
 from swinir.weights import infer_config as architecture
 from swinir.weights import safe_load as untrusted
 from swinir.weights.checkpoint import (
@@ -37,11 +40,8 @@ from swinir.weights.checkpoint import (
     sha256,
     write_checkpoint,
 )
-from swinir.cli.info import info
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.tasks import TASKS
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parents[1] / "data"
 OFFICIAL_CONFIGS = json.loads((DATA / "official_configs.json").read_text())
 OFFICIAL_SHAPES = json.loads(gzip.decompress((DATA / "official_shapes.json.gz").read_bytes()))
 TASK_OF_ID = {

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.weights import zoo
 from swinir.weights.checkpoint import load_model, write_checkpoint
-from swinir.models.swinir import NetworkConfig, SwinIR
 
 spandrel = pytest.importorskip("spandrel", reason="the check needs spandrel, the extra `baselines`")
 

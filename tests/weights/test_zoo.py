@@ -24,13 +24,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinir.weights import download
-from swinir.weights import zoo
 from swinir.cli.main import main
 from swinir.models.complexity import count_parameters
 from swinir.tasks import TASKS
+from swinir.weights import download, zoo
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 KNOWN = "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2"  # its hash is published
 UNKNOWN = "004_grayDN_DFWB_s128w8_SwinIR-M_noise25"  # its hash is not
 
