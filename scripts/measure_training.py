@@ -20,8 +20,8 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 import torch  # isort: skip
 from torch import Tensor
 
-from swinir.bench.machine import machine
 from swinir.bench.peak_memory import peak_bytes
+from swinir.environment import machine
 from swinir.train.config import TrainConfig, load_config
 from swinir.train.dataset import to_unit
 from swinir.train.distributed import Processes

@@ -252,7 +252,7 @@ main() {
         run swinir train --config "$config" "${SETS[@]}" --dry-run >/dev/null ||
             fail "$config can't be trained yet (see above); its header says which photographs belong into $RUN/datasets" 1
     done
-    stage weights "$(fingerprint "$REPO" swinir/released_weights.csv)" get_weights
+    stage weights "$(fingerprint "$REPO" swinir/weights/released_weights.csv)" get_weights
     CURRENT="test sets"
     check_sets # each time: it is quick, and sets are added by hand
     CURRENT=

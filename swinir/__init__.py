@@ -7,8 +7,9 @@ Names are imported when first used, so that the command line answers before torc
 """
 
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
+
+from swinir.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from swinir.image_io.color import luma as luma
@@ -21,21 +22,16 @@ if TYPE_CHECKING:
     from swinir.models.swinir import SwinIR as SwinIR
     from swinir.weights.checkpoint import load_model as load_model
 
-try:
-    __version__ = version("swinir-toolkit")
-except PackageNotFoundError:  # run from a source tree that is not installed
-    __version__ = "unknown"
-
 _HOMES = {
-    "load_model": "checkpoint",
-    "load_exported": "backends",
-    "restore": "restoration",
-    "SwinIR": "network",
-    "NetworkConfig": "network",
-    "psnr": "metrics",
-    "ssim": "metrics",
-    "psnrb": "metrics",
-    "luma": "color",
+    "load_model": "weights.checkpoint",
+    "load_exported": "inference.runtimes",
+    "restore": "inference.restore",
+    "SwinIR": "models.swinir",
+    "NetworkConfig": "models.swinir",
+    "psnr": "metrics.full_reference",
+    "ssim": "metrics.full_reference",
+    "psnrb": "metrics.full_reference",
+    "luma": "image_io.color",
 }
 __all__ = ["NetworkConfig", "SwinIR", "load_exported", "load_model", "luma", "psnr", "psnrb", "restore", "ssim"]
 

@@ -1,9 +1,19 @@
-"""The installation: folders that come with the package, and the commit of a source tree."""
+"""The installation and the machine: folders of the package, the commit of a source tree, versions and hardware."""
 
+import os
+import platform
+import re
 import subprocess
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from swinir.version import __version__
+
+if TYPE_CHECKING:
+    import torch
 
 PACKAGE = Path(__file__).parent
+CPU = Path("/proc/cpuinfo")
 
 
 def source_tree() -> Path | None:
@@ -31,3 +41,35 @@ def commit() -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip() or None
+
+
+def environment(device: "torch.device") -> dict[str, str]:
+    """Return the versions and the device that a measured number depends on."""
+    import cv2
+    import numpy as np
+    import torch
+
+    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
+    return {
+        "swinir": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "opencv": cv2.__version__,
+        "device": f"{device} {gpu}".strip(),
+        "machine": platform.machine(),
+    }
+
+
+def machine(device: "torch.device") -> dict[str, Any]:
+    """Return `environment` with processor, cores, threads and load, where the system tells them."""
+    import torch
+
+    model = re.search(r"model name\s*: (.*)", CPU.read_text()) if CPU.exists() else None
+    return {
+        **environment(device),
+        "cpu": model[1] if model else "unknown CPU",
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+    }

@@ -14,85 +14,39 @@ MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in sorted(PACKAGE.rglob("*.py"))
 }
-# From the ground up. A module imports from its own layer or below, and only from below in the first.
-LAYERS = (
-    (
-        "swinir.models.windows",
-        "swinir.image_io.color",
-        "swinir.atomic",
-        "swinir.models.graphs",
-        "swinir.image_io.containers",
-        "swinir.image_io.picture",
-        "swinir.degradations.estimate",
-        "swinir.image_io.spans",
-    ),
-    (
-        "swinir.inference.tiling",
-        "swinir.models.swinir",
-        "swinir.models.optimized",
-        "swinir.models.reference",
-        "swinir.models.rcan",
-        "swinir.models.multitask",
-        "swinir.image_io.exif",
-        "swinir.image_io.png",
-        "swinir.image_io.tiff",
-        "swinir.image_io.reader",
-        "swinir.image_io.writer",
-        "swinir.image_io.image",
-    ),
-    (
-        "swinir.tasks",
-        "swinir.metrics.full_reference",
-        "swinir.metrics.niqe",
-        "swinir.degrade",
-        "swinir.inference.restore",
-        "swinir.inference.memory",
-        "swinir.models.complexity",
-    ),
-    (
-        "swinir.weights.zoo",
-        "swinir.weights.download",
-        "swinir.weights.verify",
-        "swinir.weights.checkpoint",
-        "swinir.weights.infer_config",
-        "swinir.weights.safe_load",
-        "swinir.evaluation.evaluate",
-        "swinir.testsets",
-        "swinir.photos.select_models",
-        "swinir.bench",
-        "swinir.inference.external",
-        "swinir.metrics.perceptual",
-        "swinir.bench.compare_networks",
-        "swinir.inference.runtimes",
-        "swinir.inference.export",
-    ),
-    (
-        "swinir.train",
-        "swinir.report",
-        "swinir.photos.restore_photo",
-        "swinir.photos.large",
-        "swinir.photos.jobs",
-        "swinir.photos.manifest",
-        "swinir.photos.batch",
-    ),
-    ("swinir.reproduce",),
-    ("swinir.cli", "swinir.__main__"),
+# From the ground up: a package imports itself and those before it.
+ORDER = (
+    "version",
+    "atomic",
+    "environment",
+    "models",
+    "tasks",
+    "image_io",
+    "degradations",
+    "weights",
+    "metrics",
+    "inference",
+    "photos",
+    "testsets",
+    "evaluation",
+    "bench",
+    "train",
+    "report",
+    "reproduce",
+    "cli",
+    "__main__",
 )
 
 
-def layer(module):
-    """Number of a module's layer, that of its nearest listed package."""
-    for number, names in enumerate(LAYERS):
-        if any(module == name or module.startswith(f"{name}.") for name in names):
-            return number
-    raise AssertionError(f"{module} stands in no layer; give it a place in {Path(__file__).name}")
+def room(module):
+    """Name of the package or root module that a module belongs to."""
+    return module.split(".")[1]
 
 
-def imports(module, *, top_level_only=False):
-    """Our modules that a module imports, anywhere in it or only when it is imported itself."""
+def imports(module):
+    """Our modules that a module imports, at its top or anywhere in it."""
     tree = ast.parse(MODULES[module].read_text())
-    nodes = tree.body if top_level_only else ast.walk(tree)
-    for node in nodes:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name in MODULES)
         elif isinstance(node, ast.ImportFrom):
@@ -108,28 +62,29 @@ def imports(module, *, top_level_only=False):
 INNER = [module for module in MODULES if module != "swinir"]
 
 
-@pytest.mark.parametrize("module", INNER)
-def test_imports_point_downwards(module):
-    for imported in imports(module):
-        if imported != "swinir":
-            assert layer(imported) < layer(module) or layer(imported) == layer(module) > 0, (
-                f"{module} imports {imported}"
-            )
+def test_no_package_imports_a_later_one():
+    wrong = [
+        f"{module} imports {imported}"
+        for module in INNER
+        for imported in imports(module)
+        if imported != "swinir" and ORDER.index(room(imported)) > ORDER.index(room(module))
+    ]
+    assert wrong == []
 
 
 def test_no_modules_import_each_other_in_a_circle():
-    graphlib.TopologicalSorter({m: set(imports(m, top_level_only=True)) - {m} for m in INNER}).prepare()
+    graphlib.TopologicalSorter({m: set(imports(m)) - {m} for m in INNER}).prepare()
 
 
-def test_every_layers_module_exists():
-    assert [name for names in LAYERS for name in names if name not in MODULES] == []
+def test_every_package_has_its_place_in_the_order():
+    assert {room(module) for module in INNER} == set(ORDER)
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_says_what_it_is_for(module):
-    text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
-    assert text
-    assert text.splitlines()[0].endswith((".", ":"))
+def test_every_module_says_what_it_is_for():
+    for module, path in MODULES.items():
+        text = ast.get_docstring(ast.parse(path.read_text()))
+        assert text, module
+        assert text.splitlines()[0].endswith((".", ":")), module
 
 
 def test_the_plain_network_shares_no_code_with_the_rest():
@@ -143,16 +98,17 @@ def called(node):
     return ast.unparse(node.func) if isinstance(node, ast.Call) else ""
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if not m.startswith("swinir.cli")])
-def test_only_the_command_line_prints_parses_and_exits(module):
-    tree = ast.parse(MODULES[module].read_text())
-    for node in ast.walk(tree):
-        name = called(node)
-        assert name not in ("print", "input", "exit", "quit", "sys.exit", "os._exit", "SystemExit"), name
-        assert not name.startswith(("sys.stdout.", "sys.stderr.")), name
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
-            assert not {"typer", "click", "argparse"} & {name.split(".")[0] for name in names}
+def test_only_the_command_line_prints_parses_and_exits():
+    for module, path in MODULES.items():
+        if module.startswith("swinir.cli"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            name = called(node)
+            assert name not in ("print", "input", "exit", "quit", "sys.exit", "os._exit", "SystemExit"), (module, name)
+            assert not name.startswith(("sys.stdout.", "sys.stderr.")), (module, name)
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+                assert not {"typer", "click", "argparse"} & {name.split(".")[0] for name in names}, module
 
 
 def test_the_library_and_the_command_answer_before_torch_is_loaded():

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from swinir.bench.machine import settle
+from swinir.bench.matrix_rate import settle
 from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
@@ -123,7 +123,7 @@ def compare(
     Args:
         repeats: rounds, after one run of each variant to warm up.
         memory: measure memory too, which takes a new process for each variant.
-        matrix_gflops: for each precision, from `swinir.bench.machine.matrix_gflops`; without it there are no shares.
+        matrix_gflops: for each precision, from `matrix_rate.matrix_gflops`; without it there are no shares.
         run: runs and times a piece of work; `timed` by default.
     """
     run = run or timed

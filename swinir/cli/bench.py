@@ -54,10 +54,11 @@ def bench(
     """
     from tqdm import tqdm
 
-    from swinir.bench.machine import machine, matrix_gflops
+    from swinir.bench.matrix_rate import matrix_gflops
     from swinir.bench.subject import find_subject
     from swinir.bench.timing import compare
     from swinir.bench.variants import get_variants
+    from swinir.environment import machine
 
     chosen = get_variants(_words(variants))
     for file in (json_file, plot):

@@ -85,7 +85,7 @@ def compare(
     """
     from swinir.bench.compare_networks import choose_metrics, labels
     from swinir.bench.compare_networks import compare as measure
-    from swinir.bench.machine import machine
+    from swinir.environment import machine
     from swinir.evaluation.evaluate import find_samples, find_set
     from swinir.metrics.perceptual import DISTANCES, load_distance
     from swinir.report.comparison import as_text, notes

@@ -171,7 +171,7 @@ def _measure(
     """Measure cell by cell, with a line for each; what is done is written also when it is interrupted."""
     from tqdm import tqdm
 
-    from swinir.evaluation.evaluate import environment
+    from swinir.environment import environment
     from swinir.reproduce.results import Failure, Result, conclude
     from swinir.reproduce.summary import Summary
 

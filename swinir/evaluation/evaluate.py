@@ -6,7 +6,6 @@ The protocol is the released tester's; each step of it changes published numbers
 import csv
 import io
 import json
-import platform
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,15 +13,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
 from torch import Tensor
 
-from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
+from swinir.environment import environment
 from swinir.image_io.color import luma
 from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
 from swinir.inference.restore import Runnable, align_tile, out_of_memory, resolve_precision, restore
@@ -344,20 +342,6 @@ def means(rows: Sequence[Row]) -> dict[str, float]:
     """Mean of every metric over the rows that have it."""
     columns = {m: [v for r in rows if (v := getattr(r, m)) is not None] for m in METRICS}
     return {m: sum(values) / len(values) for m, values in columns.items() if values}
-
-
-def environment(device: torch.device) -> dict[str, str]:
-    """Versions and hardware that a number depends on."""
-    gpu = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    return {
-        "swinir": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "opencv": cv2.__version__,
-        "device": f"{device} {gpu}".strip(),
-        "machine": platform.machine(),
-    }
 
 
 def run_facts(

@@ -31,7 +31,6 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from swinir import __version__
 from swinir.atomic import atomic_path
 from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported, optional
 from swinir.models.swinir import (
@@ -43,6 +42,7 @@ from swinir.models.swinir import (
     reconstruct,
 )
 from swinir.models.windows import MASKED, relative_position_index
+from swinir.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # by format
 TOLERANCE = 1e-4  # largest difference from PyTorch that a file may have, of values in [0, 1]

@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from swinir import __version__
 from swinir.image_io.reader import named
 from swinir.photos.jobs import Job, Output
 from swinir.photos.restore_photo import Experts, Treatment
+from swinir.version import __version__
 
 RECORDS = "results.jsonl"
 DONE = ("restored", "unchanged")

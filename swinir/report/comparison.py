@@ -83,7 +83,7 @@ def write_json(path: Path, comparison: Comparison, facts: Mapping[str, Any]) -> 
     """Facts, notes, networks and images as one object; an infinite PSNR becomes the string "inf".
 
     What `swinir compare` gives as facts: set, task, scale, noise, jpeg, tiles, precision, and versions and processor as
-    `swinir.bench.machine`. Networks and images have the attributes of `ModelRow` and `ImageRow` in
+    `swinir.environment.machine`. Networks and images have the attributes of `ModelRow` and `ImageRow` in
     `swinir.bench.compare_networks`.
     """
     content = dict(facts) | {

@@ -4,8 +4,8 @@ import base64
 import hashlib
 from importlib import resources
 
-from swinir import __version__
 from swinir.report.table import escaped
+from swinir.version import __version__
 
 
 def _asset(package: str, name: str) -> tuple[str, str]:

@@ -18,7 +18,7 @@ def write_speed(path: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
 
     What `swinir bench` gives as facts:
         network: name, parameters, scale, the file with the weights (null: random ones), and all options as `config`.
-        machine: versions, device, cpu, cores, threads, and the load when it began; see `swinir.bench.machine`.
+        machine: versions, device, cpu, cores, threads, and the load when it began; see `swinir.environment.machine`.
         matrix_gflops: 1e9 operations a second that matrix products reach, for each precision.
         repeats: number of rounds.
         complete: false when it was interrupted.

@@ -16,11 +16,11 @@ from typing import Annotated, Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from swinir.atomic import atomic_path
+from swinir.environment import environment
 from swinir.evaluation.evaluate import (
     Protocol,
     Sample,
     check_network,
-    environment,
     evaluate,
     find_set,
     means,

@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 
+from swinir.environment import environment
 from swinir.evaluation.evaluate import (
     METRICS,
     Protocol,
     Row,
     Sample,
     check_network,
-    environment,
     evaluate,
     find_set,
     means,

@@ -13,8 +13,7 @@ import numpy as np
 import torch
 
 from swinir.atomic import atomic_path
-from swinir.environment import commit
-from swinir.evaluation.evaluate import environment
+from swinir.environment import commit, environment
 
 Row = dict[str, Any]
 Log = Callable[[Row], None]

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.bench import machine
+from swinir import environment
+from swinir.bench import matrix_rate
 from swinir.bench.peak_memory import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
@@ -132,14 +133,14 @@ def test_without_a_rate_of_matrix_products_there_is_no_share():
 
 def test_the_rate_of_matrix_products_is_the_best_of_the_shapes(monkeypatch):
     ticks = iter(range(100))
-    monkeypatch.setattr(machine, "PRODUCTS", {"cpu": ((2, 3, 4), (5, 6, 7))})
-    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(ticks))
-    rates = machine.matrix_gflops(CPU, ["fp32", "bf16", "fp32"], repeats=2)
+    monkeypatch.setattr(matrix_rate, "PRODUCTS", {"cpu": ((2, 3, 4), (5, 6, 7))})
+    monkeypatch.setattr(matrix_rate.time, "perf_counter", lambda: next(ticks))
+    rates = matrix_rate.matrix_gflops(CPU, ["fp32", "bf16", "fp32"], repeats=2)
     assert rates == {name: pytest.approx(2e-9 * 5 * 6 * 7) for name in ("fp32", "bf16")}
 
 
 def test_the_machine_is_named():
-    facts = machine.machine(CPU)
+    facts = environment.machine(CPU)
     assert facts["threads"] == 1
     assert facts["device"] == "cpu"
     assert facts["cpu"]

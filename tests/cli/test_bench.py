@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swinir.bench import machine, variants
+from swinir.bench import matrix_rate, variants
 from swinir.bench import timing as compare
 from swinir.cli.main import main
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -17,7 +17,7 @@ TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, de
 
 @pytest.fixture(autouse=True)
 def _small_products(monkeypatch):
-    monkeypatch.setattr(machine, "PRODUCTS", {"cpu": ((8, 8, 8),)})
+    monkeypatch.setattr(matrix_rate, "PRODUCTS", {"cpu": ((8, 8, 8),)})
 
 
 @pytest.fixture

@@ -334,7 +334,7 @@ def test_a_dry_run_writes_nothing(machine):
 def copy_of_the_project(folder):
     for name in ("scripts", "configs"):
         shutil.copytree(ROOT / name, folder / name)
-    (folder / "swinir").mkdir()
+    (folder / "swinir" / "weights").mkdir(parents=True)
     for name in (
         "pyproject.toml",
         "main_test_swinir.py",

@@ -12,12 +12,12 @@ import pytest
 import torch
 from training import CPU, configuration, cpu_trainer, rows, smooth_picture, train
 
-from swinir import __version__
 from swinir.environment import source_tree
 from swinir.image_io.image import write
 from swinir.train.config import TrainConfig
 from swinir.train.initialize import build_network
 from swinir.train.logger import Journal, add_facts, run_facts, write_facts
+from swinir.version import __version__
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.weights.verify import sha256
 

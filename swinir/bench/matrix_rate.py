@@ -1,34 +1,15 @@
-"""What numbers depend on: the machine, and what it can do at best."""
+"""The rate of matrix products on this machine, and a pause until it is quiet."""
 
-import os
-import re
 import time
 from collections.abc import Iterable
-from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 
-from swinir.evaluation.evaluate import environment
-
-CPU = Path("/proc/cpuinfo")
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 # (rows, inputs, outputs) of products large enough to show what a device can do.
 PRODUCTS = {"cpu": ((2048, 512, 512), (4096, 1024, 1024), (16384, 256, 512))}
 PRODUCTS_DEFAULT = ((8192, 8192, 8192), (65536, 1024, 1024))
-
-
-def machine(device: torch.device) -> dict[str, Any]:
-    """Versions, device, processor, cores, threads, and how busy the machine is, where the system tells."""
-    model = re.search(r"model name\s*: (.*)", CPU.read_text()) if CPU.exists() else None
-    return {
-        **environment(device),
-        "cpu": model[1] if model else "unknown CPU",
-        "cores": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
-    }
 
 
 @torch.inference_mode()
