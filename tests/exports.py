@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from test_plain import live
+from networks import live
 
 from swinir.inference.export import SUFFIXES, Written, export
 from swinir.models.swinir import NetworkConfig, SwinIR

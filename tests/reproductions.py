@@ -11,12 +11,15 @@ from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.reproduce.measure import Measured
 from swinir.reproduce.plan import Cell, Weights
-from swinir.reproduce.published import TABLES
+from swinir.reproduce.published import TABLES, published
+from swinir.reproduce.results import conclude
+from swinir.reproduce.verdict import Tolerance
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.weights.zoo import find
 
+TOLERANCE = Tolerance()
 RELEASED_HASH = "2032ebf8f401dd3ce2fae5f3852117cb72101ec6ed8358faa64c2a3fa09ed4ac"  # classical x2, DF2K
 
 
@@ -92,3 +95,9 @@ def write_sets(root, *names, side=24):
                 small = imresize(image[:height, :width], 1 / scale)
                 write(row.lq_folder(root, scale) / f"{number:03}x{scale}.png", small)
     return root
+
+
+def result(*args, psnr=0.0, published_network=True, **options):
+    one = cell(*args, **options)
+    values = {m: v + (psnr if m.startswith("psnr") else 0) for m, v in published(one.table, one.place).values.items()}
+    return conclude(measured(one, values, published_network=published_network), TOLERANCE)

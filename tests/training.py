@@ -1,7 +1,9 @@
 """Small trainings: pictures, configurations, and what a run left."""
 
 import hashlib
+import itertools
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -110,3 +112,17 @@ def difference(network, other) -> float:
     others = dict(other.named_parameters())
     with torch.no_grad():
         return max((p.double() - others[n].double()).abs().max().item() for n, p in network.named_parameters())
+
+
+def header(path: Path) -> dict[str, str]:
+    """A configuration's opening comment by label, each on one line; the title under ""."""
+    comment = itertools.takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    fields, label = {"": ""}, ""
+    for line in comment:
+        match = re.match(r"# ([A-Z0-9][A-Za-z0-9 ]{0,9}):\s+(.*)", line)
+        if match:
+            label = match[1]
+            fields[label] = match[2]
+        else:
+            fields[label] = f"{fields[label]} {line[1:].strip()}".strip()
+    return fields

@@ -9,7 +9,7 @@ import torch
 from exports import TINY, need
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_plain import CONFIGS, live
+from networks import CONFIGS, live
 
 import swinir.inference.export
 from swinir.cli.main import main

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from exports import TINY
-from test_plain import live
+from networks import live
 
 from swinir.cli.main import main
 from swinir.evaluation.evaluate import to_tensor

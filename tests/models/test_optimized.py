@@ -14,7 +14,7 @@ from conftest import DATA
 from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_plain import CONFIGS, SMALL, live
+from networks import CONFIGS, SMALL, live
 
 import swinir.models.optimized
 from swinir.inference.restore import restore

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from test_configs import header
-from training import rows, smooth_picture
+from training import header, rows, smooth_picture
 
 from swinir.cli import reproduce_ablations
 from swinir.cli.main import main
@@ -81,7 +80,7 @@ def test_the_full_scale_has_the_published_points(name):
 
 @pytest.mark.parametrize("scale", SCALES)
 def test_headers_say_what_to_expect_and_how_to_run_the_scale(scale):
-    fields = header(f"ablations/{scale}")
+    fields = header(ROOT / "configs" / "ablations" / f"{scale}.toml")
     assert fields["Reproduces"]
     assert fields["Data"]
     assert f"--scale {scale}" in fields["Command"]

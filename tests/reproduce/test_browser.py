@@ -2,7 +2,7 @@
 
 import pytest
 from browser import chromium, find_chromium
-from test_reproduce_summary import result
+from reproductions import result
 
 from swinir.reproduce.page import write_page
 from swinir.reproduce.published import TABLES

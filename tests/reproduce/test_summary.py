@@ -8,24 +8,17 @@ from html.parser import HTMLParser
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from reproductions import cell, measured
+from reproductions import TOLERANCE, cell, result
 
 from swinir.reproduce.page import write_page
 from swinir.reproduce.plan import Missing
 from swinir.reproduce.plot import Line, Point, axis, distance_plot
-from swinir.reproduce.published import TABLES, published
-from swinir.reproduce.results import Failure, conclude
+from swinir.reproduce.published import TABLES
+from swinir.reproduce.results import Failure
 from swinir.reproduce.summary import Summary, counted, grid, write_summary
-from swinir.reproduce.verdict import LEGEND, Tolerance
+from swinir.reproduce.verdict import LEGEND
 
-TOLERANCE = Tolerance()
 WRONG = "<script>throw 1</script> | wrong"
-
-
-def result(*args, psnr=0.0, published_network=True, **options):
-    one = cell(*args, **options)
-    values = {m: v + (psnr if m.startswith("psnr") else 0) for m, v in published(one.table, one.place).values.items()}
-    return conclude(measured(one, values, published_network=published_network), TOLERANCE)
 
 
 @pytest.fixture

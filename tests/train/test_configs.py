@@ -1,7 +1,6 @@
 """The recipes in configs/: what names and headers promise, what one starts from, and three small steps of each."""
 
 import functools
-import itertools
 import json
 import math
 import re
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA
-from training import CPU, rows, smooth_picture
+from training import CPU, header, rows, smooth_picture
 
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
@@ -72,20 +71,6 @@ FINE_TUNED = [key for key in RECIPES if key in SIBLINGS and not key.endswith("_g
 GANS = [key for key in RECIPES if key.endswith("_gan")]
 
 
-def header(key: str) -> dict[str, str]:
-    """The opening comment by label, each on one line; the title under ""."""
-    comment = itertools.takewhile(lambda line: line.startswith("#"), CONFIGS[key].read_text().splitlines())
-    fields, label = {"": ""}, ""
-    for line in comment:
-        match = re.match(r"# ([A-Z0-9][A-Za-z0-9 ]{0,9}):\s+(.*)", line)
-        if match:
-            label = match[1]
-            fields[label] = match[2]
-        else:
-            fields[label] = f"{fields[label]} {line[1:].strip()}".strip()
-    return fields
-
-
 # Names.
 
 
@@ -119,7 +104,7 @@ def test_network_is_the_released_one_with_the_stochastic_depth_of_its_constructo
 
 @pytest.mark.parametrize("key", [*RECIPES, "debug/tiny"])
 def test_header_says_what_to_expect_and_how_to_run_this_very_file(key):
-    fields = header(key)
+    fields = header(CONFIGS[key])
     assert fields[""]
     for label in ("Reproduces", "Expect", "Hardware", "Data", "Status"):
         assert fields[label], label
