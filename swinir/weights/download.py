@@ -38,7 +38,7 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
     """Fetch a weights file, unless a good one is there already.
 
     A file whose hash is not known is good when the transfer is complete, it is a checkpoint, and its own checksums
-    match. Its layout does not matter: a file of an older torch must not be rejected on a technicality.
+    match.
 
     Args:
         url: an http or https address.
@@ -57,7 +57,7 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
     name = PurePosixPath(parts.path).name
     try:
         if path.exists():
-            present = examine(path, expected, layout=False)
+            present = examine(path, expected)
             if present.ok:
                 return
             logger.warning("%s is damaged (%s); fetching it again", path, present.message)
@@ -85,7 +85,7 @@ def _fetch_checked(url: str, target: Path, expected: Expected, progress: bool) -
         downloader=partial(_fetch, expected=expected, progress=progress),
     )
     if expected.sha256 is None:
-        finding = examine(target, expected, layout=False)
+        finding = examine(target, expected)
         if not finding.ok:
             raise ValueError(f"the server's answer is no whole checkpoint: {finding.message}")
     return target

@@ -383,7 +383,7 @@ class Verdict:
 
 
 def verify(path: str | Path) -> Verdict:
-    """Check a weights file by its known hash, or by the checksums it carries and its layout.
+    """Check a weights file by its known hash, or by the checksums it carries.
 
     Raises:
         FileNotFoundError: when there is no such file.
