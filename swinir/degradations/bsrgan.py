@@ -1,4 +1,4 @@
-"""BSRGAN's random degradation, of which the paper's real-world models learned.
+"""BSRGAN's random degradation, the training data of the paper's real-world models.
 
 Zhang et al., "Designing a Practical Degradation Model for Deep Blind Image Super-Resolution" (ICCV 2021),
 Section 3, with the numbers of the authors' code (github.com/cszn/KAIR, utils/utils_blindsr.py,
@@ -94,7 +94,7 @@ def bsrgan(
         gt: (H, W, 3) RGB float32 in [0, 1]; H and W multiples of the scale. Sharpening it first is the caller's.
         rng: the only source of randomness.
         scale: of the super-resolution; 2 and 4 are published, others follow the same formulas.
-        options: what to leave as published.
+        options: probabilities and ranges; defaults as published.
 
     Returns:
         (H / scale, W / scale, 3) RGB float32 in [0, 1], multiples of 1/255, registered: pixel (i, j) stands for
@@ -104,10 +104,12 @@ def bsrgan(
         ValueError: for an image or a scale that does not fit.
     """
     check_gt(gt, scale)
-    return apply_steps(plan(gt.shape[:2], rng, scale=scale, options=options), gt, rng)
+    return apply_steps(plan_bsrgan(gt.shape[:2], rng, scale=scale, options=options), gt, rng)
 
 
-def plan(size: Size, rng: np.random.Generator, *, scale: int, options: BSRGANOptions = BSRGANOptions()) -> list[Step]:
+def plan_bsrgan(
+    size: Size, rng: np.random.Generator, *, scale: int, options: BSRGANOptions = BSRGANOptions()
+) -> list[Step]:
     """Draw the steps for a ground truth of (height, width)."""
     before: list[Step] = []
     if scale == 4 and rng.random() < options.half_prob:

@@ -47,10 +47,10 @@ def bsrgan_plus(
 ) -> np.ndarray:
     """Degrade an image at random; arguments, result and errors as of `swinir.degradations.bsrgan.bsrgan`."""
     check_gt(gt, scale)
-    return apply_steps(plan(gt.shape[:2], rng, scale=scale, options=options), gt, rng)
+    return apply_steps(plan_bsrgan_plus(gt.shape[:2], rng, scale=scale, options=options), gt, rng)
 
 
-def plan(
+def plan_bsrgan_plus(
     size: Size, rng: np.random.Generator, *, scale: int, options: BSRGANPlusOptions = BSRGANPlusOptions()
 ) -> list[Step]:
     """Draw the steps for a ground truth of (height, width).

@@ -27,7 +27,7 @@ class Camera:
 
     Attributes:
         red_gain, blue_gain: white balance, as factors against green.
-        exposure: factor from the sensor's values to the picture's.
+        exposure: factor from sensor values to image values.
         crosstalk: 0 for a sensor that sees RGB itself, 1 for one that mixes channels most.
         phase: (row, column) of the red pixel in each 2 x 2 of the mosaic, 0 or 1 each.
         shot: variance per unit of signal, the sensor's full scale being 1.
@@ -62,7 +62,7 @@ def random_camera(rng: np.random.Generator) -> Camera:
 
 
 def camera_noise(image: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Photograph an (H, W, 3) RGB float32 image in [0, 1] again; same shape, dtype and range."""
+    """Add camera noise to an (H, W, 3) RGB float32 image in [0, 1]; same shape, dtype and range."""
     gains = np.array([camera.red_gain, 1.0, camera.blue_gain]) * camera.exposure
     to_sensor = ((1 - camera.crosstalk) * np.eye(3) + camera.crosstalk * _CROSSTALK) / gains[:, None]
     linear = cv2.pow(np.maximum(image, 0), _GAMMA)

@@ -1,8 +1,8 @@
-"""What is wrong with a picture: its noise, the JPEG compression it went through, and whether it has colour.
+"""Blind estimates for an image: noise level, JPEG quality, and whether it is grey.
 
-    file, pixels -> sense -> Findings, from which `swinir.photos.select_models` picks experts
+    pixels, JPEG tables -> sense -> Findings, from which `swinir.photos.select_models` selects models
 
-Needs no torch. Nothing here is random: of a large picture, samples are taken at even distances.
+The module needs no torch. Nothing here is random: large images are sampled at even distances.
 """
 
 from collections.abc import Mapping, Sequence
@@ -43,7 +43,7 @@ _SMALLEST_COEFFICIENT = 1.5  # below, rounding alone makes coefficients
 _ROUNDING = 0.4
 _STRAY = 0.02  # share of coefficients that clipping, or an editor's brush, may have moved anywhere
 _BEST_QUALITY = 98  # above it all but the highest frequencies have steps of 1, which rounding hides
-_LEAST_EVIDENCE = 100.0  # nats; pictures without a JPEG past stay below zero, those with one reach thousands
+_LEAST_EVIDENCE = 100.0  # nats; images never compressed stay below zero, compressed ones reach thousands
 _LEAST_FREQUENCIES = 4  # that must speak for a quality: stripes and dots can imitate steps at a few
 _STANDARD_SHARE = 0.7  # of the best steps' evidence that a table of libjpeg must have; its own has nearly all
 _LEAST_CUSTOM_FREQUENCIES = 12
@@ -52,7 +52,7 @@ _PATCH = 6
 _PATCHES = 40_000  # looked at, at most
 _LEAST_PATCHES = 1500
 _LEAST_SIDE = 20  # of an image: a covariance of 3 * 36 values needs more patches than that
-_VARIED = 0.5  # share of the patches with any difference, below which a picture is a drawing
+_VARIED = 0.5  # share of the patches with any difference, below which an image is a drawing
 _CENTRAL = 0.3  # share of the patches, those farthest from 0 and 255, that are looked at in any case
 _FLAT = 0.99  # share of the patches without any texture that passes the test for one
 _SHARED = 5.0  # that luma must show above the channels together; texture alone makes less
@@ -62,13 +62,13 @@ _SETTLED = 0.02
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found in a picture.
+    """Estimates for one image.
 
     Attributes:
         noise_level: standard deviation of the noise, in units of 1/255.
-        jpeg_quality: quality of its JPEG compression in libjpeg's terms, 1 to 100; None without any sign of it.
-        jpeg_source: where the quality was read; None without one.
-        gray: whether it has one channel, or three equal ones.
+        jpeg_quality: quality of the JPEG compression in libjpeg's scale, 1 to 100; None without traces of JPEG.
+        jpeg_source: "file" for quantisation tables, "pixels" for an estimate; None without a quality.
+        gray: True for one channel, or three equal ones.
     """
 
     noise_level: float
@@ -77,7 +77,7 @@ class Findings:
     gray: bool
 
     def explain(self) -> list[str]:
-        """The findings as plain sentences, one for each."""
+        """Return one sentence for each estimate."""
         noise = f"Noise: standard deviation {self.noise_level:.1f} of 255."
         sources = {
             "file": f"JPEG: the file says quality {self.jpeg_quality or 0:.0f}.",
@@ -88,12 +88,12 @@ class Findings:
 
 
 def sense(image: np.ndarray, jpeg_tables: Mapping[int, Sequence[int]] | None = None) -> Findings:
-    """Look at an (H, W, 1) or (H, W, 3) RGB uint8 image.
+    """Estimate noise level and JPEG quality of an (H, W, 1) or (H, W, 3) RGB uint8 image.
 
     Args:
         image: the decoded pixels.
-        jpeg_tables: quantisation tables where the file is a JPEG, as `jpeg_quality` takes them. They decide;
-            without any, the pixels are searched for an earlier compression.
+        jpeg_tables: quantisation tables of a JPEG file, as `jpeg_quality` takes them. Without tables, the quality is
+            estimated from the pixels.
 
     Raises:
         ValueError: for another shape or dtype, or tables that are none.
@@ -107,7 +107,7 @@ def sense(image: np.ndarray, jpeg_tables: Mapping[int, Sequence[int]] | None = N
 
 
 def _check(image: np.ndarray) -> np.ndarray:
-    """The image, with one channel if all are equal."""
+    """Return the image, with one channel if all are equal."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
         raise ValueError(f"image must be (H, W, 1 or 3) uint8, not empty, got {image.dtype} {image.shape}")
     gray = image.shape[2] == 1 or bool((image == image[..., :1]).all())
@@ -118,10 +118,10 @@ def _check(image: np.ndarray) -> np.ndarray:
 
 
 def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> float:
-    """Quality of a JPEG file in libjpeg's terms, 1 to 100, by its luma table.
+    """Return the quality of a JPEG file in libjpeg's scale, 1 to 100, from its luma table.
 
-    Exact for the tables of libjpeg, and so of OpenCV and Pillow. Of other encoders' tables the quality whose table
-    is the nearest multiple of the standard one, by least squares of the logarithms; it need not be whole.
+    The quality is exact for the tables of libjpeg (OpenCV, Pillow). For other encoders, it is the quality whose table
+    is the nearest multiple of the standard one, by least squares of the logarithms, and may be fractional.
 
     Args:
         tables: 64 quantisation steps by number of the table, as `PIL.Image.Image.quantization` has them, in natural
@@ -144,10 +144,10 @@ def jpeg_quality(tables: Mapping[int, Sequence[int]]) -> float:
 
 
 def _nearest_quality(steps: np.ndarray, standard: np.ndarray) -> float:
-    """The quality whose multiple of the standard steps is the nearest, by least squares of the logarithms.
+    """Return the quality whose multiple of the standard steps is nearest, by least squares of the logarithms.
 
-    A frequency counts as much as another then; of the plain steps the coarse ones of high frequencies would decide,
-    where pictures have little. The way back is libjpeg's `jpeg_quality_scaling`.
+    Logarithms weigh all frequencies alike; without them the coarse steps of high frequencies would decide,
+    where images have little energy. The way back is libjpeg's `jpeg_quality_scaling`.
     """
     multiple = float(np.exp(np.log(steps / standard).mean()))
     quality = 50 / multiple if multiple > 1 else 100 - 50 * multiple
@@ -166,14 +166,14 @@ def _standard_tables() -> np.ndarray:
 
 
 def pixel_jpeg_quality(image: np.ndarray) -> float | None:
-    """Quality of the JPEG compression that an image went through before it was saved without loss; None for none.
+    """Estimate the quality of a JPEG compression before the image was saved losslessly; None without traces.
 
     DCT coefficients of a decoded JPEG lie at multiples of its quantisation steps (Fan and de Queiroz, 2003,
     "Identification of bitmap compression history", section III), but for the rounding of pixels. For each quality the
     log-likelihood ratio of the luma coefficients is summed: normal around multiples of the step, against anywhere.
-    Coefficients that any step would round to zero say nothing. Where the grid of blocks starts is found too, so that
-    a cropped image can be told. Qualities above 98 leave no traces in pixels. Other encoders' tables give the quality
-    of the nearest multiple of the standard one.
+    Coefficients that any step would round to zero say nothing. The offset of the block grid is searched too, so cropped
+    images are detected. Qualities above 98 leave no traces in pixels. Other encoders' tables give the quality of the
+    nearest multiple of the standard one.
 
     Args:
         image: (H, W, 1) or (H, W, 3) RGB uint8. Whatever changed its pixels after the compression (size, noise,
@@ -191,7 +191,7 @@ def pixel_jpeg_quality(image: np.ndarray) -> float | None:
 
 
 def _quality_by_evidence(evidence: np.ndarray) -> float | None:
-    """The quality that speaks loudest; of a table that isn't libjpeg's, the one nearest to its steps."""
+    """Return the quality with the most evidence; for tables that are not libjpeg's, the one nearest to their steps."""
     tables = _standard_tables()[:_BEST_QUALITY]
     of_tables = evidence[np.arange(64), tables - 1]
     quality = int(of_tables.sum(axis=1).argmax()) + 1
@@ -236,14 +236,14 @@ def _coefficients(image: np.ndarray, grid: tuple[int, int], most: int) -> np.nda
 
 @lru_cache(maxsize=1)
 def _log_ratios() -> np.ndarray:
-    """What a coefficient's size says for each step from 1 to 255, in nats: (bins, 255) float32."""
+    """Return the log-likelihood ratio of a coefficient's size for each step 1 to 255, in nats: (bins, 255) float32."""
     size = np.arange(_LARGEST_COEFFICIENT * _BINS, dtype=np.float32)[:, None] / _BINS
     step = np.arange(1, _LARGEST_STEP + 1, dtype=np.float32)
     off = size - np.rint(size / step) * step
     # A normal wrapped around the step, relative to a uniform density of 1 / step.
     density = sum(np.exp(-(((off + k * step) / _ROUNDING) ** 2) / 2) for k in (-1, 0, 1))
     ratio = np.log(_STRAY + (1 - _STRAY) * step * density / (_ROUNDING * np.sqrt(2 * np.pi)))
-    # Near zero both densities peak, and a picture's smoothness would pass for coarse steps.
+    # Near zero both densities peak, and the smoothness of an image would pass for coarse steps.
     ratio[size < np.maximum(step / 2 - 3 * _ROUNDING, _SMALLEST_COEFFICIENT)] = 0
     return ratio.astype(np.float32)
 
@@ -254,10 +254,10 @@ def _log_ratios() -> np.ndarray:
 def noise_level(image: np.ndarray) -> float:
     """Standard deviation of the Gaussian noise in an (H, W, 1) or (H, W, 3) RGB uint8 image, in units of 1/255.
 
-    The noise is taken as white, independent between channels, and clipped with the pixels at 0 and 255. Where
-    channels share their noise, as after JPEG, which keeps little of it in chroma, luma decides: what comes back is
-    the level of the independent noise that would be as strong there. Images of fewer than 20x20 pixels have too few
-    patches, and drawings no noise: 0.
+    The noise is modelled as white, independent between channels, and clipped with the pixels at 0 and 255. Where
+    channels share their noise, as after JPEG, which keeps little of it in chroma, the estimate is made on luma and
+    scaled to the level of independent noise that is as strong there. The estimate is 0 for drawings, and for images
+    smaller than 20x20 pixels, which have too few patches.
     """
     image = _check(image)
     if min(image.shape[:2]) < _LEAST_SIDE:
@@ -329,7 +329,7 @@ def _texture(patches: np.ndarray) -> np.ndarray:
 
 @lru_cache(maxsize=2)
 def _texture_limit(channels: int) -> float:
-    """What `_texture` stays below in flat patches with noise of level 1.
+    """Return the limit that `_texture` stays below in flat patches with noise of level 1.
 
     A quadratic form of normal variables, x' A x, whose mean is tr A and variance 2 tr A^2; taken as a gamma
     distribution of the same two, as by Liu et al., Eq. 12.

@@ -12,6 +12,7 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from scipy.special import j1
 
 Profile = Literal["gaussian", "generalized", "plateau"]
 
@@ -59,7 +60,7 @@ class EllipticKernel:
 
     @property
     def separable(self) -> bool:
-        """Whether the weights are the product of a row and a column."""
+        """True when the weights are the product of a row and a column."""
         return self.profile == "gaussian" and self.sigma[0] == self.sigma[1]
 
     def weights(self) -> np.ndarray:
@@ -96,7 +97,7 @@ class SincKernel:
         radius = np.sqrt((xx + yy)[half:, half:])  # one quadrant serves for all four
         quadrant = np.full_like(radius, self.cutoff / 2)  # the limit of J1(c r) / r at r = 0
         away = radius > 0
-        quadrant[away] = bessel_j1(self.cutoff * radius[away]) / radius[away]
+        quadrant[away] = j1(self.cutoff * radius[away]) / radius[away]
         lower = np.concatenate([quadrant[:, :0:-1], quadrant], axis=1)
         kernel = np.concatenate([lower[:0:-1], lower])
         return kernel / kernel.sum()
@@ -122,17 +123,6 @@ def blur(image: np.ndarray, kernel: Kernel) -> np.ndarray:
         return cv2.sepFilter2D(image, -1, row, row, borderType=cv2.BORDER_REFLECT_101)
     # Kernels are symmetric about their middle, so OpenCV's correlation is a convolution.
     return cv2.filter2D(image, -1, _without_rim(kernel.weights()), borderType=cv2.BORDER_REFLECT_101)
-
-
-def bessel_j1(x: np.ndarray) -> np.ndarray:
-    """Bessel function of the first kind and order one for |x| up to about 50, to 1e-12.
-
-    Bessel's integral by the trapezoidal rule, whose error for a periodic integrand is a Bessel function of
-    the order of twice the number of nodes.
-    """
-    nodes = 48
-    tau = np.arange(1, nodes) * (math.pi / nodes)  # the two ends cancel
-    return np.cos(tau - x[..., None] * np.sin(tau)).sum(axis=-1) / nodes
 
 
 def _check_size(size: int) -> None:

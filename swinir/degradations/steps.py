@@ -2,7 +2,7 @@
 
 A chain is planned first, as a list of steps with all their parameters, and applied afterwards. A step takes
 an (H, W, 3) RGB float32 image in [0, 1] and gives another, of its own size; it draws from the generator only
-the noise itself. Sizes are (height, width). No step moves the picture: pixel i of n covers the same part of
+the noise itself. Sizes are (height, width). No step shifts the image: pixel i of n covers the same part of
 the scene, from i / n to (i + 1) / n of its side, whatever n is.
 """
 
@@ -184,7 +184,7 @@ class PoissonNoise:
     """Noise of counted light.
 
     Attributes:
-        gray: whether the noise of the image's luma is added to all channels, or each channel has its own.
+        gray: True adds the noise of the image's luma to all channels, False adds independent noise to each.
         peak: counts at white; None for the power of two at or above the number of grey levels that occur.
         strength: factor on the noise.
     """

@@ -1,8 +1,8 @@
-"""NIQE (Mittal, Soundararajan and Bovik, 2013): how far a picture's statistics lie from those of photographs.
+"""NIQE (Mittal, Soundararajan and Bovik, 2013): the distance of an image's statistics from those of photographs.
 
-It needs no reference. Local contrasts of a photograph, normalised by their surroundings, follow generalised Gaussian
-distributions whose parameters noise, blur and artifacts change. A picture's parameters, patch by patch, are compared
-with those of pristine photographs, as two Gaussian distributions in 36 dimensions. Lower is better.
+No reference is needed. Local contrasts of a photograph, normalised by their surroundings, follow generalised Gaussian
+distributions whose parameters noise, blur and artifacts change. The parameters of an image, patch by patch, are
+compared with those of pristine photographs, as two Gaussian distributions in 36 dimensions. Lower is better.
 
 The published numbers belong to the pristine photographs of 2013, whose parameters are not here. The bundled ones were
 fitted by the paper's procedure to other photographs: compare numbers of one set of parameters with one another only.
@@ -28,12 +28,12 @@ NUM_FEATURES = 36
 BUNDLED = Path(__file__).with_name("niqe_photographs.npz")
 _WINDOW, _SIGMA = 7, 7 / 6  # of the local mean and contrast
 _FLOOR = 1.0  # added to the contrast, in grey levels
-_NOTHING = 1e-6  # grey levels: what rounding leaves of flat areas, whose sign would count otherwise
+_NOTHING = 1e-6  # grey levels: rounding errors in flat areas, whose sign would count otherwise
 
 
 @dataclass(frozen=True)
 class Pristine:
-    """What photographs are like.
+    """Statistics of pristine photographs.
 
     Attributes:
         mean: (36,) of their patches' features.
@@ -48,7 +48,7 @@ class Pristine:
 
 
 def niqe(image: np.ndarray, pristine: Pristine | None = None, *, crop_border: int = 0) -> float:
-    """The distance of an (H, W, 1 or 3) uint8 image from photographs, on luma; the bundled parameters by default.
+    """Return NIQE of an (H, W, 1 or 3) uint8 image on luma, with the bundled parameters by default.
 
     Raises:
         ValueError: for an image without a patch of 96x96 pixels inside the border, or without any contrast.
@@ -66,7 +66,7 @@ def niqe(image: np.ndarray, pristine: Pristine | None = None, *, crop_border: in
 
 
 def fit(images: Iterable[np.ndarray]) -> Pristine:
-    """The parameters of pristine photographs, (H, W, 1 or 3) uint8, from their sharp patches; small ones are left out.
+    """Fit the parameters to pristine photographs, (H, W, 1 or 3) uint8, by their sharp patches; small ones are skipped.
 
     Raises:
         ValueError: when there are fewer sharp patches than features.
@@ -110,12 +110,12 @@ def load(path: Path) -> Pristine:
 
 @lru_cache(maxsize=1)
 def bundled() -> Pristine:
-    """The parameters that come with the package."""
+    """Return the parameters that come with the package."""
     return load(BUNDLED)
 
 
 def features(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The 36 features of each patch of an (H, W, 1 or 3) uint8 image, and how sharp it is.
+    """Return the 36 features and the sharpness of each patch of an (H, W, 1 or 3) uint8 image.
 
     18 at full size, then 18 at half size: shape and scale of the normalised contrast's distribution, then shape, mean
     and both scales of those of the products of neighbours, across, down and along both diagonals.

@@ -1,7 +1,6 @@
-"""LPIPS and DISTS, distances between images in the features of a network trained to see, by torchmetrics.
+"""LPIPS and DISTS, perceptual distances between images, by torchmetrics.
 
-torchmetrics brings what was learned of human judgement; the networks below it come from torchvision, which downloads
-them once.
+torchmetrics has the layers learned from human judgements; torchvision downloads the backbones once.
 """
 
 from collections.abc import Callable
@@ -47,13 +46,13 @@ def _dists() -> Network:
 
 @dataclass(frozen=True)
 class Distance:
-    """A metric.
+    """One perceptual metric.
 
     Attributes:
         title: for messages and tables.
-        build: makes it. Raises ImportError without its packages, OSError or RuntimeError without its weights.
-        weights: torchvision's name of the weights below it.
-        file: that they are downloaded as.
+        build: returns the metric; ImportError without its packages, OSError or RuntimeError without its weights.
+        weights: torchvision's name of the backbone's weights.
+        file: name of the downloaded file.
     """
 
     title: str
@@ -70,7 +69,7 @@ DISTANCES = {
 
 
 def load_distance(name: str) -> Network:
-    """The metric of that name in `DISTANCES`, a function of two (1, 3, H, W) images in [0, 1] on any device.
+    """Return the metric of that name in `DISTANCES`: a function of two (1, 3, H, W) images in [0, 1] on any device.
 
     Raises:
         ImportError: without torchmetrics or torchvision, naming the extra that brings them.
@@ -97,7 +96,7 @@ def load_distance(name: str) -> Network:
 def distance(
     network: Network, restored: np.ndarray, gt: np.ndarray, device: torch.device, *, crop_border: int = 0
 ) -> float:
-    """A metric of two (H, W, 1 or 3) uint8 images; grey ones as colour.
+    """Return a metric of two (H, W, 1 or 3) uint8 images; grey ones are repeated to three channels.
 
     Raises:
         ValueError: for images of different shape, or with a side below 64 inside the border.

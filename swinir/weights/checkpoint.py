@@ -1,6 +1,6 @@
-"""Weights files: the only place that reads or writes them.
+"""Reading and writing weights files.
 
-    read_checkpoint: untrusted.read_content -> entry -> plain tensors -> architecture.infer -> Checkpoint
+    read_checkpoint: read_content -> entry -> plain tensors -> infer -> Checkpoint
     load_model: find_checkpoint -> read_checkpoint -> build_model
 
 No tensor is copied before names, shapes and storage sizes agree with a network built on the meta device.
@@ -60,17 +60,17 @@ NO_SUCH_FILE = "no such file; check the path, or see `swinir zoo list` for known
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights and what is known about them.
+    """Weights with the facts known about them.
 
     Attributes:
         path: the file.
-        network: the network the weights belong to.
+        network: configuration of the network.
         state: learned weights only, float32 on the CPU, names without "module.".
-        key: the entry the weights stood under; "" when the file is nothing but weights.
+        key: entry of the file that held the weights; "" when the file holds weights only.
         task: the task that the file itself states, for files of this project.
-        step: the training step, likewise.
-        rules: a sentence for each fact that the file does not tell and a rule decided.
-        self_described: whether the file held its own network configuration.
+        step: training step, likewise.
+        rules: one sentence for each fact that was decided by a rule, since the file does not state it.
+        self_described: True when the file holds its network configuration.
     """
 
     path: Path
@@ -106,7 +106,7 @@ def read_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:
 
 
 def guess_tasks(network: NetworkConfig) -> list[str]:
-    """Names of the tasks whose released networks share upsampler, channels, range and scale with `network`."""
+    """Return the names of tasks whose released networks share upsampler, channels, range and scale with `network`."""
     return [
         name
         for name, task in TASKS.items()
@@ -126,7 +126,7 @@ def write_checkpoint(
     step: int | None = None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Write weights with all that is needed to use them; a file under `path` is replaced only by a whole one.
+    """Write weights with their network configuration, atomically.
 
     The derived buffers are written too, as in the released files, so that other tools recognise SwinIR.
 
@@ -177,7 +177,7 @@ def _save(content: dict[str, Any], path: Path) -> None:
 
 
 def read_state(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]:
-    """The tensors of a weights file of any network, as float32 on the CPU, names without "module.".
+    """Return the tensors of a weights file of any network, as float32 on the CPU, names without "module.".
 
     Raises:
         CheckpointError: for a file that cannot be read, holds no tensors, or others than of floats.
@@ -186,10 +186,10 @@ def read_state(path: str | Path, *, key: str | None = None) -> dict[str, Tensor]
 
 
 def read_tensors(path: str | Path, *, entries: Sequence[str] = ENTRIES) -> dict[str, Tensor]:
-    """As `read_state`, of a network that keeps more than weights: tensors of integers and of truth values stay so.
+    """Return the tensors of a weights file like `read_state`, but keep integer and boolean tensors as they are.
 
     Args:
-        entries: where the tensors may stand in a file, by preference; else the file's top level.
+        entries: entries of the file to look in, by preference; then the top level.
     """
 
     def copied(name: str, tensor: Tensor) -> Tensor:
@@ -223,15 +223,15 @@ def write_state(
     task: str | None = None,
     step: int | None = None,
 ) -> None:
-    """Write the weights of another network than SwinIR, with plain values that say which; `read_state` reads them."""
+    """Write the weights of a network other than SwinIR, with its configuration; `read_state` reads them."""
     _save({key: dict(state), "network": dict(network), "task": task, "step": step}, Path(path))
 
 
 def find_checkpoint(path_or_name: str | Path) -> Path:
-    """The file of that path, or else the downloaded or bundled file that the zoo knows by that name.
+    """Return the file of a path, or the downloaded or bundled file of a name in the zoo.
 
     Raises:
-        CheckpointError: when it is neither.
+        CheckpointError: for an unknown name.
         FileNotFoundError: for a name whose file was not downloaded, with the command that does.
     """
     path = Path(path_or_name)
@@ -248,7 +248,7 @@ def find_checkpoint(path_or_name: str | Path) -> Path:
 def load_model(
     path_or_name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> SwinIR:
-    """A network ready for inference, from a weights file or by its name in the zoo.
+    """Load a network for inference from a weights file or by its name in the zoo.
 
     Args:
         path_or_name: a path if there is such a file, otherwise a name in the zoo.
@@ -265,7 +265,7 @@ def load_model(
 def build_model(
     checkpoint: Checkpoint, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> SwinIR:
-    """The checkpoint's network with its weights, in eval mode and without gradients; None as in `load_model`."""
+    """Build the network of a checkpoint in eval mode, without gradients; None as in `load_model`."""
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     model = SwinIR.from_state(checkpoint.network, checkpoint.state)
     return model.requires_grad_(False).eval().to(device=device, dtype=dtype)
@@ -277,7 +277,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         entry, table = _choose_entry(content.table, key)
         facts = content.table if entry else {}
     else:
-        facts = _facts(content.metadata)
+        facts = _safetensors_facts(content.metadata)
         entry, table = facts["key"] if facts.get("key") in ENTRIES else "", content.table
 
     tensors = plain_tensors(table, file_bytes=content.file_bytes)
@@ -292,8 +292,8 @@ def _read(path: Path, key: str | None) -> Checkpoint:
     return Checkpoint(path, network, state, entry, task, step, tuple(rules.values()), self_described)
 
 
-def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
-    """What `write_checkpoint` put into the metadata of a safetensors file; nothing from those of other tools."""
+def _safetensors_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
+    """Return the facts that `write_checkpoint` put into safetensors metadata; {} for files of other tools."""
     facts = {}
     for name in ("network", "task", "step", "key"):
         try:
@@ -306,7 +306,7 @@ def _facts(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _choose_entry(
     content: dict[Any, Any], key: str | None, entries: Sequence[str] = ENTRIES
 ) -> tuple[str, dict[Any, Any]]:
-    """The entry with the weights and its table; ("", content) when the top level is the table."""
+    """Return the entry with the weights and its table; ("", content) when the top level is the table."""
     wanted = [key] if key and key in content else []
     for entry in wanted or entries:
         table = content.get(entry)
@@ -337,7 +337,7 @@ def _stated_task(task: Any) -> str | None:
 
 
 def _with_derived(tensors: dict[str, Tensor], network: NetworkConfig) -> dict[str, Tensor]:
-    """The state dict that is written: learned weights copied to the CPU, derived buffers made anew."""
+    """Return the state dict to write: learned weights copied to the CPU, derived buffers recomputed."""
     check_size(network)
     learned = {name: tensor for name, tensor in tensors.items() if not is_derived(name)}
     check_fit(network, learned)

@@ -1,6 +1,6 @@
-"""Downloads that are checked: whatever goes wrong, the final name holds a whole file or what it held before.
+"""Checked downloads: the target is replaced by a complete, verified file or left as it was.
 
-The body is streamed into a folder of its own beside the target, checked there, and only then moved.
+The body is streamed into a temporary folder beside the target, checked there, and then moved.
 """
 
 import logging
@@ -37,8 +37,7 @@ class _PassingError(Exception):
 def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -> None:
     """Fetch a weights file, unless a good one is there already.
 
-    A file whose hash is not known is good when the transfer is complete, it is a checkpoint, and its own checksums
-    match.
+    A file of unknown hash is good when the transfer is complete, the file is a checkpoint, and its own checksums match.
 
     Args:
         url: an http or https address.

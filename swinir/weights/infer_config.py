@@ -1,7 +1,7 @@
 """The network that weights belong to, from their names and shapes alone.
 
-What names and shapes cannot tell is decided by stated rules, each a sentence that `Checkpoint.rules` repeats. No
-values are read, and none are allocated: what weights must look like is asked of a network on the meta device.
+Facts that names and shapes do not tell are decided by stated rules, each a sentence in `Checkpoint.rules`. No values
+are read or allocated: expected shapes come from a network on the meta device.
 """
 
 import math
@@ -36,7 +36,7 @@ OTHER_NETWORKS = (
 
 
 def infer_network(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, tuple[str, ...]]:
-    """The network that weights belong to, from names and shapes alone, and the rules that had to help.
+    """Infer the network of weights from names and shapes alone; return it with the rules that were applied.
 
     Derived buffers in `state` tell the training size. No values are read: tensors may be on the meta device.
 
@@ -48,7 +48,7 @@ def infer_network(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, tuple[str
 
 
 def infer(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, dict[str, str]]:
-    """The network, and the rules by the option that each decided."""
+    """Infer the network, and the rules by the option that each decided."""
     _refuse_other_networks(state)
     depths = _depths(state)
     in_chans, dim = _shape(state, "conv_first.weight", rank=4)[1::-1]
@@ -142,7 +142,7 @@ def _shape(state: Mapping[str, Tensor], *names: str, rank: int) -> tuple[int, ..
 
 
 def _resi_connection(state: Mapping[str, Tensor]) -> str:
-    """How RSTBs close: by the names of their convolutions, and by the size of a single one's kernel."""
+    """Infer `resi_connection` from the names of the closing convolutions and the kernel size of a single one."""
     if "conv_after_body.0.weight" in state:
         return "3conv"
     if "layers.0.conv.0.weight" in state:
@@ -152,7 +152,7 @@ def _resi_connection(state: Mapping[str, Tensor]) -> str:
 
 
 def _ratio(hidden: int, dim: int) -> float:
-    """A ratio that gives back exactly `hidden` when the network multiplies and truncates."""
+    """Return a ratio that gives back exactly `hidden` when the network multiplies and truncates."""
     ratio = hidden / dim
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
@@ -215,7 +215,7 @@ def _reconstruction(state: Mapping[str, Tensor], in_chans: int) -> dict[str, Any
     return {"upsampler": name, "upscale": upscale} | ({"num_feat": feat} if name == "pixelshuffle" else {})
 
 
-# Whether weights and networks fit each other.
+# Comparison of weights and networks.
 
 
 def is_derived(name: str) -> bool:
@@ -223,7 +223,7 @@ def is_derived(name: str) -> bool:
 
 
 def check_size(network: NetworkConfig) -> None:
-    """Refuse what a small file could make large: buffers derived from the window and the training size."""
+    """Refuse networks whose derived buffers are huge: a small file could ask for them."""
     layers, tokens = sum(network.depths), network.window**2
     in_memory = layers * tokens**2 * (8 + 16)  # index and, in shifted layers, four masks
     in_file = layers * tokens**2 * 8 + network.img_size**2 * tokens * 4
@@ -270,7 +270,7 @@ def check_fit(network: NetworkConfig, state: Mapping[str, Tensor]) -> None:
 def reconcile(
     described: dict[str, Any], inferred: NetworkConfig, rules: dict[str, str]
 ) -> tuple[NetworkConfig, dict[str, str]]:
-    """The network that the file describes, held against the one inferred; rules stay for what it leaves open."""
+    """Return the network that a file describes, checked against the inferred one, with the rules still needed."""
     network = stated_network(described, inferred)
     known = [field.name for field in fields(NetworkConfig)]
     unseen = {"use_checkpoint", "mlp_ratio", "window_size", *rules}
@@ -291,7 +291,7 @@ def reconcile(
 
 
 def stated_network(described: dict[str, Any], default: NetworkConfig) -> NetworkConfig:
-    """The network that a file describes, with the options of `default` where it leaves one out."""
+    """Return the network that a file describes; `default` has the options that it leaves out."""
     known = {field.name: field.type for field in fields(NetworkConfig)}
     for name, value in dict.items(described):
         if name in known and not _has_type(value, known[name]):
@@ -305,7 +305,7 @@ def stated_network(described: dict[str, Any], default: NetworkConfig) -> Network
 
 
 def _has_type(value: Any, kind: Any) -> bool:
-    """Whether a value from a file has the type of an option: strictly (True is no int) and finite."""
+    """True when a value from a file has the type of an option: strictly (True is no int) and finite."""
     if get_origin(kind) is tuple:
         return isinstance(value, (list, tuple)) and all(is_int(item) for item in value)
     if kind is float:
@@ -314,5 +314,5 @@ def _has_type(value: Any, kind: Any) -> bool:
 
 
 def is_int(value: Any) -> bool:
-    """Whether a value from a file is an integer of a size that can be printed and computed with."""
+    """True when a value from a file is an integer of less than 64 bits."""
     return type(value) is int and abs(value) < 2**63

@@ -1,8 +1,8 @@
-"""Files of unknown origin: what may be read of them, and what is refused before it does harm.
+"""Safe loading of weights files of unknown origin.
 
-A file is taken as hostile until it has proved to be plain tensors: pickles are scanned and then loaded with
-`weights_only`, an archive must hold what it claims, and sizes have limits. Nothing here knows what the tensors
-are for.
+Files are treated as hostile: pickles are scanned and then loaded with `weights_only`, archives are checked for
+damage, compression and false sizes before they are read, and all sizes have limits. The meaning of the tensors is not
+known here.
 """
 
 import io
@@ -52,10 +52,10 @@ class CheckpointError(ValueError):
 
 
 class Content(NamedTuple):
-    """What a file holds.
+    """Content of a weights file.
 
     Attributes:
-        table: its top level; values are of any type, only that they are harmless is certain.
+        table: the top level; values are harmless, but of any type.
         metadata: of a safetensors file; None for PyTorch's formats, which have none.
         file_bytes: length of the file.
     """
@@ -217,7 +217,7 @@ def _read_safetensors(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:
 
 
 def plain_tensors(table: Mapping[Any, Any], file_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
-    """`table` with names freed of "module."; every value a plain tensor whose elements all exist in memory."""
+    """Return `table` with "module." removed from names; every value is a plain tensor with all elements in memory."""
     tensors: dict[str, Tensor] = {}
     for name, value in table.items():
         if not isinstance(name, str):
@@ -240,7 +240,7 @@ def plain_tensors(table: Mapping[Any, Any], file_bytes: int = MAX_BYTES) -> dict
 
 
 def _fault(tensor: Tensor, file_bytes: int) -> str | None:
-    """Why the values of a tensor are not simply there, in a storage that the file can have held; None if they are."""
+    """Return why a tensor is not a plain dense one that the file can hold; None for a good one."""
     if tensor.device.type == "meta":
         return "has no values (meta device)"
     if tensor.layout != torch.strided or tensor.is_nested:
@@ -258,7 +258,7 @@ def _fault(tensor: Tensor, file_bytes: int) -> str | None:
 
 
 def to_float(name: str, tensor: Tensor) -> Tensor:
-    """A copy in float32 with memory of its own; refuses what is no float and what is not finite."""
+    """Return a float32 copy with memory of its own; refuse other types and values that are not finite."""
     if not tensor.is_floating_point():
         raise CheckpointError(
             f"its tensor {shown(name)} is {tensor.dtype}, where floats are expected; quantized weights are not "
@@ -274,11 +274,11 @@ def to_float(name: str, tensor: Tensor) -> Tensor:
     return copied
 
 
-# What a file says, for a message on one line.
+# Text from files, for messages of one line.
 
 
 def shown(name: object) -> str:
-    """A name from a file, fit for one line on a terminal."""
+    """Return a name from a file in printable form, at most 160 characters."""
     if not isinstance(name, str):
         return f"a key of type {type(name).__name__}"
     text = name if name.isprintable() else ascii(name)
@@ -286,13 +286,13 @@ def shown(name: object) -> str:
 
 
 def some(names: Collection[object]) -> str:
-    """Up to three names, then how many more."""
+    """List up to three names and the number of further ones."""
     first = ", ".join(shown(name) for name in list(names)[:3])
     return f"{first} and {len(names) - 3} more" if len(names) > 3 else first or "nothing"
 
 
 def reason(error: Exception) -> str:
-    """What a library's exception says, without its advice: one short line."""
+    """Return the first line of a library's exception, without its advice."""
     text = str(error).split("WeightsUnpickler error: ")[-1].strip()
     line = text.splitlines()[0] if text else type(error).__name__
     return shown(line.rstrip(" .:;"))

@@ -1,8 +1,8 @@
-"""Released and bundled weights as a table, the grammar of their names, and where their files are.
+"""The table of released and bundled weights, the grammar of their names, and their files.
 
     released_weights.csv, bundled/index.toml -> ZooEntry -> find, locate, download, verify
 
-Needs no torch, so that the command line answers at once.
+The module needs no torch, so the command line starts fast.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class WeightsName:
         data: training data, such as DF2K.
         patch: side of the training patches, in low-quality pixels.
         window: side of the attention windows, in pixels.
-        size: T (this project's tiny experts), S, M or L.
+        size: T (the bundled tiny models), S, M or L.
         kind: what `level` counts: scale, noise level or JPEG quality.
         level: 4 in x4, 25 in noise25, 40 in jpeg40.
         objective: "GAN", "PSNR" or "".
@@ -129,7 +129,7 @@ _NAME_PARTS = (
 
 
 def parse_name(name: str) -> WeightsName:
-    """Read the parts of a weights name, a file name or a path.
+    """Parse a weights name, a file name or a path.
 
     Raises:
         ValueError: naming the part that does not parse, and the grammar.
@@ -202,7 +202,7 @@ class ZooEntry:
 
     @property
     def expected(self) -> Expected:
-        """What a file must be to be this entry's."""
+        """Known length, hash and size of the entry's file."""
         return Expected(self.bytes, self.sha256, self.parameters)
 
 
@@ -282,12 +282,12 @@ def _bundled_entry(row: dict[str, Any], index: Path) -> ZooEntry:
 
 
 def default_folder() -> Path:
-    """Where downloads go: `model_zoo/swinir` below the current folder, or what SWINIR_ZOO names."""
+    """Return the folder of downloads: `model_zoo/swinir` below the current folder, or SWINIR_ZOO."""
     return Path(os.environ.get("SWINIR_ZOO") or "model_zoo/swinir").expanduser()
 
 
 def find(name_or_path: str | Path) -> ZooEntry:
-    """The entry of a name, file name, alias, or path to a file so named; the file need not exist.
+    """Return the entry of a name, file name, alias or path; the file need not exist.
 
     Raises:
         ValueError: for an unknown name, with the nearest known ones.
@@ -306,7 +306,7 @@ def find(name_or_path: str | Path) -> ZooEntry:
 
 
 def locate(name: str | Path) -> Path:
-    """The local file of an entry: the path itself when one with a folder is given, else bundled or downloaded.
+    """Return the local file of an entry: the path itself if it has a folder, else the bundled or downloaded file.
 
     Raises:
         ValueError: for an unknown name.
@@ -327,7 +327,7 @@ def locate(name: str | Path) -> Path:
 
 
 def present() -> tuple[ZooEntry, ...]:
-    """The entries whose files are on this machine where `locate` looks, bundled ones first; the files are not read."""
+    """Return the entries whose files `locate` finds, bundled ones first; the files are not read."""
     found = []
     for entry in (*bundled(), *RELEASED):
         with contextlib.suppress(FileNotFoundError):
@@ -373,7 +373,7 @@ def _address(url: str) -> str:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check of a file found; `how` as in `swinir.weights.verify.Finding`."""
+    """Result of a check of a file; `how` as in `swinir.weights.verify.Finding`."""
 
     path: Path
     entry: ZooEntry | None

@@ -11,12 +11,9 @@ from blobs import blob, centroid
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from swinir.degradations import bsrgan as bsrgan_module
-from swinir.degradations import bsrgan_plus as plus_module
-from swinir.degradations import realesrgan as realesrgan_module
-from swinir.degradations.bsrgan import BSRGANOptions, bsrgan, random_gaussian
-from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
-from swinir.degradations.realesrgan import realesrgan
+from swinir.degradations.bsrgan import BSRGANOptions, bsrgan, plan_bsrgan, random_gaussian
+from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus, plan_bsrgan_plus
+from swinir.degradations.realesrgan import plan_realesrgan, realesrgan
 from swinir.degradations.steps import (
     Blur,
     CameraNoise,
@@ -31,7 +28,7 @@ from swinir.degradations.steps import (
 )
 
 CHAINS = [bsrgan, bsrgan_plus, realesrgan]
-PLANS = {"bsrgan": bsrgan_module.plan, "bsrgan_plus": plus_module.plan, "realesrgan": realesrgan_module.plan}
+PLANS = {"bsrgan": plan_bsrgan, "bsrgan_plus": plan_bsrgan_plus, "realesrgan": plan_realesrgan}
 DRAWS = 2000
 
 

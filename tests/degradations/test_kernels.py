@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage, special
 
-from swinir.degradations.kernels import EllipticKernel, SincKernel, bessel_j1, blur, gaussian_row
+from swinir.degradations.kernels import EllipticKernel, SincKernel, blur, gaussian_row
 
 SIGMAS = st.floats(1e-4, 4)
 PROFILES = st.sampled_from(["gaussian", "generalized", "plateau"])
@@ -70,11 +70,6 @@ def test_generalized_with_a_beta_of_one_is_gaussian():
     options = {"size": 15, "sigma": (2.0, 1.0), "theta": 0.7}
     generalized = EllipticKernel(**options, profile="generalized", beta=1).weights()
     assert np.allclose(generalized, EllipticKernel(**options).weights())
-
-
-def test_bessel_is_scipys():
-    x = np.linspace(0, 50, 2001)
-    assert np.allclose(bessel_j1(x), special.j1(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("size", [1, 7, 13, 21])

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from swinir.degradations.kernels import EllipticKernel, SincKernel
-from swinir.degradations.realesrgan import KERNELS, RealESRGANOptions, RoundOptions, plan
+from swinir.degradations.realesrgan import KERNELS, RealESRGANOptions, RoundOptions, plan_realesrgan
 from swinir.degradations.steps import INTERPOLATIONS, Blur, GaussianNoise, Jpeg, PoissonNoise, Resize, Round
 
 DRAWS = 3000
@@ -25,7 +25,7 @@ def close(count, probability, draws):
 @pytest.fixture(scope="module")
 def drawn():
     rng = np.random.default_rng(0)
-    return [plan((256, 256), rng, scale=4) for _ in range(DRAWS)]
+    return [plan_realesrgan((256, 256), rng, scale=4) for _ in range(DRAWS)]
 
 
 def rounds(steps):
@@ -132,7 +132,7 @@ def test_each_round_compresses_by_its_own_range():
     options = RealESRGANOptions(first=RoundOptions(jpeg_range=(40, 40)), second=RoundOptions(jpeg_range=(80, 80)))
     rng = np.random.default_rng(0)
     for _ in range(20):
-        steps = plan((64, 64), rng, scale=2, options=options)
+        steps = plan_realesrgan((64, 64), rng, scale=2, options=options)
         assert [step.quality for step in of(steps, Jpeg)] == [40, 80]
 
 
