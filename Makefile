@@ -1,17 +1,23 @@
 # make demo   set up, restore a photograph with a bundled expert, show the gain
-# make test   set up, lint, type-check, run the tests
+# make test   set up, lint, type-check, run all but the slow tests
+# make test-all  the same, and then the slow tests
 # make bench  set up, measure speed, memory and exactness on this machine; numbers and pictures go to bench/
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Each process holds PyTorch: more than eight of them gain nothing on large machines.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test bench check format clean
+.PHONY: demo test test-all bench check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
 
-test: .venv/installed-dev check
-	$(BIN)/python -m pytest
+test: check
+	$(PYTEST) -m "not slow"
+
+test-all: test
+	$(PYTEST) -m slow
 
 bench: .venv/installed-plots
 	mkdir -p bench
