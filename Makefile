@@ -19,7 +19,7 @@ test: check
 test-all: test
 	$(PYTEST) -m slow
 
-bench: .venv/installed-plots
+bench: .venv/installed
 	mkdir -p bench
 	$(BIN)/swinir bench lightweight_sr_x2_tiny --sizes 136,264 --repeats 3 --json bench/tiny_x2.json --plot bench/tiny_x2.png
 	$(BIN)/swinir bench lightweight_sr_x2_DIV2K --sizes 136 --repeats 3 --json bench/small_x2.json --plot bench/small_x2.png
@@ -45,10 +45,6 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
-.venv/installed-plots: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[plots]'
-	@touch $@ .venv/installed
-
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/installed-plots .venv/installed
+	@touch $@ .venv/installed

@@ -46,7 +46,7 @@ def bench(
     ),
     memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure memory, in further processes.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was measured.")] = None,
-    plot: Annotated[Path | None, typer.Option("--plot", help="Draw time and memory; needs the extra `plots`.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", help="Draw time and memory.")] = None,
 ) -> None:
     """Measure time, memory and exactness of the ways to run a network, beside what the machine could do.
 
@@ -59,12 +59,13 @@ def bench(
     from swinir.bench.timing import compare
     from swinir.bench.variants import get_variants
     from swinir.environment import machine
+    from swinir.report.speed import check_plot
 
     chosen = get_variants(_words(variants))
     for file in (json_file, plot):
         check_parent(file)
     if plot is not None:
-        _check_plot(plot)
+        check_plot(plot)
     cases = _cases(sizes, batch, tile, tile_overlap)
     subject = find_subject(name)
     for case in cases:
@@ -116,15 +117,6 @@ def _cases(sizes: str, batch: int, tile: int | None, tile_overlap: int) -> "list
             raise ValueError(f"--sizes must be sides or HEIGHTxWIDTH in pixels, got {word!r}; try --sizes 136,264x200")
         cases.append(Case(int(match[1]), int(match[2] or match[1]), batch, tile, tile_overlap))
     return cases
-
-
-def _check_plot(file: Path) -> None:
-    from swinir.report.speed import check_plot
-
-    try:
-        check_plot(file)
-    except ImportError as error:
-        raise ValueError(str(error)) from error
 
 
 def _set_threads(threads: int | None) -> None:

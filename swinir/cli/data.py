@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.columns import aligned
+from swinir.cli.options import print_table
+from swinir.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from swinir.testsets.check import SetReport
@@ -37,12 +38,12 @@ def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([_facts(presence) for presence in stock], indent=2))
         return
-    rows = [("SET", "IMAGES", "FOR", "THERE", "LOW QUALITY", "TERMS")]
+    titles = ("SET", "IMAGES", "FOR", "THERE", "LOW QUALITY", "TERMS")
+    rows = []
     for presence in stock:
         row = presence.set
         rows.append((row.name, str(row.images), row.tasks, presence.state, _scales(presence), row.terms))
-    for line in aligned(rows, right=(1,)):
-        print(line)
+    print_table(TextTable(titles, rows, right=(1,)))
 
 
 @app.command()

@@ -1,12 +1,26 @@
 """What options that several subcommands have mean."""
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, cast, get_args
+
+import typer
 
 if TYPE_CHECKING:
     import torch
 
     from swinir.evaluation.evaluate import Protocol
+    from swinir.report.text_table import TextTable
+
+
+def print_table(table: "TextTable") -> None:
+    """Print a table: fitted to a terminal, or as plain text that depends on nothing but the table."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(table.rich())
+    else:
+        typer.echo(table.text())
 
 
 def check_parent(file: Path | None) -> None:

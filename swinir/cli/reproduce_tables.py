@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swinir.cli.columns import aligned
-from swinir.cli.options import choose_device
+from swinir.cli.options import choose_device, print_table
+from swinir.report.text_table import TextTable
 from swinir.reproduce.published import TABLES, Table
 from swinir.weights.zoo import TASK_IN_NAME
 
@@ -247,7 +247,8 @@ def _write(folder: Path, summary: "Summary") -> None:
     files = [page, *write_summary(folder, summary)]
     for table in summary.tables:
         if rows := summary.costs(table) if summary.of(table) else []:
-            typer.echo("\n".join(["", *aligned([COST_HEAD, *map(cost_cells, rows)])]))
+            typer.echo()
+            print_table(TextTable(COST_HEAD, [cost_cells(row) for row in rows]))
     for table in summary.tables:
         for note in notes(table) if summary.of(table) else ():
             typer.echo(f"note on {table.name}: {note.text}")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.columns import aligned
+from swinir.cli.options import print_table
+from swinir.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from swinir.weights.zoo import Verdict, ZooEntry
@@ -35,14 +36,14 @@ def list_weights(
     if as_json:
         print(json.dumps([_facts(entry) for entry in entries], indent=2))
         return
-    rows = [("ALIAS", "TASK", "LEVEL", "DATA", "SIZE", "MB", "PRESENT")]
+    titles = ("ALIAS", "TASK", "LEVEL", "DATA", "SIZE", "MB", "PRESENT")
+    rows = []
     for entry in entries:
         parts = entry.parts
         rows.append(
             (entry.alias, parts.task, parts.level_text, parts.data, parts.size, _megabytes(entry), _presence(entry))
         )
-    for line in aligned(rows, right=(5,)):
-        print(line)
+    print_table(TextTable(titles, rows, right=(5,)))
 
 
 @app.command()
@@ -53,8 +54,7 @@ def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
     facts = _facts(find(name))
     facts["size"] = f"{facts['size']} ({facts.pop('size_word')})"
     rows = [(key.replace("_", " "), "-" if value in (None, "") else str(value)) for key, value in facts.items()]
-    for line in aligned(rows):
-        print(line)
+    print_table(TextTable((), rows))
 
 
 @app.command()
@@ -89,9 +89,9 @@ def verify(
     """Check weights by SHA-256, or by the checksums in the file where no hash is known. Exits 1 if any is bad."""
     verdicts = _verdicts_everywhere() if path is None else _verdicts_at(path)
     rows = [("bad" if not v.ok else "ok", v.how, str(v.path), v.message) for v in verdicts]
-    for line in aligned(rows):
-        print(line)
-    if not rows:
+    if rows:
+        print_table(TextTable((), rows))
+    else:
         print("swinir: no weights on this machine yet; see `swinir zoo list`", file=sys.stderr)
     if not all(v.ok for v in verdicts):
         raise typer.Exit(1)

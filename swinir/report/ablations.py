@@ -39,7 +39,7 @@ def plot_study(
         equal_spans: a decibel is as long in one panel as in the other, so that neither exaggerates.
 
     Raises:
-        ValueError, ImportError: as `check_plot`.
+        ValueError: as `check_plot`.
     """
     check_plot(path)
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -10,7 +10,8 @@ from swinir.version import __version__
 
 def _asset(package: str, name: str) -> tuple[str, str]:
     """The text of a file in a package, and its hash for the policy."""
-    text = resources.files(package).joinpath(name).read_text(encoding="utf-8")
+    folder = resources.files(package)
+    text = folder.joinpath("templates" if package == "swinir.report" else "", name).read_text(encoding="utf-8")
     return text, "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 

@@ -30,25 +30,16 @@ def write_speed(path: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
 
 
 def check_plot(path: Path) -> None:
-    """Whether `plot_speed` can write that file.
-
-    Raises:
-        ValueError: for a suffix that is no format.
-        ImportError: without matplotlib, saying how to install it.
-    """
+    """Refuse a file name whose suffix is no plot format, with a ValueError."""
     if path.suffix not in FORMATS:
         raise ValueError(f"a plot's file must end in one of {', '.join(FORMATS)}, got {path.name!r}")
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise ImportError("plots need matplotlib; install it with: pip install 'swinir-toolkit[plots]'") from error
 
 
 def plot_speed(path: Path, title: str, rows: Sequence[Row]) -> None:
     """Draw seconds per megapixel and peak memory against the number of pixels, a line for each variant.
 
     Raises:
-        ValueError, ImportError: as `check_plot`.
+        ValueError: as `check_plot`.
     """
     check_plot(path)
     from matplotlib.axes import Axes

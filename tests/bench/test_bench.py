@@ -435,7 +435,6 @@ def test_every_field_of_a_row_is_explained():
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])
 def test_the_plot_is_a_picture(tmp_path, suffix):
-    pytest.importorskip("matplotlib", reason="the extra `plots`")
     path = tmp_path / f"a.{suffix}"
     plot_speed(path, "tiny", some_rows())
     assert list(tmp_path.iterdir()) == [path]
@@ -449,14 +448,10 @@ def test_the_plot_is_a_picture(tmp_path, suffix):
 
 
 def test_a_plot_without_memory_is_drawn(tmp_path):
-    pytest.importorskip("matplotlib", reason="the extra `plots`")
     plot_speed(tmp_path / "a.png", "tiny", [replace(row, peak_mb=None) for row in some_rows()])
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_a_plot_needs_a_known_format_and_matplotlib(tmp_path, monkeypatch):
+def test_a_plot_needs_a_known_format(tmp_path):
     with pytest.raises(ValueError, match=r"end in one of \.png"):
         check_plot(tmp_path / "a.gif")
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(ImportError, match=r"swinir-toolkit\[plots\]"):
-        check_plot(tmp_path / "a.png")

@@ -32,7 +32,6 @@ def bench(*words):
 
 
 def test_a_table_json_and_a_plot(weights, tmp_path, capsys):
-    pytest.importorskip("matplotlib", reason="the extra `plots`")
     words = ["--sizes", "16,24x20", "--repeats", 2, "--no-memory", "--threads", 2]
     files = ["--json", tmp_path / "a.json", "--plot", tmp_path / "a.png"]
     assert bench(weights, *words, *files) == 0
@@ -146,9 +145,3 @@ def test_wrong_usage_is_one_line_before_any_work(words, message, weights, monkey
 def test_an_unknown_network_is_refused(capsys):
     assert bench("nonsense") == 2
     assert "no such file, and unknown weights 'nonsense'" in capsys.readouterr().err
-
-
-def test_a_plot_without_matplotlib_names_the_extra(weights, monkeypatch, capsys):
-    monkeypatch.setitem(__import__("sys").modules, "matplotlib", None)
-    assert bench(weights, "--plot", "a.png") == 2
-    assert "pip install 'swinir-toolkit[plots]'" in capsys.readouterr().err

@@ -267,7 +267,6 @@ def command(images, tmp_path, capsys, monkeypatch):
 
 
 def test_a_study_is_trained_once_and_leaves_numbers_and_a_picture(command, tmp_path):
-    pytest.importorskip("matplotlib", reason="plots are an extra")
     code, out, err = command("table1", "--scale", "cpu", "--seeds", "2")
     assert (code, err) == (0, "")
     folder = tmp_path / "out" / "cpu"
@@ -287,7 +286,6 @@ def test_a_study_is_trained_once_and_leaves_numbers_and_a_picture(command, tmp_p
 
 
 def test_scores_are_those_of_the_last_validation(command, tmp_path):
-    pytest.importorskip("matplotlib", reason="plots are an extra")
     assert command("figure3c", "--scale", "cpu")[0] == 0
     results = json.loads((tmp_path / "out" / "cpu" / "figure3c.json").read_text())
     for row in results["scores"]:
@@ -297,7 +295,6 @@ def test_scores_are_those_of_the_last_validation(command, tmp_path):
 
 def test_convergence_has_a_point_for_each_validation(command, tmp_path):
     pytest.importorskip("spandrel", reason="RCAN is in the extra `baselines`")
-    pytest.importorskip("matplotlib", reason="plots are an extra")
     assert command("figure3f", "--scale", "cpu")[0] == 0
     results = json.loads((tmp_path / "out" / "cpu" / "figure3f.json").read_text())
     assert [(row["model"], row["x"]) for row in results["scores"]] == [
@@ -306,7 +303,6 @@ def test_convergence_has_a_point_for_each_validation(command, tmp_path):
 
 
 def test_a_run_that_was_stopped_goes_on(command, tmp_path):
-    pytest.importorskip("matplotlib", reason="plots are an extra")
     assert command("table1")[0] == 0
     folder = tmp_path / "out" / "cpu" / "swinir_seed0"
     before = rows(folder)
@@ -321,7 +317,6 @@ def test_a_run_that_was_stopped_goes_on(command, tmp_path):
 
 
 def test_another_configuration_is_noticed_before_anything_is_trained(command, tmp_path):
-    pytest.importorskip("matplotlib", reason="plots are an extra")
     assert command("table1")[0] == 0
     code, out, err = command("table1", "--set", "schedule.iterations=6")
     assert (code, out) == (2, "")
@@ -355,7 +350,6 @@ def test_the_commands_are_the_studies():
 
 
 def test_a_picture_names_both_settings_and_every_network(tmp_path):
-    pytest.importorskip("matplotlib", reason="plots are an extra")
     here = {"SwinIR": [(1, 30.0, 0.1), (2, 31.0, 0.0)], "RCAN": [(1, 29.0, 0.2)]}
     published = {"SwinIR": [(1, 39.0, 0.0)]}
     path = tmp_path / "x.svg"
@@ -366,7 +360,8 @@ def test_a_picture_names_both_settings_and_every_network(tmp_path):
 
 
 def test_a_decibel_is_as_long_here_as_in_the_published_panel(tmp_path, monkeypatch):
-    figure = pytest.importorskip("matplotlib.figure", reason="plots are an extra")
+    from matplotlib import figure
+
     drawn = []
     monkeypatch.setattr(figure.Figure, "savefig", lambda self, path, **_: drawn.append(self))
     here, published = (
