@@ -31,7 +31,9 @@ def joint(
     """
     import torch
 
-    from swinir.reproduce.joint import JointExperiment, Setting, compare, table
+    from swinir.reproduce.joint_measure import JointRun, run_experiment
+    from swinir.reproduce.joint_plan import JointExperiment
+    from swinir.reproduce.joint_results import markdown
     from swinir.train.config import read_config, standard_config
     from swinir.train.distributed import start_processes
     from swinir.train.optimizer import NotFiniteError
@@ -45,7 +47,7 @@ def joint(
     with start_processes(device) as processes, asked_to_stop() as asked:
         first = processes.rank == 0
         logging.basicConfig(format="%(message)s", level=logging.WARNING if first else logging.ERROR, stream=sys.stderr)
-        setting = Setting(
+        run = JointRun(
             out,
             testsets,
             processes,
@@ -56,7 +58,7 @@ def joint(
             limit=limit,
         )
         try:
-            results = compare(experiment, setting)
+            results = run_experiment(experiment, run)
         except NotFiniteError as error:
             typer.echo(f"Error: {error}", err=True)
             raise typer.Exit(1) from error
@@ -65,7 +67,7 @@ def joint(
                 typer.echo("stopped; the same command goes on")
             raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
         if first:
-            typer.echo(f"\n{table(results)}\n{out / 'results.json'}")
+            typer.echo(f"\n{markdown(results)}\n{out / 'results.json'}")
 
 
 def _print_row(name: str, row: dict[str, Any]) -> None:

@@ -13,18 +13,12 @@ from swinir.cli.main import main
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import Protocol, check_network, evaluate, find_samples, means
 from swinir.image_io.image import write
+from swinir.inference.external import Bicubic
 from swinir.models.swinir import NetworkConfig
-from swinir.reproduce.joint import (
-    KINDS,
-    JointExperiment,
-    JointTask,
-    Setting,
-    benchmark_samples,
-    claim,
-    compare,
-    table,
-)
-from swinir.reproduce.untreated import Untreated
+from swinir.reproduce import joint_measure
+from swinir.reproduce.joint_measure import JointRun, benchmark_samples, claim, run_experiment
+from swinir.reproduce.joint_plan import KINDS, JointExperiment, JointTask
+from swinir.reproduce.joint_results import markdown
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.config import read_config
@@ -126,8 +120,8 @@ def test_a_comparison_that_was_stopped_anywhere_ends_with_the_same_scores(config
     def run_to_end(folder, stops):
         for count in range(40):
             asked = iter([False] * stops)
-            setting = Setting(folder, testsets, Processes(CPU), stop=lambda asked=asked: next(asked, True))
-            if results := compare(experiment, setting):
+            run = JointRun(folder, testsets, Processes(CPU), stop=lambda asked=asked: next(asked, True))
+            if results := run_experiment(experiment, run):
                 return results["tasks"], count
         raise AssertionError("never ended")
 
@@ -153,18 +147,16 @@ def test_the_tester_runs_the_exported_experts_and_finds_the_same_scores(command,
 
 
 def test_a_stop_by_a_signal_has_its_exit_code_and_goes_on(command, monkeypatch):
-    from swinir.reproduce import joint
-
-    plain = joint.train_experts
+    plain = joint_measure.train_experts
 
     def interrupted(*arguments):
         signal.raise_signal(signal.SIGINT)
         return plain(*arguments)
 
-    monkeypatch.setattr(joint, "train_experts", interrupted)
+    monkeypatch.setattr(joint_measure, "train_experts", interrupted)
     code, out, _ = command()
     assert (code, out.splitlines()[-1]) == (130, "stopped; the same command goes on")
-    monkeypatch.setattr(joint, "train_experts", plain)
+    monkeypatch.setattr(joint_measure, "train_experts", plain)
     assert command()[0] == 0
 
 
@@ -202,7 +194,7 @@ def test_a_set_that_is_not_whole_is_refused_before_any_training(command, testset
         ("tolerance=0.0001", "more than 0.0% apart; change narrow.embed_dim or narrow.mlp_ratio"),
         ("training.network.window_sise=8", "the training of sr: unknown network option 'window_sise'"),
         ("training.patches=8", "the training of sr: unknown key patches"),
-        ("training.seed=1", r"training.seed is decided by \[\[tasks\]\] and seeds"),
+        ("training.seed=1", r"training.seed is set by \[\[tasks\]\] and seeds"),
         ("training.init.weights=x.pth", r"leave out \[init\]"),
         ("stepps=8", "unknown key stepps; did you mean steps"),
         ("seeds=[]", "seeds: "),
@@ -217,7 +209,7 @@ def test_a_configuration_that_contradicts_itself_is_refused_in_one_line(config, 
 @pytest.mark.parametrize(
     ("old", "new", "message"),
     [
-        ('name = "jpeg"', 'name = "sr"', "tasks need names of their own, got sr, sr"),
+        ('name = "jpeg"', 'name = "sr"', "each task needs its own name, got sr, sr"),
         ('benchmark = "Set5"\n[[', 'benchmark = "Set55"\n[[', "unknown benchmark 'Set55'; choose one of Set5, "),
         ("jpeg = 10", "quality = 10", r"unknown key tasks\.1\.quality"),
         ('task = "lightweight_sr"', 'task = "light_sr"', "the training of sr: .*unknown task 'light_sr'"),
@@ -263,7 +255,7 @@ def test_the_table_gives_means_and_half_the_range_over_the_seeds():
         "seconds": {kind: {"1": 10.0, "2": 20.0} for kind in KINDS},
         "steps_of_each_task": 500,
     }
-    lines = table(results).splitlines()
+    lines = markdown(results).splitlines()
     assert lines[2] == "| sr_x2 | Set5, PSNR on Y | 33.66 | 30.25 ± 0.25 | 31.00 ± 0.00 | 28.95 ± 0.05 |"
     assert lines[3:] == [
         "| parameters | | | 1,000 | 4,000 | 1,010 |",
@@ -288,13 +280,12 @@ def test_bicubic_enlargement_of_set5_is_worth_what_is_published(public_folder, s
     root = public_folder("testsets")
     row = BENCHMARK_SETS["Set5"]
     protocol = Protocol(get_task("lightweight_sr"), scale=scale)
-    network = get_task("lightweight_sr").network_for(scale)
     samples = find_samples(protocol, row.lq_folder(root, scale), row.gt_folder(root))
-    assert means(list(evaluate(Untreated(network), samples, protocol)))["psnr_y"] == pytest.approx(published, abs=0.02)
+    assert means(list(evaluate(Bicubic(3, scale), samples, protocol)))["psnr_y"] == pytest.approx(published, abs=0.02)
 
 
 def test_untreated_noise_is_worth_its_level(tmp_path):
     write(tmp_path / "grey.png", np.full((64, 64, 3), 128, np.uint8))
     protocol = Protocol(get_task("color_dn"), noise=10)
-    (row,) = evaluate(Untreated(NetworkConfig()), find_samples(protocol, None, tmp_path), protocol)
+    (row,) = evaluate(Bicubic(3, 1), find_samples(protocol, None, tmp_path), protocol)
     assert row.psnr == pytest.approx(20 * np.log10(255 / 10), abs=0.15)
