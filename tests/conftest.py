@@ -4,6 +4,7 @@ import os
 from functools import cache
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import swinir.cli.main  # noqa: F401 - before torch: it keeps waiting threads from spinning on a busy machine
@@ -11,6 +12,8 @@ import swinir.cli.main  # noqa: F401 - before torch: it keeps waiting threads fr
 import torch  # isort: skip
 
 DATA = Path(__file__).parent / "data"
+hypothesis.settings.register_profile("any machine", deadline=None)  # no verdict depends on speed
+hypothesis.settings.load_profile("any machine")
 PUBLIC = Path(os.environ.get("SWINIR_TEST_DATA", Path(__file__).parents[2] / "shared"))
 
 

@@ -57,7 +57,7 @@ def test_bicubic_is_identical_to_matlabs_files(public_folder, name, scale):
 @given(
     SEEDS, st.integers(1, 15), st.integers(1, 15), st.sampled_from([1 / 8, 1 / 3, 0.37, 0.5, 0.9, 1.0, 1.3, 2.0, 3.7])
 )
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bicubic_by_a_scale_is_the_kernels_definition(seed, height, width, scale):
     image = np.random.default_rng(seed).normal(size=(height, width))
     rows = resizing_matrix(height, math.ceil(height * scale), scale)
@@ -66,7 +66,7 @@ def test_bicubic_by_a_scale_is_the_kernels_definition(seed, height, width, scale
 
 
 @given(SEEDS, st.integers(1, 15), st.integers(1, 15), st.integers(1, 25), st.integers(1, 25))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_bicubic_to_a_size_is_the_kernels_definition(seed, height, width, new_height, new_width):
     image = np.random.default_rng(seed).normal(size=(height, width))
     rows = resizing_matrix(height, new_height, new_height / height)
@@ -88,7 +88,7 @@ def test_bytes_are_rounded_after_each_axis_the_one_that_shrinks_most_first(size,
 
 
 @given(SEEDS, st.integers(1, 40), st.integers(1, 40), st.floats(0.05, 5), st.sampled_from([1, 3]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_any_size_and_scale_gives_the_size_rounded_up(seed, height, width, scale, channels):
     image = np.random.default_rng(seed).integers(0, 256, (height, width, channels)).astype(np.uint8)
     resized = imresize(image, scale)
@@ -99,7 +99,7 @@ def test_any_size_and_scale_gives_the_size_rounded_up(seed, height, width, scale
 
 
 @given(st.integers(0, 255), st.integers(1, 30), st.integers(1, 30), st.floats(0.1, 4))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_constant_stays_constant(value, height, width, scale):
     image = np.full((height, width, 1), value, np.uint8)
     assert np.all(imresize(image, scale) == value)
@@ -122,7 +122,7 @@ def test_a_size_that_comes_out_whole_is_not_rounded_up_by_float_error(scale):
     st.integers(1, 12),
     st.integers(1, 12),
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 def test_rows_that_come_in_blocks_are_resized_as_the_whole(height, width, high, wide, step, block):
     image = np.random.default_rng(height).random((height, width, 3)).astype(np.float32)
     blocks = (image[y : y + block] for y in range(0, height, block))

@@ -83,7 +83,7 @@ def test_no_global_generator_is_touched(degrade):
     st.sampled_from([1, 2, 3, 4]),
     st.sampled_from(["noise", "black", "white", "stripes"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_the_contract_holds_for_every_size_scale_and_image(degrade, seed, extra_rows, extra_cols, scale, content):
     height, width = ((-(-32 // scale) + extra) * scale for extra in (extra_rows, extra_cols))
     gt = {

@@ -176,14 +176,14 @@ def test_noise_is_measured_through_a_good_compression(name, level):
 
 
 @given(SEEDS, st.integers(10, 245), st.floats(1, 50), st.sampled_from([1, 3]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_noise_on_a_plain_ground_is_measured_in_spite_of_clipping(seed, value, level, channels):
     image = add_noise(np.full((64, 64, channels), value), level, seed)
     assert noise_level(image) == pytest.approx(level, rel=0.15, abs=0.3)
 
 
 @given(SEEDS, st.sampled_from([1, 3]), st.floats(0, 40))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_mirrored_turned_and_inverted_pictures_have_the_same_noise(seed, channels, level):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 8, channels)).astype(np.uint8)

@@ -25,7 +25,7 @@ def moments(kernel):
 
 
 @given(st.integers(0, 12), SIGMAS, SIGMAS, st.floats(-math.pi, math.pi), PROFILES, st.floats(0.5, 4))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_elliptic_kernels_sum_to_one_and_stay_centred(half, first, second, theta, profile, beta):
     kernel = EllipticKernel(2 * half + 1, (first, second), theta, profile, beta).weights()
     assert kernel.shape == (2 * half + 1, 2 * half + 1)
@@ -93,7 +93,7 @@ def test_sinc_passes_low_frequencies_and_stops_high_ones():
 
 
 @given(st.integers(0, 12), st.floats(0, 5), st.sampled_from([0, 0.5, 1.5, 1.0]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_shifted_row_sums_to_one_whatever_its_width(half, sigma, shift):
     row = gaussian_row(2 * half + 1, sigma, shift=shift)
     assert row.sum() == pytest.approx(1)

@@ -133,7 +133,7 @@ def test_unsigned_values_do_not_wrap_around():
 
 
 @given(SEEDS, SIDES, SIDES, CHANNELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ssim_is_scikit_images_on_the_valid_region(seed, height, width, channels):
     a, b = random_pair(seed, height, width, channels)
     _, per_pixel = structural_similarity(
@@ -164,7 +164,7 @@ def blocking_effect(x):
 
 
 @given(SEEDS, st.integers(2, 4), st.integers(2, 4), CHANNELS, st.integers(0, 40))
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_psnrb_adds_the_blocking_effect_of_the_paper(seed, rows, cols, channels, step):
     gt, restored = random_pair(seed, 8 * rows, 8 * cols, channels, spread=5)
     yy, xx = np.mgrid[: 8 * rows, : 8 * cols]
@@ -186,7 +186,7 @@ def test_psnrb_counts_the_blocks_of_the_restored_image_only():
 
 
 @given(SEEDS, SIDES, SIDES, CHANNELS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_psnr_and_ssim_are_symmetric(seed, height, width, channels):
     a, b = random_pair(seed, height, width, channels)
     assert psnr(a, b) == psnr(b, a)
@@ -194,14 +194,14 @@ def test_psnr_and_ssim_are_symmetric(seed, height, width, channels):
 
 
 @given(SEEDS, SIDES, SIDES)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_psnrb_of_a_channel_does_not_exceed_its_psnr(seed, height, width):
     a, b = random_pair(seed, height, width, 1)
     assert psnrb(a, b) <= psnr(a, b)
 
 
 @given(SEEDS, SIDES, SIDES, st.integers(0, 2), st.sampled_from([psnr, ssim, psnrb]))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_border_is_the_same_as_cropping_by_hand(seed, height, width, border, metric):
     a, b = random_pair(seed, height + 8, width + 8, 3)
     inside = slice(border, height + 8 - border), slice(border, width + 8 - border)

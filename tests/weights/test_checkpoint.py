@@ -194,7 +194,7 @@ def networks(draw: st.DrawFn) -> NetworkConfig:
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(networks())
 def test_any_network_is_inferred_from_its_own_state_dict(network: NetworkConfig) -> None:
     with torch.device("meta"):
@@ -205,7 +205,7 @@ def test_any_network_is_inferred_from_its_own_state_dict(network: NetworkConfig)
     assert inferred == network
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(networks())
 def test_without_derived_buffers_only_the_training_size_is_lost(network: NetworkConfig) -> None:
     with torch.device("meta"):
@@ -232,7 +232,7 @@ def test_a_file_with_index_but_no_mask_was_trained_within_one_window() -> None:
     assert any("within one window" in rule for rule in rules)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(dim=st.integers(1, 300), hidden=st.integers(1, 2000))
 def test_the_mlp_ratio_gives_back_the_hidden_width(dim: int, hidden: int) -> None:
     assert int(dim * architecture._ratio(hidden, dim)) == hidden
@@ -553,7 +553,7 @@ def test_a_cut_off_safetensors_file_is_refused(tmp_path: Path, small: dict[str, 
     assert "damaged safetensors" in refusal(path)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_no_changed_byte_raises_anything_but_a_checkpoint_error(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
