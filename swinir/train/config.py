@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
+import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from swinir.environment import shipped_folder
@@ -22,6 +23,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Betas = tuple[Share, Share]
 Quality = Annotated[int, Field(ge=1, le=100)]
+REST_LR = 1e-3  # Adam's beside Muon
 
 
 def _listed(value: Any) -> Any:
@@ -143,12 +145,29 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """Adam."""
+    """Adam, as published, or Muon for the weights of linear layers with Adam for all other parameters.
 
+    Attributes:
+        lr: of Adam, or of Muon, which scales it so that its updates are as large as AdamW's are.
+        rest_lr: of Adam beside Muon; 1e-3 by default. Both learning rates follow the schedule.
+        betas: of Adam.
+        weight_decay: Adam's L2 penalty on all parameters, or Muon's decoupled decay of the linear layers alone.
+        clip_norm: largest norm of the gradient of all parameters together.
+    """
+
+    name: Literal["adam", "muon"] = "adam"
     lr: PositiveFloat = 2e-4
+    rest_lr: PositiveFloat | None = None
     betas: Betas = (0.9, 0.999)
     weight_decay: Weight = 0.0
     clip_norm: PositiveFloat | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_rest_lr(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("name") == "muon" and values.get("rest_lr") is None:
+            return values | {"rest_lr": REST_LR}
+        return values
 
 
 class ScheduleConfig(Section):
@@ -225,10 +244,28 @@ class TrainConfig(Section):
             )
         if perceptual and self.task_row.gray:
             raise ValueError("loss.perceptual needs colour images, the task is grey; leave it out")
+        self._check_optimizer()
         keeps_size = ("noise", "jpeg")
         if not data.train_lq and (self.degradation_kind in keeps_size) != (self.scale == 1):
             raise ValueError(f"degradation {self.degradation_kind!r} does not go with scale {self.scale}")
         return self
+
+    def _check_optimizer(self) -> None:
+        options = self.optimizer
+        if options.name == "adam":
+            if options.rest_lr is not None:
+                raise ValueError(
+                    f'optimizer.rest_lr is for optimizer.name = "muon", got {options.rest_lr} with "adam"; '
+                    f"leave it out, Adam's learning rate is optimizer.lr"
+                )
+            return
+        if not hasattr(torch.optim, "Muon"):
+            raise ValueError(
+                f'optimizer.name = "muon" needs PyTorch 2.9 or newer, this is {torch.__version__}; '
+                f'upgrade it or set optimizer.name = "adam"'
+            )
+        if self.network_name == "rcan":
+            raise ValueError('optimizer.name = "muon" needs linear layers, RCAN has none; set it to "adam"')
 
     @property
     def task_row(self) -> TaskSpec:

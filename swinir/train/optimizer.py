@@ -1,4 +1,4 @@
-"""From a batch to new weights: forward, backward, averaging over processes, clipping, Adam, averaged weights."""
+"""From a batch to new weights: forward, backward, averaging over processes, clipping, Adam or Muon, averages."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from swinir.models.swinir import StochasticDepth
-from swinir.train.config import ScheduleConfig, TrainConfig
+from swinir.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from swinir.train.dataset import Part, to_unit
 from swinir.train.distributed import Processes
 from swinir.train.ema import Ema
@@ -80,9 +80,10 @@ class Optimization(Generic[N]):
         self.ema = Ema(network, config.ema)
         options = config.optimizer
         self.parameters = [p for p in network.parameters() if p.requires_grad]
-        self.optimizer = torch.optim.Adam(
-            self.parameters, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay
-        )
+        self.optimizer, self.muon = build_optimizers(network, options)
+        self._rates: list[tuple[torch.optim.Optimizer, float]] = [(self.optimizer, options.rest_lr or options.lr)]
+        if self.muon:
+            self._rates.append((self.muon, options.lr))
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(config.seed)
             self.objective = Objective(config.loss, config.network_config().in_chans, self.device)
@@ -116,7 +117,8 @@ class Optimization(Generic[N]):
         config, adversary = self.config, self.objective.adversary
         lr = self._set_rates(step)
         seed = step_seed(config.seed, step)
-        self.optimizer.zero_grad(set_to_none=True)
+        for optimizer, _ in self._rates:
+            optimizer.zero_grad(set_to_none=True)
         if adversary:
             adversary.optimizer.zero_grad(set_to_none=True)
         seen, values = [], []
@@ -136,13 +138,13 @@ class Optimization(Generic[N]):
 
     def _set_rates(self, step: int) -> float:
         config = self.config
-        lr = learning_rate(config.schedule, config.optimizer.lr, step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        for optimizer, lr in self._rates:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config.schedule, lr, step)
         if self.objective.adversary:
             for group in self.objective.adversary.optimizer.param_groups:
                 group["lr"] = learning_rate(config.schedule, self.objective.adversary.lr, step)
-        return lr
+        return learning_rate(config.schedule, config.optimizer.lr, step)
 
     def _backward(
         self, lq: Tensor, gt: Tensor, part: Part, forward: Callable[[Tensor], Tensor], objective: Objective
@@ -172,7 +174,8 @@ class Optimization(Generic[N]):
         """Move the weights along the gradients; returns the norm of the network's."""
         adversary, limit = self.objective.adversary, self.config.optimizer.clip_norm
         self.processes.average_gradients(self.parameters)
-        self.scaler.unscale_(self.optimizer)
+        for optimizer, _ in self._rates:
+            self.scaler.unscale_(optimizer)
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         norm = nn.utils.get_total_norm(gradients).item()
         finite = math.isfinite(norm)
@@ -181,8 +184,10 @@ class Optimization(Generic[N]):
             raise NotFiniteError(f"not finite: gradient {norm}; lower optimizer.lr or set optimizer.clip_norm", seen)
         if limit is not None and limit < norm < math.inf:
             torch._foreach_mul_(gradients, limit / (norm + NORM_LIMIT))
-        self.scaler.step(self.optimizer)  # not if the gradient overflowed, which lowers the scale
-        self.scaler.update()
+        if finite:  # a gradient that overflowed stops both optimizers, the scaler alone would stop one of them
+            for optimizer, _ in self._rates:
+                self.scaler.step(optimizer)
+        self.scaler.update()  # lowers the scale if any gradient overflowed
         if finite:
             self.ema.update(self.network)
         if adversary:
@@ -197,6 +202,7 @@ class Optimization(Generic[N]):
             "network": dict(self.network.named_parameters()),
             "averages": self.ema.averages,
             "optimizer": self.optimizer.state_dict(),
+            "muon": self.muon.state_dict() if self.muon else None,
             "scaler": self.scaler.state_dict(),
             "adversary": adversary.state() if adversary else None,
         }
@@ -208,16 +214,42 @@ class Optimization(Generic[N]):
             raise ValueError("the state belongs to another network")
         if bool(state["adversary"]) != bool(self.objective.adversary):
             raise ValueError("the state and the configuration differ in loss.adversarial")
+        muon = state.get("muon") or {}  # states from before the choice of optimizers have no such entry
+        if bool(muon) != bool(self.muon):
+            raise ValueError("the state and the configuration differ in optimizer.name")
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(state["network"][name])
         self.ema.load(state["averages"])
-        groups = self.optimizer.state_dict()["param_groups"]  # the options are the configuration's
-        self.optimizer.load_state_dict(state["optimizer"] | {"param_groups": groups})
+        load_moments(self.optimizer, state["optimizer"])
+        if self.muon:
+            load_moments(self.muon, muon)
         if state["scaler"]:  # none if the precision was another
             self.scaler.load_state_dict(state["scaler"])
         if self.objective.adversary:
             self.objective.adversary.load_state(state["adversary"])
+
+
+def build_optimizers(
+    network: nn.Module, options: OptimizerConfig
+) -> tuple[torch.optim.Adam, torch.optim.Optimizer | None]:
+    """Adam for all parameters and None, or Adam for what Muon does not take and Muon for the linear layers' weights.
+
+    A relative position bias table has two dimensions as well, but is looked up in, not multiplied with: Adam's.
+    """
+    parameters = [p for p in network.parameters() if p.requires_grad]
+    if options.name == "adam":
+        return torch.optim.Adam(parameters, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay), None
+    linear = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
+    matrices = [p for p in parameters if id(p) in linear]
+    rest = [p for p in parameters if id(p) not in linear]
+    muon = torch.optim.Muon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
+    return torch.optim.Adam(rest, lr=options.rest_lr or options.lr, betas=options.betas), muon
+
+
+def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over an optimizer's moments; its options stay the configuration's."""
+    optimizer.load_state_dict(state | {"param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def step_seed(seed: int, step: int) -> int:

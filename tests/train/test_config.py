@@ -6,7 +6,7 @@ import pytest
 from training import configuration
 
 from swinir.models.swinir import SwinIR
-from swinir.train.config import TrainConfig, load_config, standard_config
+from swinir.train.config import TrainConfig, load_config, standard_config, varied
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = [
@@ -105,6 +105,8 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(toml, old, new, me
         ("ema=1", "ema: Input should be less than 1, got 1"),
         ("precision=fp8", "precision"),
         ("keep=0", "keep: Input should be greater than or equal to 1, got 0"),
+        ("optimizer.name=sgd", "optimizer.name: Input should be 'adam' or 'muon', got 'sgd'"),
+        ("optimizer.rest_lr=1e-3", 'optimizer.rest_lr is for optimizer.name = "muon", got 0.001 with "adam"'),
         ("optimizer.clip_norm=0", "optimizer.clip_norm: Input should be greater than 0, got 0"),
     ],
 )
@@ -122,6 +124,32 @@ def test_two_ways_to_validate_and_unequal_numbers_of_folders_are_refused():
 def test_a_perceptual_loss_on_grey_images_is_refused():
     with pytest.raises(ValueError, match=r"loss\.perceptual needs colour images, the task is grey"):
         configuration("images", task="gray_dn", scale=1, loss={"perceptual": {}})
+
+
+def test_adam_is_the_default_and_muon_has_a_second_learning_rate(toml):
+    adam = load_config(toml()).optimizer
+    assert (adam.name, adam.rest_lr) == ("adam", None)
+    muon = load_config(toml(), ["optimizer.name=muon", "optimizer.lr=1e-2"])
+    assert (muon.optimizer.name, muon.optimizer.lr, muon.optimizer.rest_lr) == ("muon", 1e-2, 1e-3)
+    given = load_config(toml(), ["optimizer.name=muon", "optimizer.rest_lr=4e-4"])
+    assert given.optimizer.rest_lr == 4e-4
+    for config in (muon, given):
+        assert TrainConfig.model_validate_json(config.model_dump_json()) == config
+    assert varied(load_config(toml()), {"optimizer.name": "muon"}).optimizer.rest_lr == 1e-3
+
+
+def test_muon_needs_a_pytorch_that_has_it(toml, monkeypatch):
+    monkeypatch.delattr("torch.optim.Muon")
+    assert load_config(toml())
+    message = refusal(toml(), "optimizer.name=muon")
+    assert message.startswith('optimizer.name = "muon" needs PyTorch 2.9 or newer, this is ')
+    assert message.endswith('; upgrade it or set optimizer.name = "adam"')
+
+
+def test_muon_is_refused_for_a_network_without_linear_layers(toml):
+    path = toml("[network]\nembed_dim = 12\ndepths = [2]\nnum_heads = [2]", '[network]\nname = "rcan"')
+    assert load_config(path)
+    assert "needs linear layers, RCAN has none" in refusal(path, "optimizer.name=muon")
 
 
 @pytest.mark.parametrize(

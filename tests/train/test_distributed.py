@@ -104,9 +104,11 @@ def test_two_processes_end_with_the_weights_of_one(run_command, toml, tmp_path, 
     assert printed.count("SHA-256") == 1
 
 
-def test_two_processes_are_to_the_last_bit_one_that_runs_its_batch_in_two_parts(run_command, toml, tmp_path):
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_two_processes_are_to_the_last_bit_one_that_runs_its_batch_in_two_parts(run_command, toml, tmp_path, optimizer):
     for name, processes, accumulate in (("two", 2, 1), ("one", 1, 2)):
-        words = toml(name, accumulate=accumulate, precision="bf16", **STEPS)
+        options = {"accumulate": accumulate, "precision": "bf16", "optimizer": {"name": optimizer, "lr": 2e-3}}
+        words = toml(name, **options, **STEPS)
         assert set(run_command(Command(words, str(tmp_path / f"{name}.txt"), processes=processes))) == {0}
     ours, theirs = (last_state(tmp_path / name)["optimization"] for name in ("two", "one"))
     assert same(ours, theirs)

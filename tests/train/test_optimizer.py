@@ -1,7 +1,9 @@
 """Steps: the released training's, split or whole, in every precision; and what stops one before a weight moves."""
 
+import copy
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from swinir.train.initialize import build_network
 from swinir.train.optimizer import LEAST_SCALE, NotFiniteError, Optimization, learning_rate, step_seed
 
 GOLDEN = json.loads((DATA / "train_steps.json").read_text())
+MUON = {"name": "muon", "lr": 4e-3}
 LOSSES = {"l1": {"name": "l1"}, "charbonnier_eps1e-9": {"name": "charbonnier", "epsilon": 1e-9}}
 
 
@@ -231,6 +234,22 @@ def test_an_overflowing_gradient_of_half_precision_skips_the_step_and_lowers_the
     assert not same(before, weights(ours))
 
 
+@pytest.mark.parametrize("name", ["layers.0.residual_group.blocks.0.mlp.fc1.weight", "conv_first.weight"])
+def test_an_overflow_in_the_parameters_of_one_optimizer_skips_muon_and_adam(name):
+    ours = optimization(precision="fp16", optimizer=MUON)
+    ours.step([batch(0)], 0)
+    before, scale = weights(ours), ours.scaler.get_scale()
+    moments = copy.deepcopy([ours.state()[key]["state"] for key in ("muon", "optimizer")])
+    handle = ours.network.get_parameter(name).register_hook(lambda grad: grad * math.inf)
+    assert not math.isfinite(ours.step([batch(1)], 1).grad_norm)
+    assert same(before, weights(ours))
+    assert same(moments, [ours.state()[key]["state"] for key in ("muon", "optimizer")])
+    assert ours.scaler.get_scale() == scale / 2
+    handle.remove()
+    ours.step([batch(1)], 2)
+    assert not any(torch.equal(a, b) for a, b in zip(before, weights(ours), strict=True))
+
+
 def test_gradients_that_overflow_however_small_the_scale_are_the_networks_own():
     ours = optimization(precision="fp16")
     ours.parameters[0].register_hook(lambda grad: grad * math.inf)
@@ -286,6 +305,42 @@ def test_weight_decay_and_betas_are_adams():
         (theirs(lq) - gt).abs().mean().backward()
         adam.step()
     assert difference(ours.network, theirs) < 1e-12
+
+
+def test_muon_steps_the_linear_layers_and_adam_the_rest_as_pytorchs_do_by_hand():
+    schedule = ScheduleConfig(iterations=8, warmup=2, kind="cosine", final=0.1)
+    options = {"name": "muon", "lr": 4e-3, "rest_lr": 5e-4, "weight_decay": 0.1, "betas": (0.8, 0.9)}
+    ours = optimization(
+        optimizer=options | {"clip_norm": 1e-3}, schedule=schedule.model_dump(), precision="fp64", ema=0.0
+    )
+    theirs = build_network(ours.config).double().train()
+    linear = re.compile(r"\.(attn\.(qkv|proj)|mlp\.fc[12])\.weight$")
+    matrices = [p for name, p in theirs.named_parameters() if linear.search(name)]
+    rest = [p for name, p in theirs.named_parameters() if not linear.search(name)]
+    assert len(matrices) == 2 * 4  # two layers of four
+    assert any(p.ndim == 2 for p in rest)  # the relative position bias tables
+    muon = torch.optim.Muon(matrices, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.Adam(rest, betas=(0.8, 0.9))
+    for step in range(6):
+        lq, gt = batch(step, dtype=torch.float64)
+        result = ours.step([(lq, gt)], step)
+        for optimizer, lr in ((muon, 4e-3), (adam, 5e-4)):
+            optimizer.param_groups[0]["lr"] = learning_rate(schedule, lr, step)
+            optimizer.zero_grad()
+        assert result.lr == muon.param_groups[0]["lr"]
+        (theirs(lq) - gt).abs().mean().backward()
+        torch.nn.utils.clip_grad_norm_(theirs.parameters(), 1e-3)
+        muon.step()
+        adam.step()
+    assert difference(ours.network, theirs) < 1e-12
+    assert difference(ours.network, optimization(precision="fp64").network) > 1e-3
+
+
+def test_adam_alone_steps_the_linear_layers_unless_muon_is_asked_for():
+    ours = optimization()
+    assert ours.muon is None
+    assert ours.state()["muon"] is None
+    assert len(ours.optimizer.param_groups[0]["params"]) == len(ours.parameters)
 
 
 def test_bytes_are_divided_by_255():
@@ -361,8 +416,10 @@ def test_the_discriminators_loss_does_not_move_the_network():
         {"precision": "fp64", "optimizer": {"weight_decay": 0.1}},
         {"loss": ADVERSARIAL},
         {"channels_last": True},
+        {"optimizer": MUON},
+        {"optimizer": MUON | {"weight_decay": 0.1}, "precision": "fp16"},
     ],
-    ids=["fp32", "fp16", "fp64", "adversarial", "channels_last"],
+    ids=["fp32", "fp16", "fp64", "adversarial", "channels_last", "muon", "muon_fp16"],
 )
 def test_a_state_goes_on_as_if_nothing_had_happened(options):
     network = SMALL | {"drop_path_rate": 0.2}
@@ -390,6 +447,15 @@ def test_a_state_does_not_bring_back_the_optimizers_former_options():
     assert same(*moments)
 
 
+def test_a_state_does_not_bring_back_muons_former_options():
+    former = trained(optimizer=MUON | {"weight_decay": 0.1})
+    ours = optimization(optimizer=MUON | {"lr": 1e-3, "rest_lr": 1e-4})
+    ours.load_state(former.state())
+    assert [o.param_groups[0]["lr"] for o in (ours.muon, ours.optimizer)] == [1e-3, 1e-4]
+    assert ours.muon.param_groups[0]["weight_decay"] == 0
+    assert same(former.muon.state_dict()["state"], ours.muon.state_dict()["state"])
+
+
 @pytest.mark.parametrize("before", ["fp32", "fp16", "fp64"])
 @pytest.mark.parametrize("after", ["fp32", "fp16", "fp64"])
 def test_a_run_may_go_on_in_another_precision(before, after):
@@ -407,6 +473,21 @@ def test_the_scale_of_half_precision_goes_with_the_state():
     assert ours.scaler.get_scale() != former.scaler.get_scale()
     ours.load_state(former.state())
     assert ours.scaler.get_scale() == former.scaler.get_scale()
+
+
+@pytest.mark.parametrize(("before", "after"), [({"lr": 2e-3}, MUON), (MUON, {"lr": 2e-3})])
+def test_the_state_of_another_optimizer_is_refused_before_anything_changes(before, after):
+    former, ours = trained(optimizer=before), optimization(optimizer=after)
+    start = weights(ours)
+    with pytest.raises(ValueError, match=r"differ in optimizer\.name"):
+        ours.load_state(former.state())
+    assert same(start, weights(ours))
+
+
+def test_a_state_from_before_there_was_a_choice_of_optimizers_is_adams():
+    former, ours = trained(), optimization()
+    ours.load_state({name: value for name, value in former.state().items() if name != "muon"})
+    assert same(ours.state(), former.state() | {"scaler": ours.state()["scaler"]})
 
 
 def test_the_state_of_another_network_or_without_a_discriminator_is_refused():

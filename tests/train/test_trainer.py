@@ -219,6 +219,17 @@ def test_a_run_that_is_stopped_at_every_step_ends_with_the_same_weights(images, 
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_run_with_muon_that_was_stopped_ends_with_the_same_weights(images, tmp_path):
+    muon = {"name": "muon", "lr": 4e-3, "clip_norm": 1.0}
+    config = configuration(
+        images, precision="bf16", optimizer=muon, schedule={"warmup": 3, "kind": "cosine"}, **DROPPING
+    )
+    train(config, tmp_path / "whole")
+    stopped(config, tmp_path / "parts", 5)
+    gone_on(config, tmp_path / "parts")
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+
+
 def test_a_finished_run_may_be_made_longer(images, tmp_path):
     train(configuration(images, schedule={"iterations": 16}), tmp_path / "whole")
     train(configuration(images), tmp_path / "parts")
