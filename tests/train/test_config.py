@@ -239,7 +239,7 @@ def test_configurations_that_come_with_the_package_are_found_there_or_in_the_sou
     (tmp_path / "swinir" / "configs" / "joint").mkdir(parents=True)
     mine = tmp_path / "swinir" / "configs" / "joint" / "cpu.toml"
     mine.write_text("")
-    monkeypatch.setattr("swinir.train.config.PACKAGE", tmp_path / "swinir")
+    monkeypatch.setattr("swinir.environment.PACKAGE", tmp_path / "swinir")
     assert standard_config("joint", "cpu") == mine
     with pytest.raises(ValueError, match="one of cpu, got 'gpu'"):
         standard_config("joint", "gpu")
