@@ -15,9 +15,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 @app.command()
 def main(
     folder: Annotated[Path, typer.Argument(help="Photographs without compression artifacts, blur or noise.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the parameters go, as .npz.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File for the parameters (.npz).")],
 ) -> None:
-    """Describe photographs as NIQE does, from the sharp patches of each."""
+    """Fit the parameters to the sharp patches of all photographs."""
     pristine = fit(read(path) for path in tqdm(list_images(folder), unit="image", disable=None))
     save(output, pristine)
     print(f"{output}: {pristine.num_patches} patches of {pristine.num_images} photographs")

@@ -1,6 +1,6 @@
-"""Measure what pictures are told to need: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
+"""Measure the estimates and the selection of models: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
 
-`estimates` degrades the images of folders, and compares noise, JPEG quality and chosen experts with the truth.
+`estimates` degrades the images of folders, and compares noise, JPEG quality and selected models with the truth.
 `gain` runs models on images degraded by other levels than theirs: from which level on they help, as
 `swinir.photos.select_models` assumes.
 """
@@ -39,23 +39,23 @@ Degrade = Callable[[np.ndarray], tuple[np.ndarray, Tables | None]]
 
 @dataclass(frozen=True)
 class Case:
-    """A degradation, what is measured after it, and the truth. NaN stands for no compression."""
+    """A degradation, its true level, and the estimate to compare; NaN stands for no compression."""
 
     name: str
     apply: Degrade
     measured: Callable[[Findings], float]
     truth: float
-    findings: Callable[[bool], Findings]  # what a perfect measurement of a grey picture, or of another, finds
+    findings: Callable[[bool], Findings]  # of a perfect estimator, for grey (True) and colour images
 
 
 def add_noise(image: np.ndarray, level: float) -> np.ndarray:
-    """White Gaussian noise on an (H, W, C) uint8 image, rounded and clipped, as files hold it."""
+    """Add white Gaussian noise to an (H, W, C) uint8 image, rounded and clipped, as files hold it."""
     noise = np.random.default_rng(SEED).normal(0, level, image.shape)
     return (image + noise).round().clip(0, 255).astype(np.uint8)
 
 
 def to_file(image: np.ndarray, quality: int) -> tuple[np.ndarray, Tables]:
-    """The image as Pillow reads it back from a JPEG file, and the tables in it."""
+    """Return the image as Pillow reads it back from a JPEG file, with the tables of the file."""
     stream = io.BytesIO()
     Image.fromarray(image.squeeze()).save(stream, "JPEG", quality=quality)
     file = Image.open(stream)
@@ -63,7 +63,7 @@ def to_file(image: np.ndarray, quality: int) -> tuple[np.ndarray, Tables]:
 
 
 def make_cases() -> list[Case]:
-    """Clean, noise, JPEG by the tables of a file, JPEG by pixels alone."""
+    """List the cases: clean, noise, JPEG by the tables of a file, JPEG by pixels alone."""
 
     def found(noise: float, quality: float | None) -> Callable[[bool], Findings]:
         return lambda gray: Findings(noise, quality, "file" if quality else None, gray)
@@ -93,10 +93,10 @@ def make_cases() -> list[Case]:
 
 @app.command()
 def estimates(folders: Annotated[list[Path], typer.Argument(help="Folders of clean images.")]) -> None:
-    """Print, for each folder and degradation, how often the estimate is within 3 and the choice of experts is right."""
+    """Print, for each folder and degradation, how often the estimate is within 3 and the selected models are right."""
     experts = present()
-    typer.echo(f"experts: {', '.join(entry.alias for entry in experts)}")
-    typer.echo(f"{'set':12} {'input':16} {'images':>6} {'near':>5} {'right':>5}   measured: least, median, most")
+    typer.echo(f"models: {', '.join(entry.alias for entry in experts)}")
+    typer.echo(f"{'set':12} {'input':16} {'images':>6} {'near':>5} {'right':>5}   estimates: least, median, most")
     for folder in folders:
         images = [read(path) for path in list_images(folder)]
         if not images:
@@ -115,7 +115,7 @@ def estimates(folders: Annotated[list[Path], typer.Argument(help="Folders of cle
 
 
 def middles(folder: Path, size: int, gray: bool) -> Iterator[np.ndarray]:
-    """The middle of each image, on JPEG's grid."""
+    """Yield the middle of each image, aligned to JPEG's grid."""
     for path in list_images(folder):
         image = to_gray(read(path)) if gray else to_rgb(read(path))
         top, left = (max(0, side - size) // 16 * 8 for side in image.shape[:2])
@@ -125,21 +125,21 @@ def middles(folder: Path, size: int, gray: bool) -> Iterator[np.ndarray]:
 @app.command()
 def gain(
     folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
-    experts: Annotated[list[str], typer.Option("--expert", help="Alias of weights for noise or JPEG; may repeat.")],
+    names: Annotated[list[str], typer.Option("--model", help="Alias of weights for noise or JPEG; may repeat.")],
     levels: Annotated[list[float], typer.Option("--level", help="Noise level or JPEG quality; may repeat.")],
     size: Annotated[int, typer.Option("--size", min=16, help="Side of the middles that are restored.")] = 144,
     images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 10,
 ) -> None:
-    """Print what experts change in PSNR, in dB, on images of each level; and of how many images they gain."""
+    """Print the change of PSNR in dB by each model on images of each level, and the number of images that gain."""
     from swinir.inference.restore import restore
     from swinir.weights.checkpoint import load_model
 
-    kind = find(experts[0]).parts.kind
+    kind = find(names[0]).parts.kind
     degrade = {"noise": add_noise, "jpeg": lambda image, quality: jpeg(image, int(quality))}[kind]
-    models = {name: load_model(name, device="cpu") for name in experts}
+    models = {name: load_model(name, device="cpu") for name in names}
     grays = {model.config.in_chans == 1 for model in models.values()}
     if len(grays) > 1:
-        raise typer.BadParameter("name experts for colour, or experts for grey pictures")
+        raise typer.BadParameter("name models for colour images, or models for grey ones")
     clean = list(middles(folder, size, grays.pop()))[:images]
     typer.echo(f"{'level':>6} {'input':>6}   {'   '.join(f'{name:>24}' for name in models)}")
     for level in levels:

@@ -38,7 +38,7 @@ def plans(make, *, draws=DRAWS, size=(64, 64), scale=4, **options):
 
 
 def close(count, probability, draws=DRAWS):
-    """Whether a count is within four and a half standard deviations of its binomial's mean."""
+    """True when a count is within four and a half standard deviations of its binomial's mean."""
     return abs(count - draws * probability) <= 4.5 * (draws * probability * (1 - probability)) ** 0.5
 
 

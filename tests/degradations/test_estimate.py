@@ -1,4 +1,4 @@
-"""Estimates: JPEG tables against Pillow's and OpenCV's files, noise and compression put into known pictures."""
+"""Estimates: JPEG tables against Pillow's and OpenCV's files, noise and compression put into known images."""
 
 import io
 import subprocess
@@ -17,13 +17,13 @@ from swinir.degradations.estimate import Findings, jpeg_quality, noise_level, pi
 from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import list_images, read
 
-# Pictures in scikit-image's wheel whose pixels were never compressed with loss; one is a texture throughout.
-PICTURES = ("astronaut", "camera", "coffee", "brick", "gravel")
+# Photographs in scikit-image's wheel whose pixels were never compressed with loss; one is a texture throughout.
+PHOTOGRAPHS = ("astronaut", "camera", "coffee", "brick", "gravel")
 QUALITIES = range(1, 101)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def picture(name):
+def photograph(name):
     image = getattr(skimage.data, name)()
     return image.reshape(*image.shape[:2], -1)
 
@@ -102,35 +102,35 @@ def test_tables_that_are_none_are_refused(tables, message):
 
 
 @pytest.mark.parametrize("quality", [5, 10, 20, 30, 40, 60, 80, 90])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_quality_is_found_in_pixels(name, quality):
-    assert pixel_jpeg_quality(jpeg(picture(name), quality)) == pytest.approx(quality, abs=3)
+    assert pixel_jpeg_quality(jpeg(photograph(name), quality)) == pytest.approx(quality, abs=3)
 
 
 @pytest.mark.parametrize("quality", [10, 40, 80])
 @pytest.mark.parametrize("corner", [(0, 1), (3, 0), (7, 5)])
-def test_quality_is_found_in_pixels_of_a_cropped_picture(corner, quality):
-    image = jpeg(picture("astronaut"), quality)[corner[0] :, corner[1] :]
+def test_quality_is_found_in_pixels_of_a_cropped_image(corner, quality):
+    image = jpeg(photograph("astronaut"), quality)[corner[0] :, corner[1] :]
     assert pixel_jpeg_quality(image) == pytest.approx(quality, abs=3)
 
 
 @pytest.mark.parametrize("name", ["low", "medium", "high", "web_low", "web_medium", "web_high"])
 def test_pixels_tell_of_other_encoders_tables_what_the_file_does(name):
-    data = pillows_file(picture("astronaut"), qtables=JpegPresets.presets[name]["quantization"])
+    data = pillows_file(photograph("astronaut"), qtables=JpegPresets.presets[name]["quantization"])
     found = pixel_jpeg_quality(np.asarray(Image.open(io.BytesIO(data))))
     assert found == pytest.approx(jpeg_quality(tables_of(data)), abs=20)
 
 
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_pixels_without_a_past_show_none(name):
-    assert pixel_jpeg_quality(picture(name)) is None
+    assert pixel_jpeg_quality(photograph(name)) is None
 
 
 @pytest.mark.parametrize("level", [15, 25, 50])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_noise_is_no_compression_and_hides_an_earlier_one(name, level):
-    assert pixel_jpeg_quality(add_noise(picture(name), level)) is None
-    assert pixel_jpeg_quality(add_noise(jpeg(picture(name), 40), level)) is None
+    assert pixel_jpeg_quality(add_noise(photograph(name), level)) is None
+    assert pixel_jpeg_quality(add_noise(jpeg(photograph(name), 40), level)) is None
 
 
 @pytest.mark.parametrize(
@@ -153,26 +153,26 @@ def test_drawings_are_neither_compressed_nor_fail(image):
 
 
 @pytest.mark.parametrize("level", [15, 25, 50])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_noise_is_measured_within_three(name, level):
-    assert noise_level(add_noise(picture(name), level)) == pytest.approx(level, abs=3)
+    assert noise_level(add_noise(photograph(name), level)) == pytest.approx(level, abs=3)
 
 
-@pytest.mark.parametrize("name", PICTURES)
-def test_clean_pictures_have_next_to_no_noise(name):
-    assert noise_level(picture(name)) < 3.5
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
+def test_clean_images_have_next_to_no_noise(name):
+    assert noise_level(photograph(name)) < 3.5
 
 
 @pytest.mark.parametrize("quality", [10, 40, 80])
-@pytest.mark.parametrize("name", PICTURES)
+@pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_compression_is_no_noise(name, quality):
-    assert noise_level(jpeg(picture(name), quality)) < 3
+    assert noise_level(jpeg(photograph(name), quality)) < 3
 
 
 @pytest.mark.parametrize("level", [25, 50])
 @pytest.mark.parametrize("name", ["astronaut", "coffee"])
 def test_noise_is_measured_through_a_good_compression(name, level):
-    assert noise_level(jpeg(add_noise(picture(name), level), 90)) == pytest.approx(level, rel=0.2)
+    assert noise_level(jpeg(add_noise(photograph(name), level), 90)) == pytest.approx(level, rel=0.2)
 
 
 @given(SEEDS, st.integers(10, 245), st.floats(1, 50), st.sampled_from([1, 3]))
@@ -184,7 +184,7 @@ def test_noise_on_a_plain_ground_is_measured_in_spite_of_clipping(seed, value, l
 
 @given(SEEDS, st.sampled_from([1, 3]), st.floats(0, 40))
 @settings(max_examples=20)
-def test_mirrored_turned_and_inverted_pictures_have_the_same_noise(seed, channels, level):
+def test_mirrored_turned_and_inverted_images_have_the_same_noise(seed, channels, level):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 8, channels)).astype(np.uint8)
     image = add_noise(
@@ -196,7 +196,7 @@ def test_mirrored_turned_and_inverted_pictures_have_the_same_noise(seed, channel
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (5, 300, 3), (20, 20, 1), (20, 20, 3), (21, 400, 3)])
-def test_small_pictures_do_not_fail(shape):
+def test_small_images_do_not_fail(shape):
     image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
     assert 0 <= noise_level(image) < 256
 
@@ -204,19 +204,19 @@ def test_small_pictures_do_not_fail(shape):
 # All together
 
 
-def test_a_picture_of_three_equal_channels_is_grey_and_measured_as_such():
-    gray = add_noise(picture("camera"), 25)
+def test_a_image_of_three_equal_channels_is_grey_and_measured_as_such():
+    gray = add_noise(photograph("camera"), 25)
     assert sense(gray.repeat(3, axis=2)) == sense(gray)
     assert sense(gray).gray
-    assert not sense(picture("astronaut")).gray
+    assert not sense(photograph("astronaut")).gray
 
 
 def test_the_files_tables_decide():
-    image = jpeg(picture("camera"), 20)
+    image = jpeg(photograph("camera"), 20)
     findings = sense(image, {0: tables_of(pillows_file(image, quality=90))[0]})
     assert (findings.jpeg_quality, findings.jpeg_source) == (90, "file")
     assert (sense(image).jpeg_quality, sense(image).jpeg_source) == (20, "pixels")
-    assert sense(picture("camera")).jpeg_source is None
+    assert sense(photograph("camera")).jpeg_source is None
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,8 @@ def test_what_is_no_image_is_refused(look, image):
         look(image)
 
 
-def test_looking_leaves_the_picture_and_the_global_generator_alone():
-    image = picture("camera")[:96, :96].copy()
+def test_looking_leaves_the_image_and_the_global_generator_alone():
+    image = photograph("camera")[:96, :96].copy()
     before, state = image.copy(), np.random.get_state()[1].copy()
     assert sense(image) == sense(image)
     assert np.array_equal(image, before)
@@ -261,7 +261,7 @@ SETS = ("Set12", "classic5", "McMaster", "LIVE1", "Set5/HR")
 
 
 @pytest.fixture(scope="module")
-def pictures(public_folder):
+def public_images(public_folder):
     def load(name):
         return [read(path) for path in list_images(public_folder(f"testsets/{name}"))]
 
@@ -276,14 +276,14 @@ def share(values):
 @pytest.mark.slow
 @pytest.mark.parametrize("level", [15, 25, 50])
 @pytest.mark.parametrize("name", SETS[:4])
-def test_noise_is_within_three_on_nine_of_ten_public_pictures(pictures, name, level):
-    assert share(abs(noise_level(add_noise(i, level)) - level) <= 3 for i in pictures(name)) >= 0.9
+def test_noise_is_within_three_on_nine_of_ten_public_images(public_images, name, level):
+    assert share(abs(noise_level(add_noise(i, level)) - level) <= 3 for i in public_images(name)) >= 0.9
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETS)
-def test_public_pictures_are_clean(pictures, name):
-    images = pictures(name)
+def test_public_images_are_clean(public_images, name):
+    images = public_images(name)
     assert share(noise_level(i) < 3.5 for i in images) == 1
     assert share(noise_level(jpeg(i, q)) < 3 for i in images for q in (10, 40)) == 1
 
@@ -291,14 +291,14 @@ def test_public_pictures_are_clean(pictures, name):
 @pytest.mark.slow
 @pytest.mark.parametrize("quality", [10, 20, 30, 40, 80])
 @pytest.mark.parametrize("name", SETS)
-def test_quality_is_found_in_the_pixels_of_public_pictures(pictures, name, quality):
-    found = [pixel_jpeg_quality(jpeg(i, quality)) for i in pictures(name)]
+def test_quality_is_found_in_the_pixels_of_public_images(public_images, name, quality):
+    found = [pixel_jpeg_quality(jpeg(i, quality)) for i in public_images(name)]
     assert all(f is not None and abs(f - quality) <= 3 for f in found)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SETS[:4])
-def test_public_pictures_without_a_past_show_none(pictures, name):
-    images = pictures(name)
+def test_public_images_without_a_past_show_none(public_images, name):
+    images = public_images(name)
     assert share((pixel_jpeg_quality(i) or 100) >= 90 for i in images) >= 0.95
     assert [pixel_jpeg_quality(add_noise(i, level)) for i in images for level in (15, 50)] == [None] * 2 * len(images)

@@ -18,7 +18,7 @@ def of(steps, kind):
 
 
 def close(count, probability, draws):
-    """Whether a count is within four and a half standard deviations of its binomial's mean."""
+    """True when a count is within four and a half standard deviations of its binomial's mean."""
     return abs(count - draws * probability) <= 4.5 * (draws * probability * (1 - probability)) ** 0.5
 
 

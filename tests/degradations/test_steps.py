@@ -1,4 +1,4 @@
-"""Steps of the random chains: none moves the picture, noise is as strong as it says, JPEG is the tester's."""
+"""Steps of the random chains: none moves the image, noise is as strong as it says, JPEG is the tester's."""
 
 import numpy as np
 import pytest
@@ -55,7 +55,7 @@ def test_subsampling_without_the_shift_would_have_been_seen():
 
 @pytest.mark.parametrize("scale", [2, 4])
 def test_subsampling_keeps_the_mean_of_each_block(scale):
-    """Of a wide blur on a linear ramp, whose value at the middle of a block is its mean."""
+    """A wide blur of a linear ramp, whose value at the middle of a block is its mean."""
     ramp = np.linspace(0.1, 0.9, 64, dtype=np.float32)
     image = np.broadcast_to(ramp[None, :, None], (64, 64, 3))
     result = Subsample(scale, 1.0).apply(np.ascontiguousarray(image), np.random.default_rng(0))

@@ -69,7 +69,7 @@ def test_normalised_contrast_by_the_papers_formula():
 
 
 def test_features_of_white_noise_are_those_of_its_distribution():
-    """Of independent values the normalised contrast has light tails, and neighbours lean against one another.
+    """For independent values, the normalised contrast has light tails, and neighbours lean against one another.
 
     The local mean is taken away, in which the nearer neighbours, across and down, weigh more.
     """

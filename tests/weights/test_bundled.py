@@ -1,4 +1,4 @@
-"""The experts that ship with the package: whole, small, as good as the documentation says; and the demo."""
+"""Bundled models: whole, small, as good as documented; and the demo."""
 
 import json
 import re

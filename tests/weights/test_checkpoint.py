@@ -1,4 +1,4 @@
-"""What a weights file may be, what is read from it, and what is refused; `swinir info` on top of it."""
+"""Weights files: formats, inferred networks, refusals; and `swinir info`."""
 
 import builtins
 import gzip

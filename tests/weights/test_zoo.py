@@ -207,7 +207,7 @@ def test_locating_a_path_keeps_to_that_path(tmp_path: Path) -> None:
 
 @pytest.fixture
 def bundle(tmp_path: Path, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A bundled folder with one tiny expert."""
+    """A bundled folder with one tiny model."""
     folder = tmp_path / "bundled"
     folder.mkdir()
     file = folder / "002_lightweightSR_DIV2K_s64w8_SwinIR-T_x2.pth"
