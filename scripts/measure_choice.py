@@ -1,4 +1,4 @@
-"""Measure the estimates and the selection of models: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
+"""Measure estimates and model selection: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
 
 `estimates` degrades the images of folders, and compares noise, JPEG quality and selected models with the truth.
 `gain` runs models on images degraded by other levels than theirs: from which level on they help, as

@@ -29,7 +29,7 @@ def test_a_grey_ramp_comes_back_in_its_place(phase):
 
 
 def test_noise_has_the_variance_of_shot_and_read_noise():
-    """The range in which the camera's steps are nearly linear: one channel of a grey image, half of whose pixels are measured."""
+    """Grey images in the range where the steps are nearly linear; half of the pixels of a channel are measured."""
     camera = Camera(1.0, 1.0, 1.0, crosstalk=0.0, shot=2e-4, read=1e-5)
     for linear in (0.1, 0.3, 0.6):
         image = np.full((200, 200, 3), linear ** (1 / 2.2), np.float32)
