@@ -1,14 +1,15 @@
-# make demo   set up, restore a photograph with a bundled expert, show the gain
+# make demo   set up, restore a photo with a bundled model, show the gain
 # make test   set up, lint, type-check, run all but the slow tests
 # make test-all  the same, and then the slow tests
-# make bench  set up, measure speed, memory and exactness on this machine; numbers and pictures go to bench/
+# make docs   set up, build the documentation into site/
+# make bench  set up, measure speed, memory and exactness on this machine; numbers and plots go to bench/
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Each process holds PyTorch: more than eight of them gain nothing on large machines.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all bench check format clean
+.PHONY: demo test test-all docs bench check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
@@ -18,6 +19,11 @@ test: check
 
 test-all: test
 	$(PYTEST) -m slow
+
+docs: .venv/installed-docs
+	rm -rf build/docs site && mkdir -p build/docs
+	tar cf - *.md LICENSE configs docs model_zoo/README.md model_zoo/bundled/index.toml testsets/README.md | tar xf - -C build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 bench: .venv/installed
 	mkdir -p bench
@@ -34,7 +40,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf .venv build dist
+	rm -rf .venv build dist site
 
 .venv/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -45,6 +51,10 @@ clean:
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
 	@touch $@
 
+.venv/installed-docs: .venv/bin/python pyproject.toml
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	@touch $@ .venv/installed
+
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
-	@touch $@ .venv/installed
+	@touch $@ .venv/installed-docs .venv/installed

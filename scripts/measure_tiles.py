@@ -83,7 +83,7 @@ def compare(worker: Executor, expert: str, lq: Tensor, tile: int, overlap: int) 
 
 
 def measure(
-    folder: Annotated[Path, typer.Argument(exists=True, help="Pictures.")],
+    folder: Annotated[Path, typer.Argument(help="Images.")],
     expert: Annotated[
         list[str] | None, typer.Option("--expert", help="Name or file, repeatable; all bundled ones without.")
     ] = None,

@@ -1,121 +1,200 @@
-"""Every command and every line of Python in the documentation parses, and links lead somewhere."""
+"""Commands and Python in the documentation are valid, links and paths resolve, both READMEs agree, the site builds."""
 
 import ast
 import importlib.util
+import pkgutil
 import re
 import shlex
+import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 import typer
 
+import swinir
 from swinir.cli.main import app
 from swinir.cli.test import expand_bare_tile
 
 ROOT = Path(__file__).parents[1]
-DOCS = ("docs/ablations.md", "docs/autodl.md", "docs/autodl.zh-CN.md", "docs/joint.md", "docs/training.md")
-NAMES = ("README.md", "CONTRIBUTING.md", *DOCS, "model_zoo/README.md", "testsets/README.md")
-PAGES = [ROOT / name for name in NAMES]
+READMES = ("README.md", "README.zh-CN.md")
+PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "model_zoo/README.md", ROOT / "testsets/README.md"]
+TEXTS = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in sorted(PAGES)}
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.M | re.S)
 
 
-def blocks(language):
-    return [
-        block
-        for page in PAGES
-        for block in re.findall(rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.M | re.S)
-    ]
+def blocks(language, names=tuple(TEXTS)):
+    """Code blocks of a language, in order."""
+    return [code for name in names for kind, code in FENCE.findall(TEXTS[name]) if kind == language]
+
+
+def commands(names=tuple(TEXTS)):
+    return [line for block in blocks("bash", names) for line in block.splitlines() if line.strip()]
 
 
 def config_commands():
-    lines = [line for file in ROOT.glob("configs/**/*.toml") for line in file.read_text().splitlines()]
-    return [line.split("Command:")[1] for line in lines if line.startswith("# Command:")]
+    lines = [line for file in sorted(ROOT.glob("configs/**/*.toml")) for line in file.read_text().splitlines()]
+    return [line.split("Command:")[1].strip() for line in lines if line.startswith("# Command:")]
 
 
-COMMANDS = [line for block in blocks("bash") for line in block.splitlines() if line.strip()] + config_commands()
+COMMANDS = tuple(dict.fromkeys([*commands(), *config_commands()]))
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c.strip()[:60])
-def test_command_parses(command):
+@cache
+def load_script(path):
+    specification = importlib.util.spec_from_file_location("script", ROOT / path)
+    script = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(script)
+    return script
+
+
+def check(command):
+    """Parse a line of shell as the program that it calls does, without running it."""
     words = shlex.split(command, comments=True)
-    while re.match(r"[A-Z_]+=", words[0]):  # a setting for one command
-        setting, words = words[0].partition("=")[0], words[1:]
-        assert setting in (ROOT / words[1]).read_text()
-    if words[0] in ("cd", "source", "cp", "tmux"):
-        return
-    if words[0] == "bash":
-        accept(ROOT / words[1], words[2:])
-        return
-    if words[0] == "make":
-        targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
-        assert set(words[1:]) <= set(targets)
-        return
-    if words[0] == "pip":
-        assert words[1] == "install"
-        return
-    if words[:2] == ["python", "main_test_swinir.py"]:
-        words = ["swinir", "test", *words[2:]]
-    if words[0] == "torchrun":
-        words = ["swinir", *words[words.index("swinir") + 1 :]]
-    if words[0] == "python" and words[1].startswith("scripts/"):
-        specification = importlib.util.spec_from_file_location("script", ROOT / words[1])
-        script = importlib.util.module_from_spec(specification)
-        specification.loader.exec_module(script)
-        parse(script.app, words[2:])
-        return
-    assert words[0] == "swinir", f"what runs {words[0]}?"
-    parse(app, expand_bare_tile(words[1:]))
+    while re.match(r"[A-Z_]+=", words[0]):  # an environment variable, which the script must know
+        variable, words = words[0].partition("=")[0], words[1:]
+        assert variable in (ROOT / words[1]).read_text()
+    match words:
+        case ["cd" | "source" | "cp" | "tmux", *_]:
+            return
+        case ["bash", script, *arguments]:
+            accept(ROOT / script, arguments)
+        case ["make", *targets]:
+            assert set(targets) <= set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.M))
+        case ["pip", action, *_]:
+            assert action in ("install", "download")
+        case ["python" | "python3", "-m", module, *_]:
+            assert importlib.util.find_spec(module)
+        case ["python", "main_test_swinir.py", *arguments]:
+            parse(app, expand_bare_tile(["test", *arguments]))
+        case ["python", script, *arguments]:
+            parse(load_script(script).app, arguments)
+        case ["torchrun", *arguments]:
+            parse(app, arguments[arguments.index("swinir") + 1 :])
+        case ["swinir", *arguments]:
+            parse(app, expand_bare_tile(arguments))
+        case _:
+            raise AssertionError(f"unknown program: {words[0]}")
 
 
 def accept(script, words):
-    """Let a script of bash read its arguments, without doing anything."""
+    """Let a bash script parse its arguments without doing anything."""
     line = 'source "$1" && parse_arguments "${@:2}"'
     done = subprocess.run(["bash", "-c", line, "-", script, *words], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
 
 def parse(app, words):
-    """Walk down to the subcommand and let it parse its options, without running it."""
+    """Find the subcommand and let it parse its options without running it."""
     command, name = typer.main.get_command(app), "the command"
     if words == ["--help"]:
         return
-    context = None
     while hasattr(command, "commands"):
         assert words, f"{name} needs a subcommand"
         assert words[0] in command.commands, f"{name} has no subcommand {words[0]}"
         command, name, words = command.commands[words[0]], words[0], words[1:]
-    context = command.make_context(name, list(words))
-    assert not context.args
+    assert not command.make_context(name, list(words)).args
 
 
-def test_the_parser_of_this_test_can_fail():
-    for words in (["nonsense"], ["zoo"], ["test", "--no-such-option"], ["train"], ["zoo", "info"]):
-        with pytest.raises(Exception):  # noqa: B017, PT011 - the parser's own errors are private to typer
-            parse(app, words)
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda c: c[:60])
+def test_command_parses(command):
+    check(command)
 
 
-def test_the_check_of_scripts_can_fail():
-    with pytest.raises(AssertionError, match="unknown option --nonsense"):
-        accept(ROOT / "scripts/reproduce_all.sh", ["--nonsense"])
+@pytest.mark.parametrize(
+    "command",
+    ["swinir nonsense", "swinir zoo", "swinir test --no-such-option", "swinir train", "make nonsense", "nonsense",
+     "bash scripts/reproduce_all.sh --nonsense", "python scripts/fit_niqe.py --nonsense"],
+)  # fmt: skip
+def test_wrong_command_is_found(command):
+    with pytest.raises(Exception):  # noqa: B017, PT011 - the parser's own errors are private to typer
+        check(command)
 
 
-@pytest.mark.parametrize("code", blocks("python"))
-def test_python_example_parses_and_names_what_exists(code):
-    import swinir
-
-    tree = ast.parse(code)
-    names = {
-        node.attr
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "swinir"
-    }
-    assert names
-    for name in names:
-        assert callable(getattr(swinir, name))
+def run(code, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    names = {}
+    exec(compile(code, "block", "exec"), names)
+    return names
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_relative_links_lead_to_files(page):
-    for target in re.findall(r"\]\(([^)#\s]+)\)", page.read_text(encoding="utf-8")):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+def test_python_of_the_readme_runs(tmp_path, monkeypatch):
+    (code,), (translated,) = (blocks("python", [name]) for name in READMES)
+    assert ast.dump(ast.parse(code)) == ast.dump(ast.parse(translated))
+    assert run(code, tmp_path, monkeypatch)["restored"].shape == (1, 3, 240, 320)
+
+
+def test_python_of_the_export_page_runs(tmp_path, monkeypatch):
+    network = swinir.load_model("lightweight_sr_x2_tiny", device="cpu")
+    monkeypatch.setattr(swinir, "load_exported", {"x2.onnx": network}.get, raising=False)  # exporting takes a minute
+    (code,) = blocks("python", ["docs/export.md"])
+    assert run(code, tmp_path, monkeypatch)["restored"].shape == (1, 3, 240, 320)
+
+
+def test_every_python_block_is_run():
+    assert len(blocks("python")) == len(READMES) + 1
+
+
+def test_readmes_are_short_and_name_the_same_commands_and_pages():
+    assert all(len(TEXTS[name].splitlines()) <= 200 for name in READMES)
+    assert commands([READMES[0]]) == commands([READMES[1]])
+    first, second = (
+        {target for target, _ in links(name) if not target.startswith("README") and "autodl" not in target}
+        for name in READMES
+    )
+    assert first == second
+
+
+def links(name):
+    """Targets inside the repository and their anchors."""
+    text = FENCE.sub("", TEXTS[name])
+    return [pair for pair in re.findall(r"\]\(([^)#\s]*)#?([^)\s]*)\)", text) if "://" not in pair[0]]
+
+
+def anchors(path):
+    """Anchors of the headings of a page, as code hosts and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)$", FENCE.sub("", path.read_text(encoding="utf-8")), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_links_and_paths_lead_somewhere(name):
+    for target, anchor in links(name):
+        path = (ROOT / name).parent / target if target else ROOT / name
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), f"{target}#{anchor}"
+    prose = FENCE.sub("", TEXTS[name])
+    for path in re.findall(r"`((?:swinir|tests|scripts|configs|docs|model_zoo/bundled)/[^`\s]*)`", prose):
+        pattern = re.sub(r"\b[A-Z]{2,}\b", "*", path)  # configs/TASK/...
+        assert any(ROOT.glob(pattern)), path
+    for dotted in re.findall(r"`(swinir(?:\.\w+)+)`", prose):
+        pkgutil.resolve_name(dotted)
+
+
+def test_api_page_has_the_public_api():
+    assert set(re.findall(r"^::: swinir\.(\w+)$", TEXTS["docs/api.md"], re.M)) == set(swinir.__all__)
+
+
+def test_every_page_is_in_the_navigation():
+    pages = re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(pages) == sorted(TEXTS)
+
+
+def test_the_site_builds_without_warnings_and_loads_nothing_from_elsewhere(tmp_path):
+    pytest.importorskip("mkdocstrings")
+    from mkdocs.commands.build import build
+    from mkdocs.config import load_config
+
+    for name in ("docs", "configs"):
+        shutil.copytree(ROOT / name, tmp_path / "pages" / name)
+    for name in (*TEXTS, "LICENSE", "model_zoo/bundled/index.toml"):
+        (tmp_path / "pages" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / "pages" / name)
+    config = load_config(str(ROOT / "mkdocs.yml"), docs_dir=str(tmp_path / "pages"), site_dir=str(tmp_path / "site"))
+    assert config.strict
+    build(config)
+    for page in (tmp_path / "site").rglob("*.html"):
+        html = page.read_text(encoding="utf-8")
+        loaded = re.findall(r"<(?:script|img|iframe)[^>]* src=\S*//|<link[^>]*stylesheet[^>]*href=\S*//", html)
+        assert not loaded, page
