@@ -7,6 +7,9 @@ script and the style sheets that are written into it.
 
 import base64
 import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +40,51 @@ def write_page(path: Path, template: str, *, styles: tuple[str, ...] = (), **val
         file.writelines(ENVIRONMENT.get_template(template).generate(**frame, **values))
 
 
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a sortable table.
+
+    Attributes:
+        text: content; `Markup` is written as it is.
+        value: sort key; None for an empty cell, which stays last.
+    """
+
+    text: str = ""
+    value: str | float | None = None
+
+    @property
+    def key(self) -> str:
+        """The sort key as the page's script reads it."""
+        return "Infinity" if self.value == math.inf else str(self.value)
+
+
+@dataclass(frozen=True)
+class SortableTable:
+    """A table that the page's script sorts by a click on a column's title.
+
+    Attributes:
+        label: for screen readers.
+        columns: (title, class) of each column; the class "number" sorts by number and aligns to the right.
+        rows: (class, cells) of each row.
+    """
+
+    label: str
+    columns: Sequence[tuple[str, str]]
+    rows: Sequence[tuple[str, Sequence[Cell]]]
+
+    @property
+    def filled(self) -> list[int]:
+        """Indices of the columns with any value; the page leaves the others out."""
+        return [i for i in range(len(self.columns)) if any(cells[i].value is not None for _, cells in self.rows)]
+
+
+def number_cell(value: float | None, digits: int) -> Cell:
+    """A cell with a number of that many decimals; empty for None."""
+    if value is None:
+        return Cell()
+    return Cell("∞" if value == math.inf else f"{value:.{digits}f}", value)
+
+
 def visible(value: Any) -> Any:
     """Text with unprintable characters as escape sequences; anything else, and markup, as it is."""
     if not isinstance(value, str) or isinstance(value, Markup) or value.isprintable():
@@ -49,6 +97,11 @@ def breakable(text: str) -> Markup:
     return Markup(escape(visible(text)).replace("_", Markup("_<wbr>")))
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: 1 image, 2 images."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 ENVIRONMENT = Environment(
     loader=PackageLoader("swinir", "."),
     autoescape=True,
@@ -58,7 +111,7 @@ ENVIRONMENT = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-ENVIRONMENT.filters["breakable"] = breakable
+ENVIRONMENT.filters |= {"breakable": breakable, "counted": counted}
 
 
 def _source(name: str) -> Markup:

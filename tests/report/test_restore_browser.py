@@ -5,7 +5,7 @@ from browser import chromium, find_chromium
 from pictures import smooth
 from reports import record, write_pair, write_records
 
-from swinir.report.page import write_report
+from swinir.report.restore_page import write_report
 
 
 @pytest.fixture(scope="module")
@@ -37,11 +37,11 @@ def tab(browser):
     return browser
 
 
-CUT = "getComputedStyle(document.querySelector('#p1 .after')).clipPath"
-HANDLE = """(() => { const s = document.querySelector('#p1 .stack').getBoundingClientRect();
-    const h = document.querySelector('#p1 .handle').getBoundingClientRect();
+CUT = "getComputedStyle(document.querySelector('#image1 .after')).clipPath"
+HANDLE = """(() => { const s = document.querySelector('#image1 .stack').getBoundingClientRect();
+    const h = document.querySelector('#image1 .handle').getBoundingClientRect();
     return (h.left + h.width / 2 - s.left) / s.width })()"""
-AFTER = "document.querySelector('#p1 .after').getBoundingClientRect()"
+AFTER = "document.querySelector('#image1 .after').getBoundingClientRect()"
 
 
 def names(tab):
@@ -65,17 +65,17 @@ def test_pictures_load_and_nothing_is_fetched_or_refused(tab):
 def test_the_divider_follows_the_keyboard(tab):
     assert tab.run(HANDLE) == pytest.approx(0.5, abs=0.01)
     before = tab.run(CUT)
-    tab.run("document.querySelector('#p1 input').focus()")
+    tab.run("document.querySelector('#image1 input').focus()")
     for _ in range(10):
         tab.press("ArrowRight", "ArrowRight", 39)
-    assert tab.run("document.querySelector('#p1 input').value") == "60"
+    assert tab.run("document.querySelector('#image1 input').value") == "60"
     assert tab.run(HANDLE) == pytest.approx(0.6, abs=0.01)
     assert tab.run(CUT) != before
-    assert tab.run("document.querySelector('#p1 input').getAttribute('aria-valuetext')") == "60 % input"
+    assert tab.run("document.querySelector('#image1 input').getAttribute('aria-valuetext')") == "60 % input"
 
 
 def test_the_divider_follows_the_mouse(tab):
-    left, top, width, height = tab.place("#p1 .stack")
+    left, top, width, height = tab.place("#image1 .stack")
     y = top + height / 3
     tab.drag([(left + width * 0.5, y), (left + width * 0.4, y), (left + width * 0.25, y)])
     assert tab.run(HANDLE) == pytest.approx(0.25, abs=0.02)
@@ -84,7 +84,7 @@ def test_the_divider_follows_the_mouse(tab):
 
 
 def test_the_divider_follows_a_finger(tab):
-    left, top, width, height = tab.place("#p1 .stack")
+    left, top, width, height = tab.place("#image1 .stack")
     y = top + height / 2
     tab.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": left + width / 2, "y": y}])
     for share in (0.55, 0.65, 0.75, 0.8):
@@ -95,18 +95,18 @@ def test_the_divider_follows_a_finger(tab):
 
 @pytest.mark.parametrize(("zoom", "width"), [("1", 600), ("2", 1200), ("4", 2400)])
 def test_zoom_is_in_pixels_of_the_picture(tab, zoom, width):
-    tab.click(f"#p1 .zoom button[value='{zoom}']")
+    tab.click(f"#image1 .zoom button[value='{zoom}']")
     assert tab.run(f"[{AFTER}.width, {AFTER}.height]") == [width, width / 3]
     expected = "auto" if zoom == "1" else "pixelated"
-    assert tab.run("getComputedStyle(document.querySelector('#p1 .after')).imageRendering") == expected
-    pressed = "[...document.querySelectorAll('#p1 .zoom [aria-pressed=true]')].map(b => b.value)"
+    assert tab.run("getComputedStyle(document.querySelector('#image1 .after')).imageRendering") == expected
+    pressed = "[...document.querySelectorAll('#image1 .zoom [aria-pressed=true]')].map(b => b.value)"
     assert tab.run(pressed) == [zoom]
-    tab.click("#p1 .zoom button[value='fit']")
+    tab.click("#image1 .zoom button[value='fit']")
     assert tab.run(f"{AFTER}.width") == 600
 
 
 def test_zoom_is_in_dots_of_the_screen_even_when_they_change(tab):
-    tab.click("#p1 .zoom button[value='2']")
+    tab.click("#image1 .zoom button[value='2']")
     tab.size(1279, 900, dots=2)
     tab.wait(f"{AFTER}.width === 600")
     tab.size(1280, 900)
@@ -114,16 +114,16 @@ def test_zoom_is_in_dots_of_the_screen_even_when_they_change(tab):
 
 
 def test_a_zoomed_picture_is_moved_by_the_mouse_and_the_divider_stays_in_sight(tab):
-    tab.click("#p1 .zoom button[value='4']")
-    scroll = "document.querySelector('#p1 .view').scrollLeft"
+    tab.click("#image1 .zoom button[value='4']")
+    scroll = "document.querySelector('#image1 .view').scrollLeft"
     start = tab.run(scroll)
     assert start > 0  # the middle stays in the middle
-    left, top, width, height = tab.place("#p1 .view")
+    left, top, width, height = tab.place("#image1 .view")
     y = top + height / 4
     tab.drag([(left + 100, y), (left + 60, y), (left + 30, y)])
     assert tab.run(scroll) == start + 70
-    middle = """(() => { const v = document.querySelector('#p1 .view').getBoundingClientRect();
-        const h = document.querySelector('#p1 .handle').getBoundingClientRect();
+    middle = """(() => { const v = document.querySelector('#image1 .view').getBoundingClientRect();
+        const h = document.querySelector('#image1 .handle').getBoundingClientRect();
         return (h.left + h.width / 2 - v.left) / v.width })()"""
     tab.wait(f"Math.abs({middle} - 0.5) < 0.01")
     tab.drag([(left + width / 2, top + height / 2), (left + width * 0.7, top + height / 2)])
@@ -132,7 +132,7 @@ def test_a_zoomed_picture_is_moved_by_the_mouse_and_the_divider_stays_in_sight(t
 
 
 def test_a_tall_picture_fits_the_window(tab):
-    _, _, width, height = tab.place("#p3 .after")
+    _, _, width, height = tab.place("#image3 .after")
     assert height <= 900 * 0.75 + 1
     assert width / height == pytest.approx(900 / 1400, rel=0.01)
 
@@ -155,5 +155,5 @@ def test_the_table_sorts_by_numbers_and_words_both_ways(tab):
 def test_nothing_is_wider_than_a_phone(tab):
     tab.size(390, 800, mobile=True)
     assert tab.run("document.documentElement.scrollWidth") <= 390
-    tab.click("#p1 .zoom button[value='4']")
+    tab.click("#image1 .zoom button[value='4']")
     assert tab.run("document.documentElement.scrollWidth") <= 390
