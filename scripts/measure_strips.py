@@ -26,7 +26,7 @@ from swinir.image_io.picture import Metadata
 from swinir.image_io.reader import open_rows
 from swinir.image_io.spans import in_spans
 from swinir.image_io.writer import write_rows
-from swinir.inference.restore import Runnable
+from swinir.inference.forward import Runnable
 from swinir.models.swinir import NetworkConfig
 from swinir.photos.large import make_plan, repair_rows
 from swinir.photos.restore_photo import Experts, Treatment, load_expert

@@ -13,11 +13,13 @@ from swinir.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from swinir.image_io.color import luma as luma
-    from swinir.inference.restore import restore
+    from swinir.inference.options import RunOptions as RunOptions
+    from swinir.inference.restore import restore as restore
     from swinir.inference.runtimes import load_exported as load_exported
     from swinir.metrics.full_reference import psnr as psnr
     from swinir.metrics.full_reference import psnrb as psnrb
     from swinir.metrics.full_reference import ssim as ssim
+    from swinir.models.optimized import optimize as optimize
     from swinir.models.swinir import NetworkConfig as NetworkConfig
     from swinir.models.swinir import SwinIR as SwinIR
     from swinir.weights.checkpoint import load_model as load_model
@@ -26,6 +28,8 @@ _HOMES = {
     "load_model": "weights.checkpoint",
     "load_exported": "inference.runtimes",
     "restore": "inference.restore",
+    "RunOptions": "inference.options",
+    "optimize": "models.optimized",
     "SwinIR": "models.swinir",
     "NetworkConfig": "models.swinir",
     "psnr": "metrics.full_reference",
@@ -33,7 +37,19 @@ _HOMES = {
     "psnrb": "metrics.full_reference",
     "luma": "image_io.color",
 }
-__all__ = ["NetworkConfig", "SwinIR", "load_exported", "load_model", "luma", "psnr", "psnrb", "restore", "ssim"]
+__all__ = [
+    "NetworkConfig",
+    "RunOptions",
+    "SwinIR",
+    "load_exported",
+    "load_model",
+    "luma",
+    "optimize",
+    "psnr",
+    "psnrb",
+    "restore",
+    "ssim",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from statistics import median
+from typing import Literal
 
 import numpy as np
 import torch
@@ -18,9 +19,10 @@ import torch
 from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
 from swinir.inference.external import INTERPOLATION, Loaded, load_peer
-from swinir.inference.restore import resolve_precision
+from swinir.inference.forward import optimize_for
 from swinir.metrics.niqe import niqe
 from swinir.metrics.perceptual import DISTANCES, Network, distance
+from swinir.models.optimized import resolve_precision
 
 UNTOUCHED = "input"  # what interpolation is called where the size stays
 WARM_UP = 64  # side of the part of an image that each network runs on before it is timed
@@ -88,7 +90,7 @@ class ModelRow:
     padding: str | None = None
     sha256: str | None = None
     precision: str | None = None
-    tile: int | None = None
+    tile: int | Literal["auto"] | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     seconds_per_megapixel: float | None = None
     peak_mb: float | None = None
@@ -221,8 +223,9 @@ def compare(
     for candidate in candidates:
         tell(f"loading {candidate.label}")
         with candidate.attempt():
-            candidate.loaded = load_peer(candidate.name, protocol.task, protocol.scale, device)
-            candidate.protocol = _suited(protocol, candidate.loaded, device)
+            loaded = load_peer(candidate.name, protocol.task, protocol.scale, device)
+            candidate.protocol = _suited(protocol, loaded, device)
+            candidate.loaded = replace(loaded, model=optimize_for(loaded.model, candidate.protocol.options))
     read, unread, largest = _Reader(), dict[str, str](), None
     sizes = {sample.name: _pixels(read, sample, protocol, unread) for sample in samples}
     usable = [sample for sample in samples if sample.name not in unread]
@@ -268,8 +271,9 @@ def _running(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
 
 def _suited(protocol: Protocol, loaded: Loaded, device: torch.device) -> Protocol:
     """The protocol in the precision that a network can have, and with tiles in whole windows of it."""
-    precision = resolve_precision(protocol.precision, device) if loaded.bf16 else "fp32"
-    return fit_tile(replace(protocol, precision=precision), loaded.model.config.window)
+    precision = resolve_precision(protocol.options.precision, device) if loaded.bf16 else "fp32"
+    suited = replace(protocol, options=replace(protocol.options, precision=precision))
+    return fit_tile(suited, loaded.model.config.window)
 
 
 def _pixels(read: _Reader, sample: Sample, protocol: Protocol, unread: dict[str, str]) -> int:
@@ -287,7 +291,7 @@ def _corner(lq: np.ndarray) -> np.ndarray:
 
 def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -> int | None:
     """Bytes that one restoration takes beside weights and input; run in a process of its own."""
-    model = load_peer(name, protocol.task, protocol.scale, device).model
+    model = optimize_for(load_peer(name, protocol.task, protocol.scale, device).model, protocol.options)
     lq, _ = load_sample(sample, protocol)
     run(model, _corner(lq), protocol)  # prepares weights and starts threads
     return peak_bytes(lambda: run(model, lq, protocol), device)
@@ -395,8 +399,8 @@ def _row(candidate: _Candidate, metrics: Sequence[str]) -> ModelRow:
         macs=loaded.macs,
         padding=loaded.padding,
         sha256=loaded.sha256,
-        precision=candidate.protocol.precision,
-        tile=candidate.protocol.tile,
+        precision=candidate.protocol.options.precision,
+        tile=candidate.protocol.options.tile,
         metrics={name: sum(values) / len(values) for name, values in found.items() if values},
         seconds_per_megapixel=median(rates) if rates else None,
         peak_mb=candidate.peak_mb,

@@ -20,7 +20,9 @@ from swinir.bench.matrix_rate import settle
 from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.bench.subject import Case, Subject
 from swinir.bench.variants import Variant
-from swinir.inference.restore import Runnable, restore
+from swinir.inference.forward import Runnable, optimize_for
+from swinir.inference.options import RunOptions
+from swinir.inference.restore import restore
 
 REFERENCES = ("plain", "fp32")  # whose result the others are held against: the first of them that ran
 Work = Callable[[], Tensor]
@@ -94,6 +96,7 @@ class Candidate:
     variant: Variant
     error: str | None = None
     peak_mb: float | None = None
+    network: Runnable | None = None
     work: Work | None = None
     output: Tensor | None = None
     first: Timing | None = None
@@ -135,13 +138,10 @@ def compare(
     lq = case.picture(subject.network).to(device)
     for candidate in _running(candidates):
         with candidate.attempt():
-            # A model of its own for each: of one, `restore` keeps one prepared form, and would make it anew each turn.
-            network = candidate.variant.build(subject.build(device))
-            candidate.work = work_of(candidate.variant, network, lq, case)
+            candidate.network = candidate.variant.build(subject.build(device))
     for candidate in _running(candidates):
         with candidate.attempt():
-            assert candidate.work is not None
-            output, candidate.first = run(candidate.work, device)
+            output, candidate.first = run(partial(_first_work, candidate, lq, case), device)
             candidate.output = output.to("cpu", torch.float32, copy=True)
     for _ in range(repeats):
         for candidate in _running(candidates):
@@ -155,17 +155,22 @@ def _running(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
     return (candidate for candidate in candidates if candidate.error is None)
 
 
+def _first_work(candidate: Candidate, lq: Tensor, case: Case) -> Tensor:
+    """The first restoration, with all that is done once: optimizing the network, compiling it."""
+    assert candidate.network is not None
+    candidate.work = work_of(candidate.variant, candidate.network, lq, case)
+    return candidate.work()
+
+
+def options_of(variant: Variant, case: Case) -> RunOptions:
+    """The options of `restore` for a variant in a case."""
+    return RunOptions(case.tile, case.tile_overlap, precision=variant.precision, compile=variant.compiles)
+
+
 def work_of(variant: Variant, network: Runnable, lq: Tensor, case: Case) -> Work:
-    """The restoration of `lq` by what the variant built."""
-    return partial(
-        restore,
-        network,
-        lq,
-        tile=case.tile,
-        tile_overlap=case.tile_overlap,
-        precision=variant.precision,
-        **variant.options,
-    )
+    """The restoration of `lq` by the network that the variant built, optimized once."""
+    options = options_of(variant, case)
+    return partial(restore, optimize_for(network, options), lq, options)
 
 
 def timed(work: Work, device: torch.device) -> tuple[Tensor, Timing]:
@@ -189,13 +194,14 @@ def peak_mb(variant: Variant, subject: Subject, case: Case, device: torch.device
 
 
 def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device) -> int | None:
-    network, lq = variant.build(subject.build(device)), case.picture(subject.network).to(device)
+    options, lq = options_of(variant, case), case.picture(subject.network).to(device)
+    network = optimize_for(variant.build(subject.build(device)), options)
     # A small image is enough to prepare weights and start threads. What a library keeps for itself from the first
     # large one on is memory that this one takes.
     window = subject.network.window
     before = lq if variant.compiles else lq[:1, :, :window, :window]
-    work_of(variant, network, before, case)()
-    return peak_bytes(work_of(variant, network, lq, case), device)
+    restore(network, before, options)
+    return peak_bytes(lambda: restore(network, lq, options), device)
 
 
 def rows_of(

@@ -5,17 +5,16 @@ Every way runs by `restore`, with the same padding and tiles. To add one is to a
 
 import tempfile
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from swinir.inference.export import exported
-from swinir.inference.restore import Runnable
+from swinir.inference.forward import Runnable
 from swinir.models.rcan import BaselineConfig, Peer
 from swinir.models.reference import PlainSwinIR
 from swinir.models.swinir import SwinIR
@@ -45,8 +44,7 @@ class Variant:
         precision: of its matrix products and convolutions, as `restore` takes it.
         about: what it is, in half a line.
         build: makes of a network in eval mode what `restore` runs. Raises what it likes when it cannot.
-        compiles: whether the first run at a size makes something for this size; memory is that of a later run then.
-        options: further arguments of `restore`.
+        compiles: run by torch.compile, whose first run at a size compiles for it; memory is that of a later run.
     """
 
     name: str
@@ -54,7 +52,6 @@ class Variant:
     about: str
     build: Callable[[SwinIR], Runnable]
     compiles: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _as_it_is(model: SwinIR) -> Runnable:
@@ -85,9 +82,6 @@ def _spandrel(model: SwinIR) -> Runnable:
     return Foreign("spandrel", model, loaded.model.eval().requires_grad_(False))
 
 
-COMPILE = {"compile": True}
-
-
 def _exported(engine: str, model: SwinIR) -> Runnable:
     if model.conv_first.weight.is_cuda:
         raise ValueError(f"{engine} runs on the CPU here; add --device cpu")
@@ -98,8 +92,8 @@ _ROWS = (
     Variant("plain", "fp32", "the network as the paper spells it out", _plain),
     Variant("fp32", "fp32", "this package", _as_it_is),
     Variant("bf16", "bf16", "this package, operands of 16 bits", _as_it_is),
-    Variant("fp32-compiled", "fp32", "this package, by torch.compile", _to_compile, compiles=True, options=COMPILE),
-    Variant("bf16-compiled", "bf16", "the same with operands of 16 bits", _to_compile, compiles=True, options=COMPILE),
+    Variant("fp32-compiled", "fp32", "this package, by torch.compile", _to_compile, compiles=True),
+    Variant("bf16-compiled", "bf16", "the same with operands of 16 bits", _to_compile, compiles=True),
     Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx")),
     Variant("openvino", "fp32", "exported, run by OpenVINO", partial(_exported, "openvino")),
     Variant("spandrel", "fp32", "spandrel's network, which other tools run", _spandrel),

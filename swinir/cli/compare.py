@@ -210,11 +210,11 @@ def _facts(protocol: "Protocol", images: str, count: int) -> dict[str, Any]:
         "noise": protocol.noise if made == "noise" else None,
         "jpeg": protocol.jpeg if made == "jpeg" else None,
         "crop_border": protocol.task.crop_border(protocol.scale),
-        "tile": protocol.tile,
-        "tile_overlap": protocol.tile_overlap if protocol.tile else None,
-        "tile_blend": protocol.tile_blend if protocol.tile else None,
-        "self_ensemble": protocol.self_ensemble,
-        "precision": protocol.precision,
+        "tile": protocol.options.tile,
+        "tile_overlap": protocol.options.tile_overlap if protocol.options.tile else None,
+        "tile_blend": protocol.options.tile_blend if protocol.options.tile else None,
+        "self_ensemble": protocol.options.self_ensemble,
+        "precision": protocol.options.precision,
     }
 
 

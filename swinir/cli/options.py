@@ -58,8 +58,9 @@ def make_protocol(
 ) -> "Protocol":
     """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
     from swinir.evaluation.evaluate import Protocol
-    from swinir.inference.restore import PRECISIONS
+    from swinir.inference.options import RunOptions
     from swinir.inference.tiling import TileBlend
+    from swinir.models.optimized import PRECISIONS
     from swinir.tasks import get_task
 
     spec = get_task(task)
@@ -72,4 +73,5 @@ def make_protocol(
     if tile_blend not in get_args(TileBlend):
         raise ValueError(f"--tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
     blend = cast(TileBlend, tile_blend)
-    return Protocol(spec, scale, noise, jpeg, tile, tile_overlap, blend, precision, self_ensemble, compile)
+    options = RunOptions(tile, tile_overlap, blend, precision, self_ensemble, compile)
+    return Protocol(spec, scale, noise, jpeg, options)

@@ -113,7 +113,7 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
 
 
 def _precision(precision: str) -> str:
-    from swinir.inference.restore import PRECISIONS
+    from swinir.models.optimized import PRECISIONS
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from swinir.image_io.picture import Picture
-    from swinir.inference.restore import Runnable
+    from swinir.inference.forward import Runnable
     from swinir.photos.batch import Existing
     from swinir.photos.jobs import Job, Output
     from swinir.photos.manifest import Result
@@ -113,7 +113,7 @@ def _treatment(
     alpha: str,
     compile: bool,
 ) -> "Treatment":
-    from swinir.inference.restore import PRECISIONS
+    from swinir.models.optimized import PRECISIONS
     from swinir.photos.restore_photo import Treatment
     from swinir.photos.select_models import Wish
 
@@ -168,13 +168,13 @@ def _run(
     from tqdm import tqdm
 
     from swinir.image_io.reader import named
-    from swinir.inference.restore import resolve_precision
+    from swinir.models.optimized import resolve_precision
     from swinir.photos.batch import Clock, restore_files
     from swinir.photos.manifest import OutputError
     from swinir.photos.restore_photo import Experts
 
     chosen = choose_device(device)
-    experts = Experts(chosen, load=_by_backend(backend, chosen))
+    experts = Experts(chosen, load=_by_backend(backend, chosen), options=treatment.options)
     if treatment.model is not None:
         experts.get(treatment.model)  # a mistyped name stops here
     if verbose or (treatment.precision == "auto" and chosen.type != "cpu"):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
     from swinir.evaluation.evaluate import Protocol, Row, Sample
-    from swinir.inference.restore import Runnable
+    from swinir.inference.forward import Runnable
     from swinir.models.swinir import NetworkConfig
 
 BARE_TILE = "400"
@@ -85,7 +85,7 @@ def benchmark(
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
     from swinir.evaluation.evaluate import check_network, find_samples
-    from swinir.inference.restore import resolve_precision
+    from swinir.models.optimized import resolve_precision
 
     protocol = make_protocol(
         task,
@@ -106,11 +106,11 @@ def benchmark(
         _notice(f"{task} makes its input from --folder_gt; --folder_lq is not used")
     if Path(model_path).suffix in EXPORTED:
         chosen = choose_device(device or "cpu")
-        checkpoint = _read_exported(Path(model_path), chosen, protocol.precision)
+        checkpoint = _read_exported(Path(model_path), chosen, protocol.options.precision)
     else:
         chosen = choose_device(device)
         checkpoint = _read(model_path, protocol.task.weights_key)
-    if protocol.precision == "auto":
+    if protocol.options.precision == "auto":
         _notice(f"--precision auto means {resolve_precision('auto', chosen)} on {chosen}")
     check_network(checkpoint.network, protocol, checkpoint.path.name, stated=checkpoint.task)
     _check_size(checkpoint, protocol, large_model)
@@ -211,11 +211,11 @@ def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
 
     window = checkpoint.network.window
     fitting = fit_tile(protocol, window)
-    if fitting.tile != protocol.tile:
-        _notice(f"--tile {protocol.tile} is no multiple of the window of {window}; using {fitting.tile}")
-    if fitting.tile_overlap != protocol.tile_overlap:
-        asked = protocol.tile_overlap
-        _notice(f"--tile_overlap {asked} is no multiple of the window of {window}; using {fitting.tile_overlap}")
+    asked, used = protocol.options, fitting.options
+    for name in ("tile", "tile_overlap"):
+        was, now = getattr(asked, name), getattr(used, name)
+        if was != now:
+            _notice(f"--{name} {was} is no multiple of the window of {window}; using {now}")
     return fitting
 
 

@@ -23,9 +23,12 @@ from swinir.degradations.noise import benchmark_noise
 from swinir.environment import environment
 from swinir.image_io.color import luma
 from swinir.image_io.image import list_images, read, to_gray, to_rgb, write
-from swinir.inference.restore import Runnable, align_tile, out_of_memory, resolve_precision, restore
-from swinir.inference.tiling import TileBlend, align_overlap
+from swinir.inference.forward import Runnable, optimize_for, out_of_memory
+from swinir.inference.options import RunOptions
+from swinir.inference.restore import align_tile, restore
+from swinir.inference.tiling import align_overlap
 from swinir.metrics.full_reference import psnr, psnrb, ssim
+from swinir.models.optimized import resolve_precision
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec
 from swinir.testsets import BenchmarkSet
@@ -43,13 +46,7 @@ class Protocol:
     scale: int = 1
     noise: int = 15
     jpeg: int = 40
-    tile: int | None = None
-    tile_overlap: int = 32
-    tile_blend: TileBlend = "mean"  # the released program's
-    precision: str = "fp32"
-    self_ensemble: bool = False
-    compile: bool = False
-    extend: bool = True  # by a further window, as released
+    options: RunOptions = RunOptions(tile_blend="mean")  # noqa: RUF009 - frozen
 
     @property
     def level(self) -> int:
@@ -114,16 +111,17 @@ def fit_tile(protocol: Protocol, window: int) -> Protocol:
     Raises:
         ValueError: for a tile below a window, and an overlap that leaves nothing of it.
     """
-    if protocol.tile is None:
+    options = protocol.options
+    if options.tile is None or options.tile == "auto":
         return protocol
-    tile, overlap = align_tile(protocol.tile, window), protocol.tile_overlap
-    if protocol.tile_blend == "cut":
-        return replace(protocol, tile=tile, tile_overlap=align_overlap(overlap, tile, window))
+    tile, overlap = align_tile(options.tile, window), options.tile_overlap
+    if options.tile_blend == "cut":
+        overlap = align_overlap(overlap, tile, window)
     if not 0 <= overlap < tile:
         raise ValueError(
             f"--tile_overlap must be from 0 to below the tile of {tile}, got {overlap}; try --tile_overlap {tile // 8}"
         )
-    return replace(protocol, tile=tile)
+    return replace(protocol, options=replace(options, tile=tile, tile_overlap=overlap))
 
 
 def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | None) -> list[Sample]:
@@ -265,20 +263,7 @@ def run(
     Raises:
         ValueError, TooLargeError: as `restore` and `to_uint8`.
     """
-    return to_uint8(
-        restore(
-            model,
-            to_tensor(lq),
-            tile=protocol.tile,
-            tile_overlap=protocol.tile_overlap,
-            tile_blend=protocol.tile_blend,
-            precision=protocol.precision,
-            self_ensemble=protocol.self_ensemble,
-            compile=protocol.compile,
-            extend=protocol.extend,
-            progress=progress,
-        )
-    )
+    return to_uint8(restore(model, to_tensor(lq), protocol.options, progress=progress))
 
 
 def evaluate(
@@ -299,13 +284,15 @@ def evaluate(
         progress: called with (tiles done, tiles in all) within an image.
         see: called with each sample, its result and its ground truth, (H, W, C) uint8, before its row comes.
     """
+    model = optimize_for(model, protocol.options)
     for sample in samples:
         try:
             yield _evaluate_one(model, sample, protocol, load, folder, progress, see)
         except (MemoryError, RuntimeError) as error:
             if not out_of_memory(error):
                 raise
-            advice = f"try --tile {max((protocol.tile or 512) // 2, model.config.window)}"
+            tile = protocol.options.tile if isinstance(protocol.options.tile, int) else 512
+            advice = f"try --tile {max(tile // 2, model.config.window)}"
             yield Row(sample.name, "failed", f"{sample.gt or sample.lq}: out of memory; {advice}")
         except (ValueError, OSError) as error:
             yield Row(sample.name, "failed", " ".join(str(error).split()))
@@ -361,12 +348,12 @@ def run_facts(
         "scale": protocol.scale,
         "noise": protocol.noise if made == "noise" else None,
         "jpeg": protocol.jpeg if made == "jpeg" else None,
-        "tile": protocol.tile,
-        "tile_overlap": protocol.tile_overlap if protocol.tile else None,
-        "tile_blend": protocol.tile_blend if protocol.tile else None,
-        "self_ensemble": protocol.self_ensemble,
-        "compile": protocol.compile,
-        "precision": resolve_precision(protocol.precision, device),
+        "tile": protocol.options.tile,
+        "tile_overlap": protocol.options.tile_overlap if protocol.options.tile else None,
+        "tile_blend": protocol.options.tile_blend if protocol.options.tile else None,
+        "self_ensemble": protocol.options.self_ensemble,
+        "compile": protocol.options.compile,
+        "precision": resolve_precision(protocol.options.precision, device),
         "complete": complete,
         "checkpoint": checkpoint.name,
         "checkpoint_sha256": sha256(checkpoint),

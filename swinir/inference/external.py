@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from swinir.degradations.resize import imresize
-from swinir.inference.restore import Runnable, out_of_memory
+from swinir.inference.forward import Runnable, out_of_memory
 from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.inference.tiling import mirror_to
 from swinir.models.complexity import count_macs, count_parameters, measure_macs

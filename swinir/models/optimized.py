@@ -16,8 +16,7 @@ import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
-from typing import Any, NamedTuple
-from weakref import WeakKeyDictionary
+from typing import NamedTuple
 
 import torch
 import torch.nn as nn
@@ -29,7 +28,7 @@ from swinir.models.graphs import Recording
 from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, WindowAttention, framed, layer_windows, reconstruct
 from swinir.models.windows import Windows, in_windows, to_windows
 
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "auto")
 TAIL = ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last")  # reconstruction
 CHUNK_TOKENS = {"cpu": 4096}  # enough for efficient products, few enough for a CPU's cache
 CHUNK_TOKENS_DEFAULT = 65536  # other devices: enough parallel work
@@ -37,13 +36,13 @@ MAX_RECORDINGS = 3  # CUDA graphs kept, each with the memory of a whole run
 MAX_PRODUCTS = 65535  # matrix products that a GPU takes in one call
 
 
-class PreparedSwinIR:
+class OptimizedSwinIR:
     """(B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale), as `SwinIR`, without gradients.
 
-    It holds copies: what becomes of `model` later does not reach it. Make it by `prepare`, which keeps it.
+    It holds copies: later changes of `model` do not reach it. Make it by `optimize`.
 
     Args:
-        model: whose weights to take, on any device, in any mode.
+        model: the network to copy, on any device, in any mode.
         precision: "fp32" computes in the weights' own dtype. In "bf16" the operands of linear layers, attention and
             the RSTBs' convolutions have 16 bits; the stream, norms and the reconstruction do not.
         compile: let torch.compile fuse what a layer does to a chunk, and on a GPU record all of it as a CUDA graph
@@ -51,10 +50,9 @@ class PreparedSwinIR:
     """
 
     def __init__(self, model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> None:
-        if precision not in PRECISIONS:
-            raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+        assert precision in ("fp32", "bf16")
         self.config, self.precision = model.config, precision
-        self.dtype = model.conv_first.weight.dtype
+        self.device, self.dtype = model.conv_first.weight.device, model.conv_first.weight.dtype
         wide = torch.promote_types(self.dtype, torch.float32)
         narrow = torch.bfloat16 if precision == "bf16" else self.dtype
         # Channels-last convolutions save 2 % of the time, but on CPUs they sum all products in one go: three times
@@ -63,12 +61,13 @@ class PreparedSwinIR:
         form = self.form = Form(wide, narrow, layout, compile)
         self.recordings: OrderedDict[torch.Size, Recording] = OrderedDict()
         with torch.inference_mode(False), torch.no_grad():
+            self._source = copy.deepcopy(model) if precision == "bf16" else None
             self.mean = model.mean.to(wide, copy=True)
             self.position = model.absolute_pos_embed.to(wide, copy=True) if self.config.ape else None
             self.conv_first = _ready(model.conv_first, wide, layout)
             norm = model.patch_embed.norm
             self.patch_norm = None if norm is None else _ready(norm, wide)
-            self.layers = [PreparedRSTB(layer, form) for layer in model.layers]  # type: ignore[arg-type]
+            self.layers = [OptimizedRSTB(layer, form) for layer in model.layers]  # type: ignore[arg-type]
             self.norm = _ready(model.norm, wide)
             self.conv_after_body = _ready(model.conv_after_body, narrow, layout)
             self.tail = SimpleNamespace(config=model.config)
@@ -78,6 +77,13 @@ class PreparedSwinIR:
             if self.config.upsampler == "pixelshuffle":
                 self.tail.upsample = MergedShuffles(self.tail.upsample, self.tail.conv_last, layout)
                 self.tail.conv_last = nn.Identity()
+
+    @functools.cached_property
+    def exact(self) -> "OptimizedSwinIR":
+        """The same network in fp32, for images whose values bf16 cannot hold."""
+        if self._source is None:
+            return self
+        return OptimizedSwinIR(self._source, "fp32", compile=self.form.compile)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -113,31 +119,30 @@ class PreparedSwinIR:
         return reconstruct(self.tail, deep, x)
 
 
-_kept: WeakKeyDictionary[SwinIR, tuple[Any, PreparedSwinIR]] = WeakKeyDictionary()
+def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> OptimizedSwinIR:
+    """Copy a network's present weights into a form that is faster and takes less memory, for inference only.
 
+    `swinir.restore` does this itself at each call with a SwinIR; hold the optimized form to restore many images.
 
-def prepare(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> PreparedSwinIR:
-    """The prepared form of a network's present weights.
+    Args:
+        precision: "fp32", "bf16", or "auto": bf16 on GPUs that compute in it natively, else fp32.
+        compile: see `OptimizedSwinIR`.
 
-    It is made at the first call and kept as long as the model lives, is in eval mode, and its weights stay as they
-    are; nothing of it is copied, pickled or saved with the model.
+    Raises:
+        ValueError: for an unknown precision.
     """
-    if model.training:
-        _kept.pop(model, None)
-        return PreparedSwinIR(model, precision, compile=compile)
-    state = (precision, compile, _fingerprint(model))
-    if model not in _kept or _kept[model][0] != state:
-        _kept.pop(model, None)  # before the new one takes its memory
-        _kept[model] = (state, PreparedSwinIR(model, precision, compile=compile))
-    return _kept[model][1]
+    device = model.conv_first.weight.device
+    return OptimizedSwinIR(model, resolve_precision(precision, device), compile=compile)
 
 
-def _fingerprint(model: nn.Module) -> list[Any]:
-    """What changes with the weights. Fused optimizers and writes to `.data` leave versions as they are: hence sums."""
-    parameters = list(model.parameters())
-    sums = torch.stack([p.detach().sum(dtype=torch.promote_types(p.dtype, torch.float32)) for p in parameters]).tolist()
-    versions = [0 if p.is_inference() else p._version for p in parameters]
-    return [(p.data_ptr(), p.dtype) for p in parameters] + versions + sums
+def resolve_precision(precision: str, device: torch.device) -> str:
+    """Turn "auto" into bf16 where a GPU computes in it natively, else fp32."""
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
+    if precision != "auto":
+        return precision
+    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16" if native else "fp32"
 
 
 class Form(NamedTuple):
@@ -149,12 +154,12 @@ class Form(NamedTuple):
     compile: bool
 
 
-class PreparedRSTB:
+class OptimizedRSTB:
     """Residual Swin Transformer block (Section 3.2, Eq. 3)."""
 
     def __init__(self, block: RSTB, form: Form) -> None:
         self.window, self.layout = block.window, form.layout
-        self.layers = [PreparedLayer(layer, form) for layer in block.residual_group.blocks]  # type: ignore[arg-type]
+        self.layers = [OptimizedLayer(layer, form) for layer in block.residual_group.blocks]  # type: ignore[arg-type]
         self.conv, self.residual = _ready(block.conv, form.narrow, form.layout), block.residual
 
     def run(self, x: Tensor, size: tuple[int, int], plain: Windows, shifted: Windows) -> None:
@@ -171,7 +176,7 @@ class PreparedRSTB:
             x.view(grid.shape).copy_(grid)
 
 
-class PreparedLayer:
+class OptimizedLayer:
     """The paper's STL (Figure 2b): window attention and MLP, each after a LayerNorm and inside a residual."""
 
     def __init__(self, layer: SwinTransformerLayer, form: Form) -> None:
@@ -179,7 +184,7 @@ class PreparedLayer:
         self.tokens = layer.config.window**2
         self.narrow, self.compile = form.narrow, form.compile
         self.norm1, self.norm2 = _ready(layer.norm1, form.wide), _ready(layer.norm2, form.wide)
-        self.attention = PreparedAttention(layer.attn, layer.masks, form)
+        self.attention = OptimizedAttention(layer.attn, layer.masks, form)
         self.fc1 = Linear(layer.mlp.fc1.weight, layer.mlp.fc1.bias, form, gelu=True)
         self.fc2 = Linear(layer.mlp.fc2.weight, layer.mlp.fc2.bias, form)
         chunk = CHUNK_TOKENS.get(layer.norm1.weight.device.type, CHUNK_TOKENS_DEFAULT)
@@ -187,7 +192,7 @@ class PreparedLayer:
 
     def run(self, x: Tensor, windows: Windows) -> None:
         """Change the stream x in place, chunk by chunk."""
-        change = _compiled_change() if self.compile else PreparedLayer.change
+        change = _compiled_change() if self.compile else OptimizedLayer.change
         for first, count, kind in _chunks(windows.counts, max(1, self.chunk_windows // len(x))):
             part = slice(first * self.tokens, (first + count) * self.tokens)
             bias = self.attention.biases[kind]
@@ -206,12 +211,12 @@ class PreparedLayer:
 
 
 @functools.cache
-def _compiled_change() -> Callable[[PreparedLayer, Tensor, Tensor], Tensor]:
+def _compiled_change() -> Callable[[OptimizedLayer, Tensor, Tensor], Tensor]:
     # One compilation serves all layers, which differ in the tensors that they hold and in nothing else.
-    return torch.compile(PreparedLayer.change)
+    return torch.compile(OptimizedLayer.change)
 
 
-class PreparedAttention:
+class OptimizedAttention:
     """Multi-head self-attention inside windows of one class (Section 3.2, Eq. 5)."""
 
     def __init__(self, attn: WindowAttention, masks: Tensor | None, form: Form) -> None:

@@ -15,8 +15,9 @@ from swinir.atomic import atomic_path, temporaries
 from swinir.image_io.picture import Picture, Rows, rows_of
 from swinir.image_io.reader import MAX_PIXELS, ImageError, named, open_rows, read_picture
 from swinir.image_io.writer import can_hold, write_picture
+from swinir.inference.forward import out_of_memory
 from swinir.inference.memory import free_memory
-from swinir.inference.restore import out_of_memory, resolve_precision
+from swinir.models.optimized import resolve_precision
 from swinir.photos.jobs import Job, Output
 from swinir.photos.large import STRIP_BYTES, bytes_whole, make_plan, repair_rows, why_whole
 from swinir.photos.manifest import OutputError, Records, Result, settings_digest, state_of, stopping

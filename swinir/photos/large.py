@@ -16,8 +16,9 @@ from swinir.degradations.resize import resize_rows
 from swinir.image_io.picture import BLOCK, Rows, from_unit, to_unit
 from swinir.image_io.spans import in_spans
 from swinir.image_io.writer import write_rows
+from swinir.inference.forward import Runnable, place_of
 from swinir.inference.memory import auto_strip_tile
-from swinir.inference.restore import Runnable, padded_side, place_of, restore_strips
+from swinir.inference.restore import padded_side, restore_strips
 from swinir.photos.restore_photo import (
     Decision,
     Experts,

@@ -17,10 +17,14 @@ from torch import Tensor, nn
 from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.resize import imresize
 from swinir.image_io.picture import Picture, from_unit, to_unit
+from swinir.inference.forward import Runnable, optimize_for
 from swinir.inference.memory import free_memory
-from swinir.inference.restore import Runnable, restore
+from swinir.inference.options import RunOptions
+from swinir.inference.restore import DEFAULTS, restore
 from swinir.inference.runtimes import SUFFIXES, load_exported
 from swinir.inference.tiling import TileBlend
+from swinir.models.complexity import count_parameters
+from swinir.models.optimized import OptimizedSwinIR
 from swinir.photos.select_models import Wish, make_plan
 from swinir.weights import zoo
 from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
@@ -61,6 +65,13 @@ class Treatment:
         if self.alpha not in ("model", "bicubic"):
             raise ValueError(f"alpha_upsampler must be model or bicubic, got {self.alpha!r}")
 
+    @property
+    def options(self) -> RunOptions:
+        """The options that networks are run with."""
+        return RunOptions(
+            self.tile, self.tile_overlap, self.tile_blend, self.precision, self.self_ensemble, self.compile
+        )
+
 
 @dataclass(frozen=True)
 class Pass:
@@ -77,6 +88,7 @@ class Experts:
         device: where they are.
         budget: in bytes; None is a share of what is free now.
         load: from weights, by path or name, to a network.
+        options: that networks are going to be run with; SwinIR is held in the form optimized for them.
     """
 
     def __init__(
@@ -84,8 +96,9 @@ class Experts:
         device: torch.device,
         budget: float | None = None,
         load: Callable[[str, torch.device], Runnable] | None = None,
+        options: RunOptions = DEFAULTS,
     ) -> None:
-        self.device, self.load = device, load or load_expert
+        self.device, self.load, self.options = device, load or load_expert, options
         self.budget = POOL_SHARE * free_memory(device) if budget is None else budget
         self._loaded: OrderedDict[str, Runnable] = OrderedDict()
         self._hashes: dict[str, str] = {}
@@ -93,7 +106,7 @@ class Experts:
     def get(self, weights: str) -> Runnable:
         """The network of these weights."""
         if weights not in self._loaded:
-            self._loaded[weights] = self.load(weights, self.device)
+            self._loaded[weights] = optimize_for(self.load(weights, self.device), self.options)
             while len(self._loaded) > 1 and sum(map(_taken, self._loaded.values())) > self.budget:
                 self._loaded.popitem(last=False)
         self._loaded.move_to_end(weights)
@@ -113,9 +126,11 @@ def load_expert(weights: str, device: torch.device) -> Runnable:
 
 
 def _taken(network: Runnable) -> float:
-    if not isinstance(network, nn.Module):
-        return EXPORTED_TAKES
-    return COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
+    if isinstance(network, OptimizedSwinIR):
+        return COPIES * count_parameters(network.config) * network.dtype.itemsize
+    if isinstance(network, nn.Module):
+        return COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
+    return EXPORTED_TAKES
 
 
 @dataclass(frozen=True)
@@ -259,12 +274,7 @@ def _one_pass(
     restored: Tensor = restore(
         model,
         to_network(image, wanted),
-        tile=treatment.tile,
-        tile_overlap=treatment.tile_overlap,
-        tile_blend=treatment.tile_blend,
-        precision=treatment.precision,
-        self_ensemble=treatment.self_ensemble,
-        compile=treatment.compile,
+        treatment.options,
         progress=progress,
     )
     return from_network(restored, image.shape[2], wanted)

@@ -28,8 +28,9 @@ from swinir.evaluation.evaluate import (
     write_json,
 )
 from swinir.image_io.image import read, to_rgb
-from swinir.inference.restore import Runnable, resolve_precision
+from swinir.inference.forward import Runnable
 from swinir.models.complexity import count_parameters
+from swinir.models.optimized import resolve_precision
 from swinir.reproduce.plan import Cell, Weights
 from swinir.tasks import get_task
 from swinir.testsets.pairs import reduced
@@ -161,11 +162,12 @@ class Bench:
         protocol = self.protocol(cell)
         samples = find_set(protocol, cell.set, self.testsets)
         loaded = self._load(cell.weights)
-        if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.tile is None:
+        if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.options.tile is None:
             self.notice(
                 f"{cell.label} on {cell.set.name} differs: measured again without the further window of padding"
             )
-            tried[NO_PADDING] = _means(evaluate(loaded.model, samples, replace(protocol, extend=False)))
+            unpadded = replace(protocol.options, extra_window=False)
+            tried[NO_PADDING] = _means(evaluate(loaded.model, samples, replace(protocol, options=unpadded)))
         lq = facts["lq_as_matlab"]
         if MATLAB not in tried and lq is not None and lq["same"] < lq["compared"]:
             self.notice(
@@ -185,10 +187,13 @@ class Bench:
             scale=cell.level if task.degradation is None else 1,
             noise=cell.level if task.degradation == "noise" else Protocol.noise,
             jpeg=cell.level if task.degradation == "jpeg" else Protocol.jpeg,
-            tile=settings.tile,
-            tile_overlap=settings.tile_overlap,
-            precision=settings.precision,
-            self_ensemble=cell.plus,
+            options=replace(
+                Protocol.options,
+                tile=settings.tile,
+                tile_overlap=settings.tile_overlap,
+                precision=settings.precision,
+                self_ensemble=cell.plus,
+            ),
         )
 
     def _load(self, weights: Weights) -> _Loaded:
@@ -226,10 +231,10 @@ class Bench:
             "checkpoint_sha256": loaded.sha256,
             "task": protocol.task.name,
             "level": protocol.level,
-            "self_ensemble": protocol.self_ensemble,
-            "precision": resolve_precision(protocol.precision, self.settings.device),
-            "tile": protocol.tile,
-            "tile_overlap": protocol.tile_overlap if protocol.tile else None,
+            "self_ensemble": protocol.options.self_ensemble,
+            "precision": resolve_precision(protocol.options.precision, self.settings.device),
+            "tile": protocol.options.tile,
+            "tile_overlap": protocol.options.tile_overlap if protocol.options.tile else None,
             "images_sha256": {
                 path.name: self._hash(path) for sample in samples for path in (sample.gt, sample.lq) if path
             },

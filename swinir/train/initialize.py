@@ -11,7 +11,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from swinir.inference.restore import Restorer
+from swinir.inference.forward import Restorer
 from swinir.models.rcan import RCAN
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig, TrainConfig

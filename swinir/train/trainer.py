@@ -19,7 +19,8 @@ from torch import Tensor
 
 from swinir.atomic import atomic_path
 from swinir.evaluation.evaluate import means, to_tensor, to_uint8
-from swinir.inference.restore import Restorer, restore
+from swinir.inference.forward import Restorer
+from swinir.inference.restore import restore
 from swinir.train.checkpoints import StateStore
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import batches, load_samples

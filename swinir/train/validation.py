@@ -9,7 +9,7 @@ import numpy as np
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
-from swinir.inference.restore import Restorer
+from swinir.inference.forward import Restorer
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import chain_degrader
 from swinir.train.distributed import Processes

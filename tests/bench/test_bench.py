@@ -20,8 +20,8 @@ from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
 from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
 from swinir.image_io.image import read
-from swinir.models import optimized as prepared
 from swinir.models.complexity import count_macs
+from swinir.models.optimized import OptimizedSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.report.speed import check_plot, plot_speed, write_speed
 from swinir.tasks import TASKS
@@ -81,9 +81,9 @@ def test_variants_take_turns_round_by_round():
 
 
 def test_nothing_is_prepared_anew_while_variants_take_turns(monkeypatch):
-    made, real = [], prepared.PreparedSwinIR
+    made, init = [], OptimizedSwinIR.__init__
     monkeypatch.setattr(
-        prepared, "PreparedSwinIR", lambda model, *args, **options: made.append(1) or real(model, *args, **options)
+        OptimizedSwinIR, "__init__", lambda self, *args, **options: made.append(1) or init(self, *args, **options)
     )
     measure(get_variants(["fp32", "bf16"]), repeats=3)
     assert len(made) == 2

@@ -22,6 +22,7 @@ from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import Protocol, find_samples
 from swinir.image_io.image import read, write
 from swinir.inference.external import load_peer
+from swinir.inference.options import RunOptions
 from swinir.metrics.full_reference import psnr
 from swinir.models.complexity import count_macs, count_parameters
 from swinir.report.comparison import as_markdown, as_text, notes
@@ -206,13 +207,17 @@ def test_a_network_killed_for_want_of_memory_is_not_tried_here(sets, monkeypatch
 
 
 def test_precision_is_what_each_network_can(sets, tmp_path):
-    found = run(sets, ["bicubic", str(write_expert(tmp_path / "x2.pth"))], Protocol(SR.task, 2, precision="bf16"))
+    found = run(
+        sets,
+        ["bicubic", str(write_expert(tmp_path / "x2.pth"))],
+        Protocol(SR.task, 2, options=RunOptions(precision="bf16")),
+    )
     assert [row.precision for row in found.models] == ["fp32", "bf16"]
 
 
 def test_tiles_are_whole_windows_of_each_network(sets, tmp_path):
     names = ["bicubic", str(write_expert(tmp_path / "x2.pth", window_size=8, img_size=16))]
-    found = run(sets, names, Protocol(SR.task, 2, tile=30, tile_overlap=8))
+    found = run(sets, names, Protocol(SR.task, 2, options=RunOptions(30, 8, "mean")))
     assert [row.tile for row in found.models] == [30, 24]
 
 

@@ -27,6 +27,7 @@ from swinir.evaluation.evaluate import (
     write_json,
 )
 from swinir.image_io.image import read, write
+from swinir.inference.options import RunOptions
 from swinir.metrics.full_reference import psnr, ssim
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS, get_task
@@ -249,7 +250,7 @@ def test_running_out_of_memory_is_a_failed_row_that_suggests_a_tile(pairs, netwo
         return restore(*args, **options)
 
     monkeypatch.setattr(module, "restore", fail_once)
-    protocol = replace(SR, tile=tile, tile_overlap=0)
+    protocol = replace(SR, options=RunOptions(tile, 0, "mean"))
     rows = list(evaluate(network, find_samples(protocol, *pairs), protocol))
     assert [row.status for row in rows] == ["failed", "ok", "ok"]
     assert rows[0].error == f"{pairs[1] / 'a.png'}: out of memory; try --tile {advice}"

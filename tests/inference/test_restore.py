@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 import swinir.inference.memory
 from swinir.inference.memory import bytes_per_pixel
-from swinir.inference.restore import align_tile, resolve_precision, restore, restore_strips
+from swinir.inference.restore import align_tile, restore, restore_strips
 from swinir.inference.tiling import TooLargeError
-from swinir.models.optimized import PreparedSwinIR
+from swinir.models.optimized import OptimizedSwinIR, resolve_precision
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
@@ -41,13 +41,13 @@ def image(height, width, channels=3, seed=0, batch=1):
 def sizes_seen(monkeypatch):
     """Sizes of all tensors that networks are run on."""
     seen = []
-    call = PreparedSwinIR.__call__
+    call = OptimizedSwinIR.__call__
 
     def record(self, x):
         seen.append(tuple(x.shape[-2:]))
         return call(self, x)
 
-    monkeypatch.setattr(PreparedSwinIR, "__call__", record)
+    monkeypatch.setattr(OptimizedSwinIR, "__call__", record)
     return seen
 
 
@@ -71,15 +71,15 @@ def test_values_are_clamped_to_the_range():
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 30)])
 def test_without_extension_an_image_is_what_the_network_makes_of_it(height, width):
     network, lq = build(), image(height, width)
-    plain = restore(network, lq, extend=False)
+    plain = restore(network, lq, extra_window=False)
     assert (plain - network(lq)).abs().max() < 1e-12
     assert (plain - restore(network, lq)).abs().max() > 1e-6
-    assert restore(network, lq, extend=False, self_ensemble=True).shape == (1, 3, 2 * height, 2 * width)
+    assert restore(network, lq, extra_window=False, self_ensemble=True).shape == (1, 3, 2 * height, 2 * width)
 
 
 def test_without_extension_there_are_no_tiles():
-    with pytest.raises(ValueError, match="extend=False is for whole images"):
-        restore(build(), image(16, 16), extend=False, tile=8)
+    with pytest.raises(ValueError, match="extra_window=False is for whole images"):
+        restore(build(), image(16, 16), extra_window=False, tile=8)
 
 
 @pytest.mark.parametrize("window", [7, 8])
@@ -309,7 +309,7 @@ def test_tiles_are_chosen_by_the_free_memory(sizes_seen, monkeypatch):
 def test_tiles_for_which_memory_runs_out_are_divided(monkeypatch, caplog):
     network, lq = build(), image(60, 100)
     whole = restore(network, lq)
-    call, sizes = PreparedSwinIR.__call__, []
+    call, sizes = OptimizedSwinIR.__call__, []
 
     def limited(self, x):
         sizes.append(x.shape[-2:].numel())
@@ -317,7 +317,7 @@ def test_tiles_for_which_memory_runs_out_are_divided(monkeypatch, caplog):
             raise torch.OutOfMemoryError("CUDA out of memory")
         return call(self, x)
 
-    monkeypatch.setattr(PreparedSwinIR, "__call__", limited)
+    monkeypatch.setattr(OptimizedSwinIR, "__call__", limited)
     assert (restore(network, lq, tile="auto", tile_overlap=24) - whole).abs().max() < 1e-3
     assert sizes[0] == 64 * 104
     with pytest.raises(TooLargeError, match="cpu has no memory for 104x64 pixels at once"):
@@ -330,14 +330,14 @@ def test_an_error_that_is_not_of_memory_passes(monkeypatch):
     def broken(self, x):
         raise RuntimeError("no such kernel")
 
-    monkeypatch.setattr(PreparedSwinIR, "__call__", broken)
+    monkeypatch.setattr(OptimizedSwinIR, "__call__", broken)
     with pytest.raises(RuntimeError, match="no such kernel"):
         restore(build(), image(20, 20), tile="auto")
 
 
 def test_what_bf16_cannot_hold_is_computed_in_fp32(monkeypatch, caplog):
     network, lq = build().float(), image(20, 40).float()
-    call = PreparedSwinIR.__call__
+    call = OptimizedSwinIR.__call__
 
     def overflowing(self, x):
         restored = call(self, x)
@@ -345,7 +345,7 @@ def test_what_bf16_cannot_hold_is_computed_in_fp32(monkeypatch, caplog):
             restored[..., 0, 0] = float("nan")
         return restored
 
-    monkeypatch.setattr(PreparedSwinIR, "__call__", overflowing)
+    monkeypatch.setattr(OptimizedSwinIR, "__call__", overflowing)
     restored = restore(network, lq, precision="bf16")
     assert torch.equal(restored, restore(network, lq))
     assert "computing these pixels in fp32" in caplog.text

@@ -1,10 +1,7 @@
 """The prepared form of a network: the numbers of the plain one, and never those of weights that are gone."""
 
 import copy
-import gc
 import json
-import pickle
-import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +15,7 @@ from networks import CONFIGS, SMALL, live
 
 import swinir.models.optimized
 from swinir.inference.restore import restore
-from swinir.models.optimized import MergedShuffles, PreparedSwinIR, prepare
+from swinir.models.optimized import MergedShuffles, OptimizedSwinIR, optimize
 from swinir.models.reference import PlainSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 
@@ -48,7 +45,7 @@ def test_outputs_are_those_of_the_released_network(path, dtype, precision, toler
     weights = state(json.loads(str(data["shapes"])), seed=1, img_range=config.img_range)
     network = SwinIR(config).eval()
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, strict=False)
-    prepared = PreparedSwinIR(network.to(dtype), precision)
+    prepared = OptimizedSwinIR(network.to(dtype), precision)
     for name in (name for name in data.files if name.startswith("input_")):
         lq, expected = (torch.from_numpy(data[n]).to(dtype) for n in (name, name.replace("input_", "output_")))
         assert (prepared(lq) - expected).abs().max() < tolerance
@@ -81,17 +78,17 @@ def test_any_network_restores_any_size_as_the_paper_says(tail, window, width, un
     network = live(config, torch.float64)
     lq = torch.rand(batch, 3, height, breadth, dtype=torch.float64)
     expected = plain(network, lq)
-    assert (PreparedSwinIR(network)(lq) - expected).abs().max() < 1e-10
-    assert (PreparedSwinIR(network.float())(lq) - expected).abs().max() < 1e-5
-    assert psnr(PreparedSwinIR(network, "bf16")(lq), expected) > 40
+    assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-10
+    assert (OptimizedSwinIR(network.float())(lq) - expected).abs().max() < 1e-5
+    assert psnr(OptimizedSwinIR(network, "bf16")(lq), expected) > 40
 
 
 def test_the_position_embedding_is_used():
     network = live(replace(SMALL, ape=True), torch.float64)
     lq = torch.rand(2, 3, 32, 32, dtype=torch.float64)
-    assert (PreparedSwinIR(network)(lq) - plain(network, lq)).abs().max() < 1e-10
+    assert (OptimizedSwinIR(network)(lq) - plain(network, lq)).abs().max() < 1e-10
     with pytest.raises(ValueError, match="32x32, got 40x32"):
-        PreparedSwinIR(network)(lq[:, :, :1].expand(-1, -1, 40, -1))
+        OptimizedSwinIR(network)(lq[:, :, :1].expand(-1, -1, 40, -1))
 
 
 @pytest.mark.parametrize("chunk", [1, 64, 64 * 3, 10**9])
@@ -100,7 +97,7 @@ def test_any_chunk_size_gives_the_same_output(monkeypatch, chunk):
     lq = torch.rand(2, 3, 40, 50, dtype=torch.float64)
     expected = plain(network, lq)
     monkeypatch.setattr(swinir.models.optimized, "CHUNK_TOKENS", {"cpu": chunk})
-    assert (PreparedSwinIR(network)(lq) - expected).abs().max() < 1e-10
+    assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-10
 
 
 def test_linear_layers_need_no_onednn(monkeypatch):
@@ -108,8 +105,8 @@ def test_linear_layers_need_no_onednn(monkeypatch):
     lq = torch.rand(1, 1, 20, 20)
     expected = plain(network, lq)
     monkeypatch.setattr(swinir.models.optimized, "_pack", lambda weight: None)
-    assert (PreparedSwinIR(network)(lq) - expected).abs().max() < 1e-5
-    assert psnr(PreparedSwinIR(network, "bf16")(lq), expected) > 40
+    assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-5
+    assert psnr(OptimizedSwinIR(network, "bf16")(lq), expected) > 40
 
 
 def test_large_logits_leave_no_hole():
@@ -117,8 +114,8 @@ def test_large_logits_leave_no_hole():
     lq = torch.rand(1, 3, 24, 24, dtype=torch.float64)
     for layer in network.layers[0].residual_group.blocks:
         layer.attn.qkv.weight.mul_(30)
-    assert (PreparedSwinIR(network)(lq) - plain(network, lq)).abs().max() < 1e-8
-    assert PreparedSwinIR(network.float(), "bf16")(lq).isfinite().all()
+    assert (OptimizedSwinIR(network)(lq) - plain(network, lq)).abs().max() < 1e-8
+    assert OptimizedSwinIR(network.float(), "bf16")(lq).isfinite().all()
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4, 8])
@@ -131,104 +128,52 @@ def test_the_merged_tail_is_exact_up_to_the_edge(scale, size):
         assert (MergedShuffles(network.upsample, network.conv_last)(x) - expected).abs().max() < 1e-12
 
 
-# What is kept
+# The form that a caller holds
 
 
-def test_a_prepared_form_is_made_once():
-    network = live(TINY)
-    assert prepare(network) is prepare(network)
-    assert prepare(network, "bf16").precision == "bf16"
-    assert prepare(network).precision == "fp32"
+def test_it_says_where_and_how_it_computes():
+    form = optimize(live(TINY), "bf16")
+    assert (form.config, form.precision) == (TINY, "bf16")
+    assert (form.device, form.dtype) == (torch.device("cpu"), torch.float32)
+    assert optimize(live(TINY), "auto").precision == "fp32"
 
 
-def fused_step(network):
-    for parameter in network.parameters():
-        parameter.requires_grad_(True).grad = torch.ones_like(parameter)
-    torch.optim.AdamW(network.parameters(), lr=1e-2, fused=True).step()
-    network.requires_grad_(False)
-
-
-def assign(network):
-    network.conv_first.weight = torch.nn.Parameter(network.conv_first.weight * 2)
-
-
-CHANGES = {
-    "load_state_dict": lambda network: network.load_state_dict(live(TINY, seed=5).state_dict()),
-    "in place": lambda network: network.conv_first.bias.add_(0.1),
-    "by .data": lambda network: network.layers[0].residual_group.blocks[1].attn.proj.bias.data.add_(0.1),
-    "a fused optimizer": fused_step,
-    "a new parameter": assign,
-}
-
-
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES.keys())
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
-def test_changed_weights_are_seen(change, mode):
+def test_later_changes_of_the_network_do_not_reach_it():
     network, lq = live(TINY), torch.rand(1, 3, 16, 16)
-    before = prepare(network)(lq)
-    with mode():
-        change(network)
-    assert torch.equal(restore(network, lq), restore(copy.deepcopy(network), lq))
-    assert (prepare(network)(lq) - plain(network, lq)).abs().max() < 1e-5
-    assert (prepare(network)(lq) - before).abs().max() > 1e-3
+    forms = optimize(network), optimize(network, "bf16")
+    before = [form(lq) for form in forms] + [forms[1].exact(lq)]
+    network.load_state_dict(live(TINY, seed=5).state_dict())
+    for form, expected in zip((*forms, forms[1].exact), before, strict=True):
+        assert torch.equal(form(lq), expected)
+    assert torch.equal(restore(network, lq), restore(optimize(network), lq))
+    assert (optimize(network)(lq) - before[0]).abs().max() > 1e-3
 
 
-def test_another_dtype_is_seen():
+def test_bf16_holds_the_exact_form_too():
     network, lq = live(TINY), torch.rand(1, 3, 16, 16)
-    assert prepare(network)(lq).dtype == torch.float32
-    assert prepare(network.double())(lq).dtype == torch.float64
-    assert prepare(network.bfloat16())(lq).dtype == torch.bfloat16
+    assert torch.equal(optimize(network, "bf16").exact(lq), optimize(network)(lq))
+
+
+def test_the_dtype_is_that_of_the_weights():
+    network, lq = live(TINY), torch.rand(1, 3, 16, 16)
+    for dtype in (torch.float32, torch.float64, torch.bfloat16):
+        assert optimize(network.to(dtype))(lq).dtype == dtype
 
 
 def test_weights_that_no_version_counts_can_be_prepared():
     with torch.inference_mode():
         network = live(TINY)
     lq = torch.rand(1, 3, 16, 16)
-    assert (prepare(network)(lq) - plain(network, lq)).abs().max() < 1e-5
-
-
-def test_nothing_is_kept_for_a_network_in_training():
-    network = live(TINY)
-    kept = weakref.ref(prepare(network))
-    network.train()
-    assert prepare(network) is not prepare(network)
-    gc.collect()
-    assert kept() is None
-
-
-def test_a_prepared_form_dies_with_its_network_and_with_its_weights():
-    network = live(TINY)
-    first = weakref.ref(prepare(network))
-    with torch.no_grad():
-        network.conv_first.bias.add_(1)
-    second = weakref.ref(prepare(network))
-    gc.collect()
-    assert first() is None
-    assert second() is not None
-    del network
-    gc.collect()
-    assert second() is None
+    assert (optimize(network)(lq) - plain(network, lq)).abs().max() < 1e-5
 
 
 def test_what_is_made_in_inference_mode_serves_outside_of_it():
     network, lq = live(TINY), torch.rand(1, 3, 16, 16)
     with torch.inference_mode():
-        inside = prepare(network)(lq)
-    assert torch.equal(prepare(network)(lq), inside)
+        inside = optimize(network)(lq)
+    assert torch.equal(optimize(network)(lq), inside)
     network.requires_grad_(True)
     network.train()(lq).sum().backward()  # the geometry that is shared with training is no inference tensor
-
-
-def test_state_copies_and_pickles_of_a_network_know_nothing_of_it():
-    network, fresh = live(TINY), live(TINY)
-    prepared = prepare(network)
-    assert network.state_dict().keys() == fresh.state_dict().keys()
-    assert len(pickle.dumps(network)) == len(pickle.dumps(fresh))
-    for other in (copy.deepcopy(network), pickle.loads(pickle.dumps(network))):
-        with torch.no_grad():
-            other.conv_first.bias.add_(1)
-        assert (prepare(other)(torch.zeros(1, 3, 8, 8)) - prepared(torch.zeros(1, 3, 8, 8))).abs().max() > 1e-3
-    assert prepare(network) is prepared
 
 
 def test_the_input_and_the_network_are_left_as_they_were():
@@ -236,32 +181,32 @@ def test_the_input_and_the_network_are_left_as_they_were():
         network, lq = live(config), torch.rand(1, 3, 8, 8)
         image, weights = lq.clone(), copy.deepcopy(network.state_dict())
         for precision in ("fp32", "bf16"):
-            prepare(network, precision)(lq)
+            optimize(network, precision)(lq)
         assert torch.equal(lq, image)
         assert all(torch.equal(weights[name], tensor) for name, tensor in network.state_dict().items())
 
 
 def test_no_gradient_is_recorded():
     network = live(TINY).requires_grad_(True)
-    assert not prepare(network)(torch.rand(1, 3, 8, 8, requires_grad=True)).requires_grad
+    assert not optimize(network)(torch.rand(1, 3, 8, 8, requires_grad=True)).requires_grad
 
 
 def test_half_precision_differs_and_stays_close():
     network, lq = live(CONFIGS["pixelshuffle x2"]), torch.rand(1, 3, 40, 40)
-    exact, half = prepare(network)(lq), prepare(network, "bf16")(lq)
+    exact, half = optimize(network)(lq), optimize(network, "bf16")(lq)
     assert half.dtype == torch.float32
     assert not torch.equal(exact, half)
     assert psnr(exact, half) > 55
 
 
 def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, got 'fp16'"):
-        prepare(live(TINY), "fp16")
+    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, auto, got 'fp16'"):
+        optimize(live(TINY), "fp16")
 
 
 def test_input_of_the_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"input must be \(B, 3, H, W\)"):
-        prepare(live(TINY))(torch.zeros(1, 1, 8, 8))
+        optimize(live(TINY))(torch.zeros(1, 1, 8, 8))
 
 
 @pytest.mark.gpu
@@ -271,5 +216,5 @@ def test_a_gpu_computes_what_the_cpu_does(config):
     lq = torch.rand(2, config.in_chans, 40, 29)
     expected = plain(network, lq)
     with torch.backends.cudnn.flags(allow_tf32=False):
-        assert (prepare(network.cuda())(lq.cuda()).cpu() - expected).abs().max() < 1e-4
-    assert psnr(prepare(network, "bf16")(lq.cuda()).cpu(), expected) > 40
+        assert (optimize(network.cuda())(lq.cuda()).cpu() - expected).abs().max() < 1e-4
+    assert psnr(optimize(network, "bf16")(lq.cuda()).cpu(), expected) > 40
