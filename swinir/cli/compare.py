@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device, make_protocol
+from swinir.cli.options import check_parent, choose_device, make_protocol, print_table
 
 if TYPE_CHECKING:
     from swinir.bench.compare_networks import Comparison, Seen
     from swinir.evaluation.evaluate import Protocol
-    from swinir.report.crops import Exhibit
+    from swinir.report.figures import Exhibit
     from swinir.testsets import BenchmarkSet
 
 SHOWN = 3  # images in the picture
@@ -88,7 +88,7 @@ def compare(
     from swinir.environment import machine
     from swinir.evaluation.evaluate import find_samples, find_set
     from swinir.metrics.perceptual import DISTANCES, load_distance
-    from swinir.report.comparison import as_text, notes
+    from swinir.report.comparison import comparison_table, notes
 
     names = [word for given in models for word in _words(given)]
     if not names:
@@ -137,7 +137,9 @@ def compare(
             progress=tell,
             see=(lambda seen: _exhibit(seen, wanted, spot, exhibits)) if picture else None,
         )
-    typer.echo("\n".join(["", as_text(found), "", *notes(found, facts)]))
+    typer.echo()
+    print_table(comparison_table(found))
+    typer.echo("\n".join(["", *notes(found, facts)]))
     _write(found, facts | {"complete": found.stopped is None}, markdown, csv_file, json_file)
     if picture is not None:
         _draw(picture, exhibits, found, wanted)
@@ -241,7 +243,7 @@ def _progress() -> "Iterator[Any]":
 
 def _exhibit(seen: "Seen", wanted: Sequence[str], crop: tuple[int, int, int] | None, exhibits: "list[Exhibit]") -> None:
     """Keep what the picture may need of an image: a few, the most different ones, unless they were named."""
-    from swinir.report.crops import exhibit
+    from swinir.report.figures import exhibit
 
     if wanted and seen.image not in wanted:
         return
@@ -265,12 +267,12 @@ def _write(
 
 def _draw(picture: Path, exhibits: "list[Exhibit]", found: "Comparison", wanted: Sequence[str]) -> None:
     from swinir.image_io.image import write
-    from swinir.report.crops import sheet
+    from swinir.report.figures import comparison_sheet
 
     networks = [model.model for model in found.models if model.status == "ok"]
     if not exhibits or not networks:
         typer.echo("swinir: no picture: no network restored an image", err=True)
         return
     ordered = sorted(exhibits, key=lambda e: wanted.index(e.image)) if wanted else exhibits
-    write(picture, sheet(ordered, networks))
+    write(picture, comparison_sheet(ordered, networks))
     typer.echo(f"look at {picture}")

@@ -25,7 +25,7 @@ def demo(
     from swinir.image_io.image import read, write
     from swinir.inference.restore import restore
     from swinir.metrics.full_reference import psnr, ssim
-    from swinir.report.compare import side_by_side
+    from swinir.report.figures import side_by_side
     from swinir.weights.checkpoint import load_model
 
     model = load_model(EXPERT, device=device)

@@ -274,7 +274,7 @@ def _write_comparison(job: "Job", repaired: "Repaired", picture: "Picture") -> N
     from swinir.degradations.resize import imresize
     from swinir.image_io.image import to_rgb, write
     from swinir.image_io.picture import from_unit, to_unit
-    from swinir.report.compare import side_by_side
+    from swinir.report.figures import side_by_side
 
     after = to_rgb(from_unit(to_unit(repaired.picture.pixels), np.uint8))
     before = to_rgb(from_unit(to_unit(picture.pixels), np.uint8))

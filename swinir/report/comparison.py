@@ -1,9 +1,5 @@
-"""What `swinir compare` measured, as text, Markdown, CSV and JSON."""
+"""Results of `swinir compare` as a text table, Markdown, CSV and JSON."""
 
-import csv
-import io
-import json
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -12,14 +8,18 @@ from typing import Any
 from swinir.atomic import atomic_path
 from swinir.bench.compare_networks import METRICS, Comparison, ModelRow
 from swinir.inference.external import MACS_SIDE
+from swinir.report.text_table import TextTable, csv_text, json_text
 
 ABSENT = "-"
-_OWN = {field.name for field in fields(ModelRow)}
 
 
 @dataclass(frozen=True)
 class _Column:
-    """A column of numbers; `higher` is whether more is better, None where no row is the best."""
+    """A column of numbers.
+
+    Attributes:
+        higher: True if higher values are better, False if lower ones are; None for a column without a best value.
+    """
 
     title: str
     value: Callable[[ModelRow], float | None]
@@ -27,40 +27,31 @@ class _Column:
     higher: bool | None = None
 
 
-def as_text(comparison: Comparison) -> str:
-    """The table for a terminal, a line for each network."""
+def comparison_table(comparison: Comparison, *, mark_best: bool = False) -> TextTable:
+    """A row for each network: size, quality, time and memory, and the reason of a failure.
+
+    Args:
+        mark_best: put the best values of each metric between asterisks, as Markdown's bold.
+    """
     columns = _columns(comparison)
-    lines = [["network", *(column.title for column in columns)]]
-    lines += [[row.model, *(_cells(row, columns) if row.status == "ok" else [])] for row in comparison.models]
-    widths = [max(len(line[i]) for line in lines if i < len(line)) for i in range(len(columns) + 1)]
-
-    def aligned(line: list[str]) -> str:
-        numbers = (cell.rjust(width) for cell, width in zip(line[1:], widths[1:], strict=False))
-        return "  ".join([line[0].ljust(widths[0]), *numbers])
-
-    rows = [
-        aligned(line) + (f"  failed: {row.error}" if row.status != "ok" else "")
-        for row, line in zip(comparison.models, lines[1:], strict=True)
-    ]
-    return "\n".join([aligned(lines[0]), *rows])
+    best = [_best(column, comparison.models) if mark_best else None for column in columns]
+    failed = any(row.status != "ok" for row in comparison.models)
+    rows = []
+    for row in comparison.models:
+        if row.status != "ok":
+            rows.append([row.model, *("" for _ in columns), f"failed: {row.error}"])
+            continue
+        cells = [ABSENT if (v := column.value(row)) is None else column.text(v) for column in columns]
+        marked = [f"**{cell}**" if cell == top else cell for cell, top in zip(cells, best, strict=True)]
+        rows.append([row.model, *marked, *([""] if failed else [])])
+    titles = ["network", *(column.title for column in columns), *(["error"] if failed else [])]
+    return TextTable(titles, rows, right=range(1, len(columns) + 1))
 
 
 def as_markdown(comparison: Comparison, facts: Mapping[str, Any]) -> str:
     """The table with the best of each column in bold, and the notes."""
-    columns = _columns(comparison)
-    best = {column.title: _best(column, comparison.models) for column in columns}
-    lines = ["| network | " + " | ".join(column.title for column in columns) + " |"]
-    lines.append("|---|" + "---:|" * len(columns))
-    for row in comparison.models:
-        if row.status != "ok":
-            lines.append(f"| {_escaped(row.model)} | failed: {_escaped(row.error or '')} |" + " |" * (len(columns) - 1))
-            continue
-        cells = _cells(row, columns)
-        bold = [
-            f"**{cell}**" if cell == best[column.title] else cell for cell, column in zip(cells, columns, strict=True)
-        ]
-        lines.append(f"| {_escaped(row.model)} | " + " | ".join(bold) + " |")
-    return "\n".join([*lines, "", *(_escaped(note) for note in notes(comparison, facts)), ""])
+    lines = [note.replace("|", "\\|") for note in notes(comparison, facts)]
+    return "\n".join([comparison_table(comparison, mark_best=True).markdown(), *lines, ""])
 
 
 def write_markdown(path: Path, comparison: Comparison, facts: Mapping[str, Any]) -> None:
@@ -69,20 +60,19 @@ def write_markdown(path: Path, comparison: Comparison, facts: Mapping[str, Any])
 
 
 def write_csv(path: Path, comparison: Comparison, facts: Mapping[str, Any]) -> None:
-    """A line for each network, with all digits; the facts of the run stand in columns of their own."""
-    text = io.StringIO()
-    # A network's own precision and tile stand for those that were asked for.
-    rows = [_flat(row) | {k: v for k, v in facts.items() if k not in _OWN} for row in comparison.models]
-    writer = csv.DictWriter(text, fieldnames=list(dict.fromkeys(key for row in rows for key in row)))
-    writer.writeheader()
-    writer.writerows(rows)
-    _write(path, text.getvalue())
+    """Write a line for each network with all digits, followed by the facts of the run."""
+    own = {field.name for field in fields(ModelRow)}  # a network's own precision and tile, not the requested ones
+    records = []
+    for row in comparison.models:
+        values = asdict(row)
+        records.append(values | values.pop("metrics") | {k: v for k, v in facts.items() if k not in own})
+    _write(path, csv_text(records))
 
 
 def write_json(path: Path, comparison: Comparison, facts: Mapping[str, Any]) -> None:
-    """Facts, notes, networks and images as one object; an infinite PSNR becomes the string "inf".
+    """Write facts, notes, networks and images as one object; an infinite PSNR becomes the string "inf".
 
-    What `swinir compare` gives as facts: set, task, scale, noise, jpeg, tiles, precision, and versions and processor as
+    `swinir compare` gives as facts: set, task, scale, noise, jpeg, tiles, precision, and versions and processor as
     `swinir.environment.machine`. Networks and images have the attributes of `ModelRow` and `ImageRow` in
     `swinir.bench.compare_networks`.
     """
@@ -94,44 +84,37 @@ def write_json(path: Path, comparison: Comparison, facts: Mapping[str, Any]) -> 
         "models": [asdict(row) for row in comparison.models],
         "images": [asdict(row) for row in comparison.images],
     }
-    _write(path, json.dumps(_strict(content), indent=2, allow_nan=False) + "\n")
+    _write(path, json_text(content))
 
 
 def notes(comparison: Comparison, facts: Mapping[str, Any]) -> list[str]:
-    """What the numbers mean, and under which conditions each network ran; a sentence each."""
-    good = [row for row in comparison.models if row.status == "ok"]
-    if not good:
+    """Sentences that explain the numbers and the conditions under which each network ran."""
+    rows = [row for row in comparison.models if row.status == "ok"]
+    if not rows:
         return []
     images = len({row.image for row in comparison.images})
-    found = [
-        f"Means over {images} image{'s' * (images != 1)}; s/MP: seconds for a megapixel of output, the median over "
-        "images, on which the networks took turns; GMACs: convolutions and matrix products for "
-        f"{MACS_SIDE}x{MACS_SIDE} low-quality pixels."
+    sentences = [
+        f"Means over {images} image{'s' * (images != 1)}; s/MP: seconds per megapixel of output, the median over "
+        "images, on which the networks took turns; GMACs: convolutions and matrix products for a low-quality image of "
+        f"{MACS_SIDE}x{MACS_SIDE} pixels."
     ]
     if comparison.largest:
-        found.append(f"MB: memory at most beside weights and input, each network alone, on {comparison.largest}.")
-    found.append(f"Extended by mirroring: {_grouped(good, lambda row: row.padding or ABSENT)}.")
+        sentences.append(f"MB: peak memory beside weights and input, each network alone, on {comparison.largest}.")
     overlap = f", overlapping by {facts['tile_overlap']} ({facts['tile_blend']})" if facts.get("tile") else ""
-    found.append(f"Tiles: {_grouped(good, lambda row: str(row.tile) if row.tile else 'whole images')}{overlap}.")
-    found.append(f"Precision: {_grouped(good, lambda row: row.precision or ABSENT)}.")
-    found += _missing(comparison, images)
-    if "niqe" in comparison.metrics:
-        found.append("NIQE: of this package's photographs; not comparable with numbers published elsewhere.")
-    found += [f"Left out: {reason}." for reason in comparison.unread.values()]
-    return found
-
-
-def _missing(comparison: Comparison, images: int) -> list[str]:
-    found = []
+    sentences.append(f"Extended by mirroring: {_grouped(rows, lambda row: row.padding or ABSENT)}.")
+    sentences.append(f"Tiles: {_grouped(rows, lambda row: str(row.tile) if row.tile else 'whole images')}{overlap}.")
+    sentences.append(f"Precision: {_grouped(rows, lambda row: row.precision or ABSENT)}.")
     for name in comparison.metrics:
-        have = len({row.image for row in comparison.images if row.metrics[name] is not None})
-        if have < images:
-            found.append(f"{METRICS[name].title}: of {have} of the {images} images; the others are too small.")
-    return found
+        measured = len({row.image for row in comparison.images if row.metrics[name] is not None})
+        if measured < images:
+            sentences.append(f"{METRICS[name].title}: of {measured} of the {images} images; the others are too small.")
+    if "niqe" in comparison.metrics:
+        sentences.append("NIQE: of this package's photographs; not comparable with numbers published elsewhere.")
+    return [*sentences, *(f"Left out: {reason}." for reason in comparison.unread.values())]
 
 
 def _grouped(rows: Sequence[ModelRow], value: Callable[[ModelRow], str]) -> str:
-    """`value` alone where all rows agree, else each value with its networks."""
+    """The value alone if all rows agree, else each value with its networks."""
     groups: dict[str, list[str]] = {}
     for row in rows:
         groups.setdefault(value(row), []).append(row.model)
@@ -141,53 +124,28 @@ def _grouped(rows: Sequence[ModelRow], value: Callable[[ModelRow], str]) -> str:
 
 
 def _columns(comparison: Comparison) -> list[_Column]:
-    """Size, quality, time and memory, as far as any network has them."""
-    quality = [
-        _Column(METRICS[name].title, _quality(name), f"{{:.{METRICS[name].digits}f}}".format, METRICS[name].higher)
-        for name in comparison.metrics
-    ]
+    """Size, quality, time and memory, without the columns that no network has a value for."""
+
+    def quality(name: str) -> _Column:
+        metric = METRICS[name]
+        return _Column(metric.title, lambda row: row.metrics.get(name), f"{{:.{metric.digits}f}}".format, metric.higher)
+
     columns = [
-        _Column("parameters", lambda row: row.parameters, lambda v: f"{v:,.0f}"),
+        _Column("parameters", lambda row: row.parameters, "{:,.0f}".format),
         _Column("GMACs", lambda row: None if not row.macs else row.macs / 1e9, "{:,.1f}".format),
-        *quality,
-        _Column("s/MP", lambda row: row.seconds_per_megapixel, "{:.3g}".format, False),
-        _Column("MB", lambda row: row.peak_mb, "{:,.0f}".format, False),
+        *map(quality, comparison.metrics),
+        _Column("s/MP", lambda row: row.seconds_per_megapixel, "{:.3g}".format),
+        _Column("MB", lambda row: row.peak_mb, "{:,.0f}".format),
     ]
     return [column for column in columns if any(column.value(row) is not None for row in comparison.models)]
 
 
-def _quality(name: str) -> Callable[[ModelRow], float | None]:
-    return lambda row: row.metrics.get(name)
-
-
-def _cells(row: ModelRow, columns: Sequence[_Column]) -> list[str]:
-    values = [column.value(row) for column in columns]
-    return [ABSENT if v is None else column.text(v) for v, column in zip(values, columns, strict=True)]
-
-
 def _best(column: _Column, rows: Sequence[ModelRow]) -> str | None:
-    """The best cell of a column of quality, where there is something to choose from; time and memory speak for all."""
+    """The text of the best value of a metric that at least two networks have."""
     values = [v for row in rows if (v := column.value(row)) is not None]
-    if column.higher is None or len(values) < 2 or column.title in ("s/MP", "MB"):
+    if column.higher is None or len(values) < 2:
         return None
     return column.text(max(values) if column.higher else min(values))
-
-
-def _flat(row: ModelRow) -> dict[str, Any]:
-    values = asdict(row)
-    return values | values.pop("metrics")
-
-
-def _escaped(text: str) -> str:
-    return text.replace("|", "\\|")
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _write(path: Path, text: str) -> None:

@@ -1,10 +1,12 @@
-"""Tables as text: laid out by rich for a terminal, as Markdown, and records as CSV.
+"""Tables as text: laid out by rich for a terminal, as Markdown; records as CSV and JSON.
 
 rich takes longer to import than most commands take to start: it is imported where a table is printed.
 """
 
 import csv
 import io
+import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -77,3 +79,16 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
+
+
+def json_text(content: Any) -> str:
+    """Indented JSON, which ends with a line feed; numbers that JSON lacks become the strings "inf", "-inf", "nan"."""
+    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
+
+
+def _strict(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _strict(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_strict(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

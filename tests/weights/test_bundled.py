@@ -4,13 +4,11 @@ import json
 import re
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from swinir.cli.main import main
 from swinir.image_io.image import read
-from swinir.report.compare import side_by_side
 from swinir.weights import zoo
 from swinir.weights.checkpoint import load_model
 
@@ -84,18 +82,3 @@ def test_the_demo_shows_a_gain(tmp_path, capsys):
     assert restored[1] > bicubic[1]
     assert restored[3] > bicubic[3]
     assert read(picture).shape[1] > 4 * 500
-
-
-def test_panels_stand_side_by_side_with_their_details_below():
-    left, right = np.zeros((20, 30, 3), np.uint8), np.full((20, 30, 1), 200, np.uint8)
-    page = side_by_side([("a", left), ("b", right)], detail=(5, 10, 8), zoom=4)
-    assert page.shape[2] == 3
-    column = page.shape[1] // 2
-    assert (page[-1, 5] == 0).all()
-    assert (page[-1, column + 5] == 200).all()
-    assert page.shape[0] >= 20 + 8 * 4
-
-
-def test_panels_of_different_size_are_refused():
-    with pytest.raises(ValueError, match="of one size"):
-        side_by_side([("a", np.zeros((2, 2, 3), np.uint8)), ("b", np.zeros((3, 2, 3), np.uint8))])
