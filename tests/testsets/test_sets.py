@@ -76,6 +76,7 @@ def test_the_hashes_are_those_of_the_public_files(public_folder):
     root = public_folder("testsets")
     with (root / "MANIFEST.csv").open(newline="") as file:
         published = {row["file"].removeprefix("testsets/"): row["sha256"] for row in csv.DictReader(file)}
+    published = {name: digest for name, digest in published.items() if name.split("/")[0] in known_files()}
     ours = {f"{name}/{file.file}": file for name, files in known_files().items() for file in files}
     assert {name: file.sha256 for name, file in ours.items()} == published
     for name in ("Set5/HR/bird.png", "McMaster/1.tif", "classic5/lena.bmp"):
