@@ -1,7 +1,7 @@
 """Measure training: `python scripts/measure_training.py --config configs/lightweight_sr/tiny_x2.toml --steps 20`.
 
-The loader alone, the trainer, and the plain loop that the trainer is held against. Steps of the two take turns, so
-that a busy machine slows both. Medians and quartiles are given, of the time on the clock and of that on the CPU.
+The script measures the loader, the trainer, and a plain loop to compare the trainer with. The steps of the last two
+alternate, so that other load slows both. It prints medians and quartiles of wall-clock time and of CPU time.
 """
 
 import time
@@ -23,21 +23,20 @@ from torch import Tensor
 from swinir.bench.peak_memory import peak_bytes
 from swinir.environment import machine
 from swinir.train.config import TrainConfig, load_config
-from swinir.train.dataset import to_unit
+from swinir.train.dataset import Batch, to_unit
 from swinir.train.distributed import Processes
 from swinir.train.initialize import build_network
 from swinir.train.logger import write_facts
-from swinir.train.objective import Objective
-from swinir.train.optimizer import AUTOCAST, Optimization
-from swinir.train.trainer import Trainer
+from swinir.train.losses import Objective
+from swinir.train.optimizer import AUTOCAST
+from swinir.train.trainer import TaskStep, Trainer
 
-LOADER_BATCHES = 10  # of one timing
-MEMORY_STEPS = 3  # Adam's moments are there from the first on
-Batch = list[tuple[Tensor, Tensor]]  # low quality and ground truth of each part
+LOADER_BATCHES = 10  # batches of one timing
+MEMORY_STEPS = 3  # steps of a memory measurement; Adam's moments are allocated by the first
 
 
 class Plain:
-    """The least that trains a network: forward, loss, backward and Adam as configured, on one batch on the device."""
+    """Minimal training of a network: forward, loss, backward and Adam as configured, on one batch on the device."""
 
     def __init__(self, config: TrainConfig, device: torch.device, parts: Batch) -> None:
         self.config, self.device = config, device
@@ -70,15 +69,18 @@ class Plain:
 
 
 def make_trainer(config: TrainConfig, device: torch.device, folder: str) -> tuple[Trainer, Callable[[], Batch]]:
-    """A trainer at its first step, and what gives it the next batch; only a failure writes into the folder."""
+    """Return a trainer at its first step and a function that loads the next batch.
+
+    The folder is written to only when a step fails.
+    """
     trainer = Trainer(config, Path(folder), processes=Processes(device))
-    trainer.network.train()
-    stream, parts = trainer._batches(), trainer.optimization.parts()
-    return trainer, lambda: [next(stream) for _ in parts]
+    trainer.optimization.network.train()
+    batches = trainer.stream.batches(0, 0)
+    return trainer, lambda: next(batches)
 
 
 def clock(work: Callable[[], object], count: int) -> tuple[float, float]:
-    """Seconds that `count` calls take, on the clock and of this process's CPU, until the device is done."""
+    """Return the seconds of wall-clock time and of CPU time that `count` calls take, with the device's work."""
     settle = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
     settle()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -91,7 +93,7 @@ def clock(work: Callable[[], object], count: int) -> tuple[float, float]:
 def measure_speed(
     config: TrainConfig, device: torch.device, *, steps: int, block: int, warmup: int, loader_only: bool
 ) -> dict[str, dict[str, float]]:
-    """Quartiles of samples and images a second, and of how much longer the trainer's steps take than the plain ones."""
+    """Return quartiles of samples and images per second, and of the trainer's overhead over the plain loop."""
     batch = config.data.batch
     with TemporaryDirectory() as folder:
         trainer, load = make_trainer(config, device, folder)
@@ -101,7 +103,7 @@ def measure_speed(
         if device.type == "cpu" and not config.data.workers:
             found["loader_samples_per_cpu_second"] = [batch * LOADER_BATCHES / cpu for _, cpu in loader]
         if not loader_only:
-            works = (lambda: trainer._step(load()), Plain(config, device, load()).step)
+            works = (lambda: trainer.train_on(load()), Plain(config, device, load()).step)
             for work in works:
                 clock(work, warmup)
             pairs = [[clock(work, block) for work in works] for _ in range(steps)]
@@ -114,29 +116,29 @@ def measure_speed(
 
 
 def peak_memory(config: TrainConfig, device: torch.device, plain: bool) -> float | None:
-    """MB that network, optimizer and some steps take at most; meant for a process of its own.
+    """Return the peak memory in MB of network, optimizer and some steps; to be called in a process of its own.
 
-    On the CPU what the process grows by, the compiler's own memory included; None where the system does not tell.
+    On the CPU it is the growth of the process, with the compiler's memory; None where the system does not report it.
     """
     with TemporaryDirectory() as folder:
         trainer, load = make_trainer(config, device, folder)
         batch = load()
-        del trainer.optimization
+        del trainer.optimization, trainer.train_step
 
         def train() -> None:
             if plain:
                 clock(Plain(config, device, batch).step, MEMORY_STEPS)
             else:
-                trainer.optimization = Optimization(build_network(config), config, trainer.processes)
-                trainer.network.train()
-                clock(lambda: trainer._step(load()), MEMORY_STEPS)
+                trainer.train_step = TaskStep(config, trainer.processes)
+                trainer.train_step.optimization.network.train()
+                clock(lambda: trainer.train_on(load()), MEMORY_STEPS)
 
         peak = peak_bytes(train, device)
     return None if peak is None else round(peak / 1e6, 1)
 
 
 def facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Return facts that the numbers depend on."""
     return {
         **machine(device),
         "config": config.model_dump(mode="json"),
@@ -147,7 +149,7 @@ def facts(config: TrainConfig, device: torch.device) -> dict[str, Any]:
 def measure(
     config: Annotated[Path, typer.Option("--config", help="TOML file, see configs/.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override: section.key=value.")] = None,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Timings of each.")] = 10,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Number of timings.")] = 10,
     block: Annotated[int, typer.Option("--block", min=1, help="Steps of one timing; more for a fast device.")] = 1,
     warmup: Annotated[int, typer.Option("--warmup", min=1, help="Steps before the first timing.")] = 3,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...")] = None,

@@ -20,7 +20,7 @@ from swinir.testsets import BENCHMARK_SETS
 from swinir.train.distributed import Processes
 from swinir.train.images import Wrap
 from swinir.train.logger import write_facts
-from swinir.train.multitask import JointTrainer
+from swinir.train.multitask import joint_trainer
 from swinir.train.trainer import Trainer
 from swinir.weights.checkpoint import load_model
 from swinir.weights.verify import sha256
@@ -122,7 +122,7 @@ def train_joint(experiment: JointExperiment, seed: int, folder: Path, run: Joint
     configs = experiment.experts("joint", seed)
     if all(weights_path(folder, "joint", name).exists() for name in configs):
         return True
-    return _fit(JointTrainer, configs, folder / "joint", run)
+    return _fit(joint_trainer, configs, folder / "joint", run)
 
 
 def train_experts(experiment: JointExperiment, seed: int, folder: Path, run: JointRun) -> bool:

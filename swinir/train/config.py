@@ -1,4 +1,4 @@
-"""Training configurations: frozen, typed, read from TOML, checked before any work starts."""
+"""Training configurations: frozen, typed, read from TOML, and checked before any work starts."""
 
 import difflib
 import functools
@@ -18,12 +18,13 @@ from swinir.tasks import TaskSpec, get_task
 
 Positive = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
+VGG19Layer = Annotated[int, Field(ge=0, le=36)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Betas = tuple[Share, Share]
 Quality = Annotated[int, Field(ge=1, le=100)]
-REST_LR = 1e-3  # Adam's beside Muon
+REST_LR = 1e-3  # of Adam beside Muon
 
 
 def _listed(value: Any) -> Any:
@@ -35,29 +36,28 @@ Names = Annotated[tuple[str, ...], BeforeValidator(_listed)]
 
 
 class Section(BaseModel):
-    """Part of a configuration: frozen, without unknown keys."""
+    """A section of a configuration: frozen, and unknown keys are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DataConfig(Section):
-    """Training and validation images, and how patches are cut from them.
+    """Training and validation images, and the patches cut from them.
 
     Attributes:
-        train: one folder of ground-truth images, or several, each searched with its subfolders; "@scikit-image"
-            stands for the photographs that scikit-image brings along.
-        train_lq: as many folders of low-quality partners, of the same relative names or with x{scale} appended;
-            without them low-quality images are made as `[degradation]` says.
-        images: train on only so many of them: whole folders in their order, then images evenly spaced in one.
-        draw: whether large images are met more often ("pixels": every place is as likely as any other) or all
-            equally often ("images").
-        patch: side of the low-quality patch, pixels.
+        train: one or several folders of ground-truth images, searched with their subfolders; "@scikit-image" is the
+            folder of photographs that comes with scikit-image.
+        train_lq: one folder of low-quality images for each of `train`, with the same relative names or with x{scale}
+            appended; without them low-quality images are made as `[degradation]` says.
+        images: number of images to train on: whole folders in their order, then images evenly spaced in the next.
+        draw: "pixels" draws large images more often (every place is equally likely), "images" draws all equally often.
+        patch: side of the low-quality patch in pixels.
         batch: patches of one optimizer step, over all processes and accumulated parts.
-        holdout: training images kept for validation instead, evenly spaced in the sorted list.
+        holdout: number of training images kept for validation, evenly spaced in the sorted list.
         validate_gt: a folder of ground-truth images to validate on, instead of `holdout`.
-        validate_lq: their low-quality partners, as the tester pairs them.
-        cache: a folder for decoded images, mapped into memory as needed; without it they are all kept there.
-        workers: processes that prepare batches; 0 does it between the steps. Unset: up to 8 beside a GPU, else 0.
+        validate_lq: their low-quality images, paired as the tester pairs them.
+        cache: a folder for decoded images, which are memory-mapped; without it they are all kept in memory.
+        workers: processes that prepare batches; 0 prepares them between the steps. Unset: up to 8 with a GPU, else 0.
     """
 
     train: Folders
@@ -74,16 +74,16 @@ class DataConfig(Section):
 
 
 class DegradationConfig(Section):
-    """How low-quality patches are made. What is not set follows from the task and its level.
+    """Degradation that makes low-quality patches. Defaults follow from the task and its level.
 
     Attributes:
-        kind: MATLAB's bicubic of the whole image, Gaussian noise, JPEG, BSRGAN's or Real-ESRGAN's chain.
+        kind: MATLAB's bicubic of the whole image, Gaussian noise, JPEG, or the chain of BSRGAN or Real-ESRGAN.
         noise: standard deviation in units of 1/255, or the range that it is drawn from.
         quality: JPEG quality, or the range that it is drawn from.
-        margin: pixels that a patch to be compressed is larger by, each way, before it is cut to size.
-        unaligned: share of compressed patches cut anywhere within the margin, so that the grid of JPEG blocks
+        margin: pixels by which a patch is larger while it is compressed, before it is cut to size.
+        unaligned: share of compressed patches that are cut anywhere within the margin, so that the grid of JPEG blocks
             does not start at the patch's corner.
-        options: of BSRGAN's or Real-ESRGAN's chain, by the names of `BSRGANOptions` and `RealESRGANOptions`.
+        options: fields of `BSRGANOptions`, `BSRGANPlusOptions` or `RealESRGANOptions`.
     """
 
     kind: Literal["bicubic", "noise", "jpeg", "bsrgan", "bsrgan_plus", "realesrgan"] | None = None
@@ -95,15 +95,16 @@ class DegradationConfig(Section):
 
 
 class InitConfig(Section):
-    """Weights to start from.
+    """Initial weights.
 
     Attributes:
-        weights: a checkpoint's path or its name in the zoo.
-        allow_mismatch: beginnings of layer names that may be missing, left over or of another shape; they keep
+        weights: path of a checkpoint, or its name in the zoo.
+        allow_mismatch: beginnings of layer names that may be missing, left over or of another shape; these layers keep
             their random initial weights.
-        adapt_scale: start the convolution before "pixelshuffledirect"'s shuffle from one of another scale: each
-            subpixel takes the weights of the nearest one. A fresh one takes thousands of steps to get there.
-        discriminator: weights that a discriminator starts from, as a run with one writes them.
+        adapt_scale: for networks that end in "pixelshuffledirect": initialize the convolution before the shuffle from
+            a checkpoint of another scale, each subpixel from the nearest one. A random convolution takes thousands of
+            steps to get there.
+        discriminator: weights of a discriminator, as a run with an adversarial loss writes them.
     """
 
     weights: str | None = None
@@ -113,19 +114,32 @@ class InitConfig(Section):
 
 
 class PerceptualConfig(Section):
-    """Distance between VGG19's features (Section 3.1; Wang et al., ESRGAN), layers and weights as published.
+    """Distance between VGG19 features (Section 3.1; Wang et al., ESRGAN).
 
-    `weights` is a file with VGG19's weights; without one torchvision fetches them.
+    Attributes:
+        layers: indices into torchvision's `vgg19().features`; by default the last convolution of each stage (KAIR).
+        layer_weights: one weight for each layer.
+        weights: a file with VGG19's weights; without one torchvision downloads them.
     """
 
     weight: Weight = 1.0
-    layers: tuple[NotNegative, ...] = (2, 7, 16, 25, 34)
+    layers: Annotated[tuple[VGG19Layer, ...], Field(min_length=1)] = (2, 7, 16, 25, 34)
     layer_weights: tuple[Weight, ...] = (0.1, 0.1, 1.0, 1.0, 1.0)
     weights: Path | None = None
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if len(set(self.layers)) != len(self.layers):
+            raise ValueError(f"layers must name no layer twice, got {list(self.layers)}")
+        if len(self.layers) != len(self.layer_weights):
+            raise ValueError(
+                f"each layer needs one weight, got {len(self.layers)} layers and {len(self.layer_weights)} weights"
+            )
+        return self
+
 
 class AdversarialConfig(Section):
-    """Loss of a U-Net discriminator with spectral normalisation, and the discriminator's own Adam."""
+    """U-Net discriminator with spectral normalisation, its loss, and its Adam optimizer."""
 
     objective: Literal["vanilla", "lsgan", "relativistic"] = "vanilla"
     weight: Weight = 0.1
@@ -138,20 +152,20 @@ class LossConfig(Section):
     """Pixel loss: L1 (super-resolution) or Charbonnier (denoising and JPEG), Section 3.1, Eq. 7 and 8; or L2."""
 
     name: Literal["l1", "charbonnier", "l2"] = "l1"
-    epsilon: PositiveFloat = 1e-9  # under Charbonnier's root, as in the published recipe; the paper's 1e-3 is its root
+    epsilon: PositiveFloat = 1e-9  # Charbonnier's, as in the published recipe; the paper's 1e-3 is squared
     weight: Weight = 1.0
     perceptual: PerceptualConfig | None = None
     adversarial: AdversarialConfig | None = None
 
 
 class OptimizerConfig(Section):
-    """Adam, as published, or Muon for the weights of linear layers with Adam for all other parameters.
+    """Adam, as published, or Muon for the weights of linear layers and Adam for all other parameters.
 
     Attributes:
-        lr: of Adam, or of Muon, which scales it so that its updates are as large as AdamW's are.
-        rest_lr: of Adam beside Muon; 1e-3 by default. Both learning rates follow the schedule.
+        lr: learning rate of Adam, or of Muon, scaled so that its updates are as large as those of AdamW.
+        rest_lr: learning rate of Adam beside Muon, 1e-3 by default. Both learning rates follow the schedule.
         betas: of Adam.
-        weight_decay: Adam's L2 penalty on all parameters, or Muon's decoupled decay of the linear layers alone.
+        weight_decay: Adam's L2 penalty on all parameters, or Muon's decoupled decay of the linear layers only.
         clip_norm: largest norm of the gradient of all parameters together.
     """
 
@@ -171,7 +185,7 @@ class OptimizerConfig(Section):
 
 
 class ScheduleConfig(Section):
-    """Learning rate over the iterations: linear warm-up, then halving at milestones or a cosine down to `final`."""
+    """Learning rate over the iterations: linear warm-up, then halving at milestones or a cosine to `final`."""
 
     iterations: Positive
     warmup: NotNegative = 0
@@ -182,19 +196,19 @@ class ScheduleConfig(Section):
 
 
 class TrainConfig(Section):
-    """One training run. Unknown keys are refused.
+    """A training run. Unknown keys are refused.
 
     Attributes:
-        name: of the run, its folder and the weights it ends with.
-        task: one of the paper's seven; its row decides the network, the degradation and the metrics.
-        scale, noise, jpeg: the level of the expert, as the tester takes it.
-        network: overrides fields of the task's released network; `name = "rcan"` trains RCAN instead.
-        accumulate: parts that a batch is run in, one after the other, to need less memory.
-        precision: of products and convolutions in the network; parameters, residuals and losses are float32,
+        name: name of the run, its folder and its final weights.
+        task: one of the paper's seven tasks, which decides the network, the degradation and the metrics.
+        scale, noise, jpeg: level of the task, as in the tester's options.
+        network: overrides for fields of the task's released network; `name = "rcan"` trains RCAN instead.
+        accumulate: parts of a batch that are run one after the other, to need less memory.
+        precision: type of products and convolutions in the network; parameters, residuals and losses are float32,
             or float64 for "fp64".
         tensorboard: also write TensorBoard's event files.
         save_every, log_every, validate_every: iterations between states, rows and validations.
-        keep: states kept beside the best one.
+        keep: number of states kept besides the best one.
     """
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
@@ -224,7 +238,7 @@ class TrainConfig(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self.network_config()
-        data, perceptual = self.data, self.loss.perceptual
+        data = self.data
         if data.train_lq and len(data.train_lq) != len(data.train):
             raise ValueError(
                 f"data.train_lq needs one folder for each of data.train, got {len(data.train_lq)} for {len(data.train)}"
@@ -237,12 +251,7 @@ class TrainConfig(Section):
             level = getattr(self.degradation, name)
             if isinstance(level, tuple) and level[0] > level[1]:
                 raise ValueError(f"degradation.{name} must go from low to high, got {level[0]} to {level[1]}")
-        if perceptual and len(perceptual.layers) != len(perceptual.layer_weights):
-            raise ValueError(
-                f"loss.perceptual needs one weight for each layer, got {len(perceptual.layers)} layers "
-                f"and {len(perceptual.layer_weights)} weights"
-            )
-        if perceptual and self.task_row.gray:
+        if self.loss.perceptual and self.task_row.gray:
             raise ValueError("loss.perceptual needs colour images, the task is grey; leave it out")
         self._check_optimizer()
         keeps_size = ("noise", "jpeg")
@@ -273,24 +282,24 @@ class TrainConfig(Section):
 
     @property
     def degradation_kind(self) -> str:
-        """How low-quality patches are made."""
+        """Name of the degradation that makes low-quality patches."""
         return self.degradation.kind or self.task_row.training
 
     @property
     def protocol(self) -> Protocol:
-        """How the tester would evaluate this expert."""
+        """The tester's protocol for this task and level."""
         return Protocol(self.task_row, scale=self.scale, noise=self.noise, jpeg=self.jpeg)
 
     @property
     def network_name(self) -> str:
-        """Which network: "swinir" or "rcan"."""
+        """Name of the architecture: "swinir" or "rcan"."""
         return str(self.network.get("name", "swinir"))
 
     def network_config(self) -> NetworkConfig:
-        """The network to train: the task's released one, with this configuration's overrides."""
+        """Return the network to train: the task's released one with this configuration's overrides."""
         base = self.task_row.network_for(self.scale).to_dict() | {"img_size": self.data.patch}
         if self.network_name == "rcan":
-            return NetworkConfig.from_dict(base)  # the task, its channels and scale; RCAN's own options are its own
+            return NetworkConfig.from_dict(base)  # for the channels and the scale that RCAN takes
         if self.network_name != "swinir":
             raise ValueError(f"network.name must be swinir or rcan, got {self.network_name!r}")
         overrides = {key: value for key, value in self.network.items() if key != "name"}
@@ -307,7 +316,7 @@ def _same_type(value: Any, example: Any) -> bool:
 
 
 def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> TrainConfig:
-    """Read a training's TOML file and apply `section.key=value` overrides; as `read_config`."""
+    """Read the TOML file of a training and apply `section.key=value` overrides, as `read_config` does."""
     return read_config(path, TrainConfig, overrides)
 
 
@@ -315,15 +324,17 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def standard_config(study: str, scale: str) -> Path:
-    """A configuration that comes with the package: `configs/STUDY/SCALE.toml` inside it, or in the source tree.
+    """Return the path of a configuration that comes with the package, `configs/STUDY/SCALE.toml`.
 
     Raises:
-        ValueError: for a scale that the study does not have, with those that it has.
-        FileNotFoundError: when the study's folder is in neither place.
+        ValueError: for an unknown scale.
+        FileNotFoundError: when the package came without the folder.
     """
     folder = shipped_folder(f"configs/{study}")
     if folder is None:
-        raise FileNotFoundError(f"the package came without configs/{study}; reinstall it, or name a file with --config")
+        raise FileNotFoundError(
+            f"this installation has no configs/{study}; reinstall the package, or name a file with --config"
+        )
     path = folder / f"{scale}.toml"
     if not path.is_file():
         known = ", ".join(sorted(path.stem for path in folder.glob("*.toml")))
@@ -332,11 +343,11 @@ def standard_config(study: str, scale: str) -> Path:
 
 
 def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | list[str] = ()) -> M:
-    """Read a TOML file of any kind of configuration and apply `section.key=value` overrides.
+    """Read a TOML file of a configuration class and apply `section.key=value` overrides.
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: one line naming the file, the key, the value seen and what is allowed.
+        ValueError: one line with the file, the key, the value and the allowed values.
     """
     path = Path(path)
     if not path.is_file():
@@ -354,10 +365,10 @@ def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | li
 
 
 def varied(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
-    """The configuration with other values at some keys, `{"data.patch": 48}`, checked again.
+    """Return the configuration with changed values, such as `{"data.patch": 48}`, checked again.
 
     Raises:
-        ValueError: one line naming the key, the value seen and what is allowed.
+        ValueError: one line with the key, the value and the allowed values.
     """
     values = config.model_dump()
     for key, value in changes.items():
@@ -370,7 +381,7 @@ def varied(config: TrainConfig, changes: Mapping[str, Any]) -> TrainConfig:
 
 
 def _apply(values: dict[str, Any], override: str) -> None:
-    """Set `a.b=value` in nested values; the value is TOML, or else text as it stands."""
+    """Set `a.b=value` in nested values; a value that is not TOML is taken as a string."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise ValueError(f"--set takes section.key=value, got {override!r}")
@@ -387,7 +398,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
 
 
 def explain(error: ValidationError, kind: type[BaseModel]) -> str:
-    """What contradicts a kind of configuration, in one line."""
+    """Describe the errors of a configuration in one line."""
     return "; ".join(_explain(e, kind) for e in error.errors())
 
 
@@ -399,7 +410,9 @@ def _explain(error: Any, kind: type[BaseModel]) -> str:
         return f"unknown key {where}" + (f"; did you mean {near[0]}?" if near else "")
     if error["type"] == "missing":
         return f"missing key {where}"
-    return f"{where}: {message}, got {error['input']!r}" if where else message
+    if error["type"] == "value_error":  # of a whole section
+        return f"{where}: {message}" if where else message
+    return f"{where}: {message}, got {error['input']!r}"
 
 
 def _known_keys(model: type[BaseModel], section: tuple[Any, ...]) -> list[str]:

@@ -1,12 +1,13 @@
-"""Training samples: patches cut, turned and degraded, each from a random generator of its own.
+"""Training samples (patches cut, flipped or rotated, and degraded) and the stream of batches made of them.
 
-Sample number n of a run depends on the run's seed and n alone. So a state needs only the seed and how many
-samples were drawn; any number of processes and workers draw the same samples; and a batch can be split.
+Every sample has a number and a random generator seeded by the run's seed and that number. A training state therefore
+needs only the seed and the number of samples drawn, any number of processes and workers draws the same samples, and a
+batch can be split.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -18,19 +19,31 @@ from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.realesrgan import RealESRGANOptions, realesrgan
 from swinir.train.config import DegradationConfig, TrainConfig
-from swinir.train.images import Source, TrainingImage, Wrap, load_images
+from swinir.train.distributed import Processes
+from swinir.train.images import (
+    Source,
+    TrainingImage,
+    Wrap,
+    find_sources,
+    first_images,
+    index_hash,
+    load_images,
+    split_holdout,
+)
 
+Batch = list[tuple[Tensor, Tensor]]  # low-quality and ground-truth images of each of a process's parts
 PatchDegradation = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 Level = float | tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Degrader:
-    """Makes a low-quality patch.
+    """Degradation of a patch.
 
-    `degrade` takes ground truth (H, W, C) uint8 and a generator, and returns the low-quality patch, uint8 or
-    float32 in units of 1, and the ground truth it belongs to. `margin` is by how much larger than the patch,
-    in pixels, it wants its input.
+    Attributes:
+        degrade: takes ground truth (H, W, C) uint8 and a generator; returns the low-quality patch, uint8 or float32 in
+            [0, 1], and the ground truth that belongs to it.
+        margin: pixels by which its input must be larger than the patch.
     """
 
     degrade: PatchDegradation
@@ -38,7 +51,7 @@ class Degrader:
 
 
 def noise_degrader(level: Level) -> Degrader:
-    """Gaussian noise, not clipped (Section 4.4), of one level or one drawn from a range, in units of 1/255."""
+    """Return Gaussian noise, not clipped (Section 4.4), of a level or a range of levels in units of 1/255."""
 
     def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         sigma = rng.uniform(*level) if isinstance(level, tuple) else level
@@ -49,7 +62,10 @@ def noise_degrader(level: Level) -> Degrader:
 
 
 def jpeg_degrader(quality: int | tuple[int, int], patch: int, margin: int, unaligned: float) -> Degrader:
-    """JPEG of a patch larger by `margin`, cut to size: at its corner, or, as often as `unaligned` says, anywhere."""
+    """Return JPEG compression of a patch larger by `margin`, which is then cut to size.
+
+    A share `unaligned` of the patches is cut anywhere within the margin, the others at the corner.
+    """
 
     def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
@@ -69,7 +85,7 @@ CHAINS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
 
 
 def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
-    """One of the chains for real-world images; a ValueError for an option that it does not have."""
+    """Return a degradation chain for real-world images; a ValueError for an unknown option."""
     chain, read_options = CHAINS[name]
     try:
         read = read_options(**options)
@@ -83,7 +99,7 @@ def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
 
 
 def build_degrader(config: TrainConfig) -> Degrader | None:
-    """What a configuration wants; None when low-quality images are whole images already."""
+    """Return a configuration's degradation of patches; None if whole images are degraded or are files."""
     options: DegradationConfig = config.degradation
     kind = config.degradation_kind
     if config.data.train_lq or kind == "bicubic":
@@ -99,11 +115,11 @@ def build_degrader(config: TrainConfig) -> Degrader | None:
 class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
     """Low-quality (C, patch, patch) and ground-truth (C, patch*scale, patch*scale) patches by sample number.
 
-    Patches are drawn from all places of an image alike and turned in one of eight ways. Values are uint8, or
-    float32 in units of 1.
+    Patches are drawn uniformly from an image and flipped or rotated in one of eight ways. Values are uint8, or float32
+    in [0, 1].
 
     Args:
-        draw: "pixels" meets large images more often, in proportion to their pixels, "images" all equally often.
+        draw: "pixels" draws images in proportion to their pixels, "images" draws all equally often.
     """
 
     def __init__(
@@ -142,7 +158,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
 def load_samples(
     config: TrainConfig, sources: Sequence[Source], *, progress: Wrap = lambda items: items
 ) -> TrainingSamples:
-    """The samples that a configuration makes of images, which are decoded or found in its cache.
+    """Return the samples of images, which are decoded or read from the configuration's cache.
 
     Raises:
         ImageError: one line with the files that cannot be trained on.
@@ -172,15 +188,21 @@ def _turn(image: np.ndarray, turn: int) -> np.ndarray:
 
 
 def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # a copy: images stay as they are
+    return torch.from_numpy(np.array(image.transpose(2, 0, 1), order="C"))  # a copy
 
 
 @dataclass(frozen=True)
 class Part:
-    """The `index`-th of `count` equal parts of every batch: what one process runs at a time."""
+    """One of `count` equal parts of every batch, which a process runs at a time."""
 
     index: int
     count: int
+
+
+def own_parts(config: TrainConfig, processes: Processes) -> list[Part]:
+    """Return the parts of every batch that this process runs, one after the other."""
+    count = config.accumulate * processes.count
+    return [Part(i * processes.count + processes.rank, count) for i in range(config.accumulate)]
 
 
 class _Numbers(Sampler[list[int]]):
@@ -200,10 +222,10 @@ class _Numbers(Sampler[list[int]]):
 
 def batches(
     samples: TrainingSamples, *, first: int, batch: int, parts: Sequence[Part] = (Part(0, 1),), workers: int = 0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Endless low-quality and ground-truth batches from sample number `first` on, split into parts in turn.
+) -> Iterator[Batch]:
+    """Yield batches without end, from sample number `first` on, each as a list of the given parts.
 
-    A batch is (B, C, patch, patch) and (B, C, patch*scale, patch*scale), B = batch / count of the part.
+    A part is (B, C, patch, patch) and (B, C, patch*scale, patch*scale), B = batch / count of the part.
     """
     loader = DataLoader(
         samples,
@@ -211,12 +233,72 @@ def batches(
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         persistent_workers=False,
-        generator=torch.Generator(),  # workers' seeds; samples have their own, and the global one stays untouched
+        generator=torch.Generator(),  # seeds the workers, so that the global generator is not used
     )
-    return iter(loader)
+    stream = iter(loader)
+    while True:
+        yield [next(stream) for _ in parts]
+
+
+class Stream(Protocol):
+    """Batches of a training, from any step on.
+
+    Attributes:
+        held_out: images kept for validation.
+        facts: description of the loaded images for run.json, with `index_sha256`, the hash of their list.
+    """
+
+    held_out: list[Source]
+    facts: dict[str, Any]
+
+    def load(self, progress: Wrap) -> None:
+        """Decode the images, or find them in the cache; `progress` wraps the list of images."""
+
+    def batches(self, step: int, drawn: int) -> Iterator[Batch]:
+        """Yield batches without end, beginning with that of a step before which `drawn` samples were drawn."""
+
+
+class TaskStream:
+    """Stream of a training for one task.
+
+    Raises:
+        ValueError, OSError: for folders without images, and images without a low-quality partner.
+    """
+
+    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+        self.config, self.processes, data = config, processes, config.data
+        sources = first_images(find_sources(data.train, data.train_lq, config.scale), data.images)
+        self._train, self.held_out = split_holdout(sources, data.holdout)
+        self.facts: dict[str, Any] = {}
+
+    def load(self, progress: Wrap = lambda items: items) -> None:
+        """Decode the images. With a cache the first process does it, and the others read the cache.
+
+        Raises:
+            ImageError: (a ValueError) with the images that cannot be trained on.
+        """
+        for first in (True, False) if self.config.data.cache else (True,):
+            if not self.config.data.cache or first == (self.processes.rank == 0):
+                self.samples = load_samples(self.config, self._train, progress=progress)
+            self.processes.wait()
+        images = self.samples.images
+        self.facts = {
+            "images": len(images),
+            "megapixels": round(sum(image.width * image.height for image in images) / 1e6, 3),
+            "index_sha256": index_hash(images),
+            "held_out": [source.name for source in self.held_out],
+        }
+
+    def batches(self, step: int, drawn: int) -> Iterator[Batch]:
+        """Yield batches without end, after the first `drawn` samples."""
+        workers = self.config.data.workers
+        if workers is None:
+            workers = min(8, torch.get_num_threads()) if self.processes.device.type == "cuda" else 0
+        parts = own_parts(self.config, self.processes)
+        return batches(self.samples, first=drawn, batch=self.config.data.batch, parts=parts, workers=workers)
 
 
 def to_unit(values: Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Values in units of 1 on a device: uint8 are divided by 255, others kept."""
+    """Return values in [0, 1] on a device: uint8 values are divided by 255, others are kept."""
     moved = values.to(device, non_blocking=True)
     return moved.to(dtype) / 255 if values.dtype == torch.uint8 else moved.to(dtype)

@@ -1,21 +1,20 @@
-"""The network that a configuration trains: built, started from other weights, copied, and written."""
+"""Networks of a training: built from a configuration, initialized from other weights, and written."""
 
-import copy
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
 from swinir.inference.forward import Restorer
 from swinir.models.rcan import RCAN
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig, TrainConfig
-from swinir.train.objective import Adversary
+from swinir.train.losses import Adversary
 from swinir.weights.checkpoint import (
     Checkpoint,
     find_checkpoint,
@@ -26,12 +25,11 @@ from swinir.weights.checkpoint import (
     write_state,
 )
 
-MAX_NAMED = 8  # layers spelled out in one message
-N = TypeVar("N", bound=nn.Module)
+MAX_NAMED = 8  # layers listed in one message
 
 
 def build_network(config: TrainConfig) -> Restorer:
-    """The network with the initial weights that the configuration's seed gives; the global generator stays as it is."""
+    """Return the network with initial weights from the configuration's seed; the global generator is not changed."""
     with torch.random.fork_rng(devices=()):
         torch.manual_seed(config.seed)
         network = config.network_config()
@@ -45,10 +43,10 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
     """Copy the weights of a checkpoint into a network, layer by layer.
 
     Returns:
-        The facts: file, SHA-256, and the layers that were left as they were.
+        Facts for run.json: file, SHA-256, and the layers that keep their random weights.
 
     Raises:
-        ValueError: naming the layers that do not fit and are not allowed to.
+        ValueError: with the layers that do not fit and are not allowed to differ.
     """
     if init.weights is None:
         return {}
@@ -77,10 +75,10 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
 
 
 def _adapted(checkpoint: Checkpoint, network: NetworkConfig) -> dict[str, Tensor]:
-    """A checkpoint's weights with the convolution of "pixelshuffledirect" made for another scale.
+    """Return a checkpoint's weights with the convolution of "pixelshuffledirect" adapted to another scale.
 
     Raises:
-        ValueError: unless both networks end in one.
+        ValueError: unless both networks end in "pixelshuffledirect".
     """
     upsamplers = {checkpoint.network.upsampler, network.upsampler}
     if upsamplers != {"pixelshuffledirect"}:
@@ -97,7 +95,7 @@ def _adapted(checkpoint: Checkpoint, network: NetworkConfig) -> dict[str, Tensor
 
 
 def _misfits(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> dict[str, str]:
-    """What differs, by name: missing in the checkpoint, left over from it, or of another shape."""
+    """Describe the layers that differ, by name: missing in the checkpoint, not in the network, or of another shape."""
     texts = {}
     for name in [*parameters, *(n for n in state if n not in parameters)]:
         if name not in state:
@@ -114,10 +112,10 @@ def _by(tensor: Tensor) -> str:
 
 
 def start_adversary_from(adversary: Adversary | None, init: InitConfig) -> dict[str, Any]:
-    """Copy a discriminator's weights, as a run with one writes them; returns the facts.
+    """Copy the weights of another run's discriminator; returns facts for run.json.
 
     Raises:
-        ValueError: when there is no discriminator to start, or the weights do not fit.
+        ValueError: when the configuration has no discriminator, or the weights do not fit.
     """
     if init.discriminator is None:
         return {}
@@ -132,18 +130,9 @@ def start_adversary_from(adversary: Adversary | None, init: InitConfig) -> dict[
 
 
 def write_adversary(path: Path, adversary: Adversary, step: int) -> None:
-    """Write a discriminator's weights, to start another run from."""
+    """Write a discriminator's weights, from which another run can start."""
     state = {name: tensor.cpu() for name, tensor in adversary.discriminator.state_dict().items()}
     write_state(path, state, {"name": "unet_discriminator"}, step=step)
-
-
-def with_weights(network: N, weights: Mapping[str, Tensor]) -> N:
-    """A copy of a network with other weights, in eval mode and float32."""
-    other = copy.deepcopy(network)
-    with torch.no_grad():
-        for name, parameter in other.named_parameters():
-            parameter.copy_(weights[name])
-    return other.requires_grad_(False).float().eval()
 
 
 def write_weights(path: Path, network: Restorer, config: TrainConfig, step: int) -> None:
@@ -156,5 +145,5 @@ def write_weights(path: Path, network: Restorer, config: TrainConfig, step: int)
 
 
 def describe_weights(path: Path) -> dict[str, Any]:
-    """File, bytes and SHA-256 of finished weights, as the zoo's index records them."""
+    """Return file name, bytes and SHA-256 of a checkpoint, as the zoo's index records them."""
     return {"file": path.name, "bytes": path.stat().st_size, "sha256": sha256(path)}

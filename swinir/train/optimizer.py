@@ -1,7 +1,8 @@
-"""From a batch to new weights: forward, backward, averaging over processes, clipping, Adam or Muon, averages."""
+"""One training step: forward, backward, gradients averaged over processes, clipping, Adam or Muon, averaged weights."""
 
+import copy
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -12,33 +13,33 @@ from torch import Tensor, nn
 
 from swinir.models.swinir import StochasticDepth
 from swinir.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
-from swinir.train.dataset import Part, to_unit
+from swinir.train.dataset import Batch, Part, own_parts, to_unit
 from swinir.train.distributed import Processes
-from swinir.train.ema import Ema
-from swinir.train.objective import Objective
+from swinir.train.losses import Objective
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-LEAST_SCALE = 1e-3  # of fp16's losses; below it even tiny gradients overflow, so they are not the scale's fault
-NORM_LIMIT = 1e-6  # keeps a gradient of zero from being divided by its norm, as PyTorch's clipping does
+LEAST_SCALE = 1e-3  # of fp16's losses; gradients that overflow at a smaller scale are infinite in themselves
+NORM_LIMIT = 1e-6  # added to the norm that gradients are divided by, as PyTorch's clipping does
 
 
 N = TypeVar("N", bound=nn.Module)
 
 
 class NotFiniteError(FloatingPointError):
-    """A loss or gradient became NaN or infinite; `batches` holds this process's parts of the batch.
+    """A loss or gradient is NaN or infinite. The weights are those before the step.
 
-    The weights are those before the step.
+    Attributes:
+        batch: this process's parts of the batch.
     """
 
-    def __init__(self, message: str, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
+    def __init__(self, message: str, batch: Batch) -> None:
         super().__init__(message)
-        self.batches = list(batches)
+        self.batch = batch
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step was like: means over the whole batch, and the norm of the gradient before clipping."""
+    """Losses of a step, as means over the whole batch, and the norm of the gradient before clipping."""
 
     loss: float
     parts: dict[str, float]
@@ -47,7 +48,7 @@ class StepResult:
 
 
 def learning_rate(schedule: ScheduleConfig, lr: float, step: int) -> float:
-    """Learning rate of step 0, 1, ... under a schedule."""
+    """Return the learning rate of a step, counted from 0."""
     if step < schedule.warmup:
         return lr * (step + 1) / schedule.warmup
     if schedule.kind == "multistep":
@@ -56,17 +57,37 @@ def learning_rate(schedule: ScheduleConfig, lr: float, step: int) -> float:
     return lr * (schedule.final + (1 - schedule.final) * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
 
 
-class Optimization(Generic[N]):
-    """A network, its averaged weights and everything that changes them.
+class Ema:
+    """Exponential moving average of a network's parameters: average += (1 - decay) (parameter - average)."""
 
-    fp16 needs two things that bf16 does not: a scaled loss, since gradients below 6e-8 vanish, and a residual
-    stream in float32, since trained SwinIRs' streams grow past 65,504, where fp16 ends. The network keeps its
-    stream in float32 under autocast, in either precision.
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.averages = {name: p.detach().clone() for name, p in network.named_parameters()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move the averages towards the parameters."""
+        parameters = [p.detach() for _, p in network.named_parameters()]
+        torch._foreach_lerp_(list(self.averages.values()), parameters, 1 - self.decay)
+
+    def load(self, averages: dict[str, Tensor]) -> None:
+        """Restore stored averages; a ValueError where names differ."""
+        if averages.keys() != self.averages.keys():
+            raise ValueError("stored averages belong to another network")
+        for name, value in averages.items():
+            self.averages[name].copy_(value)
+
+
+class Optimization(Generic[N]):
+    """A network in training with its averaged weights, optimizers and losses.
+
+    fp16 needs a scaled loss, because gradients below 6e-8 vanish. The network keeps its residual stream in float32
+    under autocast: the values of trained SwinIRs exceed 65,504, the largest number of fp16.
 
     Args:
         network: moved to the device and, with "fp64", to float64.
-        config: which losses, optimizer, schedule and precision.
-        processes: what this process is one of.
+        config: losses, optimizer, schedule and precision.
+        processes: the processes of the run.
     """
 
     def __init__(self, network: N, config: TrainConfig, processes: Processes) -> None:
@@ -90,29 +111,24 @@ class Optimization(Generic[N]):
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
         self._depths = [m for m in network.modules() if isinstance(m, StochasticDepth)]
 
-    def parts(self) -> list[Part]:
-        """Which parts of every batch this process runs, one after the other."""
-        count = self.config.accumulate * self.processes.count
-        return [Part(i * self.processes.count + self.processes.rank, count) for i in range(self.config.accumulate)]
-
     def step(
         self,
-        batches: Iterable[tuple[Tensor, Tensor]],
+        batch: Batch,
         step: int,
         *,
         forward: Callable[[Tensor], Tensor] | None = None,
         objective: Objective | None = None,
     ) -> StepResult:
-        """Train on one batch, given as this process's parts of it, of low-quality and ground-truth images.
+        """Train on one batch.
 
         Args:
-            batches: the parts.
-            step: from 0 on; the learning rate and all random draws follow from it.
-            forward: a path through the network, where it has several. Only what the path meets is changed.
-            objective: the loss of that path, without an adversary; the configuration's by default.
+            batch: this process's parts of it, each the low-quality and the ground-truth images.
+            step: number of the step, from 0; the learning rate and all random draws follow from it.
+            forward: part of the network to train, for a network of several; the default is the whole network.
+            objective: loss of that part, without a discriminator; the default is the configuration's.
 
         Raises:
-            NotFiniteError: when the loss or the gradient is not finite, before any weight moves.
+            NotFiniteError: when the loss or the gradient is not finite. No weight has changed.
         """
         config, adversary = self.config, self.objective.adversary
         lr = self._set_rates(step)
@@ -122,8 +138,8 @@ class Optimization(Generic[N]):
         if adversary:
             adversary.optimizer.zero_grad(set_to_none=True)
         seen, values = [], []
-        for part, (lq, gt) in zip(self.parts(), batches, strict=True):
-            torch.manual_seed(seed)  # equal in all processes and for all parts, as StochasticDepth wants it
+        for part, (lq, gt) in zip(own_parts(config, self.processes), batch, strict=True):
+            torch.manual_seed(seed)  # the same in all processes and for all parts, as StochasticDepth requires
             lq, gt = (to_unit(x, self.device, self.dtype) for x in (lq, gt))
             seen.append((lq, gt))
             values.append(self._backward(lq, gt, part, forward or self.forward, objective or self.objective))
@@ -137,6 +153,7 @@ class Optimization(Generic[N]):
         return StepResult(found.pop("loss"), found, norm, lr)
 
     def _set_rates(self, step: int) -> float:
+        """Set the learning rates of a step; returns the main one."""
         config = self.config
         for optimizer, lr in self._rates:
             for group in optimizer.param_groups:
@@ -149,7 +166,7 @@ class Optimization(Generic[N]):
     def _backward(
         self, lq: Tensor, gt: Tensor, part: Part, forward: Callable[[Tensor], Tensor], objective: Objective
     ) -> dict[str, Tensor]:
-        """Add one part's gradients; returns its losses."""
+        """Add the gradients of one part; returns its losses."""
         for depth in self._depths:
             depth.share = (part.index, part.count)
         if self.config.channels_last:
@@ -170,8 +187,8 @@ class Optimization(Generic[N]):
         kind = AUTOCAST.get(self.config.precision)
         return torch.autocast(self.device.type, kind, enabled=kind is not None)
 
-    def _apply(self, seen: Sequence[tuple[Tensor, Tensor]]) -> float:
-        """Move the weights along the gradients; returns the norm of the network's."""
+    def _apply(self, seen: Batch) -> float:
+        """Update the weights; returns the norm of the network's gradient."""
         adversary, limit = self.objective.adversary, self.config.optimizer.clip_norm
         self.processes.average_gradients(self.parameters)
         for optimizer, _ in self._rates:
@@ -184,7 +201,7 @@ class Optimization(Generic[N]):
             raise NotFiniteError(f"not finite: gradient {norm}; lower optimizer.lr or set optimizer.clip_norm", seen)
         if limit is not None and limit < norm < math.inf:
             torch._foreach_mul_(gradients, limit / (norm + NORM_LIMIT))
-        if finite:  # a gradient that overflowed stops both optimizers, the scaler alone would stop one of them
+        if finite:  # an overflow skips both optimizers; the scaler alone would skip one of them
             for optimizer, _ in self._rates:
                 self.scaler.step(optimizer)
         self.scaler.update()  # lowers the scale if any gradient overflowed
@@ -195,8 +212,16 @@ class Optimization(Generic[N]):
             adversary.optimizer.step()
         return norm
 
+    def averaged(self) -> N:
+        """Return a network with the averaged weights, in eval mode and float32."""
+        other = copy.deepcopy(self.network)
+        with torch.no_grad():
+            for name, parameter in other.named_parameters():
+                parameter.copy_(self.ema.averages[name])
+        return other.requires_grad_(False).float().eval()
+
     def state(self) -> dict[str, Any]:
-        """What `load_state` needs to go on exactly, tensors and plain values."""
+        """Everything that `load_state` needs to resume exactly, as tensors and plain values."""
         adversary = self.objective.adversary
         return {
             "network": dict(self.network.named_parameters()),
@@ -208,13 +233,17 @@ class Optimization(Generic[N]):
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Take over what `state` gave; a ValueError when it is another network's."""
+        """Restore what `state` returned.
+
+        Raises:
+            ValueError: if it belongs to another network, optimizer or loss. Nothing has changed.
+        """
         parameters = dict(self.network.named_parameters())
         if {n: p.shape for n, p in parameters.items()} != {n: t.shape for n, t in state["network"].items()}:
             raise ValueError("the state belongs to another network")
         if bool(state["adversary"]) != bool(self.objective.adversary):
             raise ValueError("the state and the configuration differ in loss.adversarial")
-        muon = state.get("muon") or {}  # states from before the choice of optimizers have no such entry
+        muon = state.get("muon") or {}  # older states have no such entry
         if bool(muon) != bool(self.muon):
             raise ValueError("the state and the configuration differ in optimizer.name")
         with torch.no_grad():
@@ -233,9 +262,10 @@ class Optimization(Generic[N]):
 def build_optimizers(
     network: nn.Module, options: OptimizerConfig
 ) -> tuple[torch.optim.Adam, torch.optim.Optimizer | None]:
-    """Adam for all parameters and None, or Adam for what Muon does not take and Muon for the linear layers' weights.
+    """Return Adam and, if the options say so, Muon.
 
-    A relative position bias table has two dimensions as well, but is looked up in, not multiplied with: Adam's.
+    Muon takes the weights of the linear layers and Adam all other parameters, relative position bias tables included:
+    these are matrices too, but nothing is multiplied by them.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     if options.name == "adam":
@@ -248,10 +278,10 @@ def build_optimizers(
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over an optimizer's moments; its options stay the configuration's."""
+    """Restore an optimizer's moments and keep its present options."""
     optimizer.load_state_dict(state | {"param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def step_seed(seed: int, step: int) -> int:
-    """Seed of everything that PyTorch draws in a step."""
+    """Return the seed of all random numbers that PyTorch draws in a step."""
     return int(np.random.SeedSequence((seed, step)).generate_state(1, np.uint64)[0] >> np.uint64(1))

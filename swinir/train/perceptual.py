@@ -1,11 +1,10 @@
-"""Perceptual loss of SwinIR's real-world recipe: L1 between VGG19 features of the restored image and of the real one.
+"""Perceptual loss of SwinIR's real-world recipe: L1 between VGG19 features of the restored and the ground-truth image.
 
-The feature stack is VGG19's (Simonyan and Zisserman, ICLR 2015, configuration E) with torchvision's names and
-weights; torchvision itself serves only to download them.
+The network is torchvision's. Its weights come from the user's file or from torchvision's download, never by unpickling
+anything but tensors.
 """
 
-import importlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,60 +12,45 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.models import VGG19_Weights, vgg19
 
 from swinir.weights.safe_load import CheckpointError, plain_tensors, read_content, reason, shown, to_float
 
-STAGES = ((64,) * 2, (128,) * 2, (256,) * 4, (512,) * 4, (512,) * 4)  # channels of the convolutions between poolings
-NUM_LAYERS = sum(2 * len(stage) + 1 for stage in STAGES)
-# The last convolution of each stage, before its ReLU, and its weight in the loss (KAIR, options/swinir).
-LAYERS = (2, 7, 16, 25, 34)
-LAYER_WEIGHTS = (0.1, 0.1, 1.0, 1.0, 1.0)
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1], as VGG19 was trained
-IMAGENET_STD = (0.229, 0.224, 0.225)
-FILE = "vgg19-dcbb9e9d.pth"  # as torchvision names and stores it, 548 MB; the features are 80 MB of it
+WEIGHTS = VGG19_Weights.IMAGENET1K_V1
+FILE = Path(WEIGHTS.url).name  # 548 MB, of which the features are 80 MB
 PREFIX = "features."
 
 
 class PerceptualLoss(nn.Module):
-    """Weighted sum, over layers of VGG19, of the mean absolute difference of features.
+    """Weighted sum over layers of VGG19 of the mean absolute difference between features.
 
-    Weights are frozen: gradients flow through them, to the restored image alone.
+    The weights are frozen. Gradients flow to the restored image only.
 
     Args:
         state: weights of the feature stack, as `load_vgg19` returns them.
-        layers: indices into torchvision's `vgg19().features`, 0 to 36. The features are a layer's own output; those
-            of a convolution are not yet rectified, though torchvision's ReLU would overwrite them.
-        layer_weights: one for each of `layers`.
-
-    Raises:
-        ValueError: for layers that VGG19 has not, repeated ones, or another number of weights.
+        layers: weight in the loss by index into torchvision's `vgg19().features`. The features are the layer's own
+            output: those of a convolution are taken before the ReLU.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(
-        self,
-        state: Mapping[str, Tensor],
-        layers: Sequence[int] = LAYERS,
-        layer_weights: Sequence[float] = LAYER_WEIGHTS,
-    ) -> None:
+    def __init__(self, state: Mapping[str, Tensor], layers: Mapping[int, float]) -> None:
         super().__init__()
-        _check_layers(layers, layer_weights)
-        self.layer_weights = dict(zip(layers, layer_weights, strict=True))
-        with torch.device("meta"):  # no memory, no random numbers: the tensors of `state` become the weights
-            self.features = vgg19_features(max(layers) + 1)
+        self.layers = dict(layers)
+        self.features = vgg19_features()[: max(layers) + 1]
         needed = self.features.state_dict()
         self.features.load_state_dict({name: state[PREFIX + name] for name in needed}, assign=True)
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD).view(1, 3, 1, 1), persistent=False)
+        statistics = WEIGHTS.transforms()
+        self.register_buffer("mean", torch.tensor(statistics.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(statistics.std).view(1, 3, 1, 1), persistent=False)
         self.requires_grad_(False)
 
     def forward(self, restored: Tensor, gt: Tensor) -> Tensor:
-        """The loss, a scalar; in float32 (or the module's own type) under autocast too.
+        """Return the loss, a scalar, computed in float32 (or the module's own type) under autocast too.
 
         Args:
-            restored, gt: RGB (B, 3, H, W) in [0, 1], of sides that the deepest layer's poolings leave a pixel of.
+            restored, gt: RGB (B, 3, H, W) in [0, 1], large enough to leave a pixel after the poolings.
 
         Raises:
             ValueError: for images of different shapes, or not of three channels.
@@ -80,7 +64,7 @@ class PerceptualLoss(nn.Module):
             with torch.no_grad():
                 targets = self._features(gt)
             found = self._features(restored)
-            terms = [weight * F.l1_loss(found[layer], targets[layer]) for layer, weight in self.layer_weights.items()]
+            terms = [weight * F.l1_loss(found[layer], targets[layer]) for layer, weight in self.layers.items()]
             return torch.stack(terms).sum()
 
     def _features(self, images: Tensor) -> dict[int, Tensor]:
@@ -89,40 +73,37 @@ class PerceptualLoss(nn.Module):
         features = {}
         for index, layer in enumerate(self.features):
             x = layer(x)
-            if index in self.layer_weights:
+            if index in self.layers:
                 features[index] = x
         return features
 
 
-def vgg19_features(depth: int = NUM_LAYERS) -> nn.Sequential:
-    """The first `depth` of the 37 layers of VGG19's feature stack, untrained."""
-    layers: list[nn.Module] = []
-    in_chans = 3
-    for stage in STAGES:
-        for out_chans in stage:
-            # ReLU not in place: features are taken before it.
-            layers += [nn.Conv2d(in_chans, out_chans, 3, padding=1), nn.ReLU()]
-            in_chans = out_chans
-        layers.append(nn.MaxPool2d(2))
-    return nn.Sequential(*layers[:depth])
+def vgg19_features() -> nn.Sequential:
+    """Return the 37 layers of torchvision's VGG19 feature stack, without memory for weights."""
+    with torch.device("meta"):
+        features: nn.Sequential = vgg19(init_weights=False).features
+    for layer in features:
+        if isinstance(layer, nn.ReLU):
+            layer.inplace = False  # in place it would overwrite the features of the convolution before it
+    return features
 
 
 def load_vgg19(path: Path | None = None) -> dict[str, Tensor]:
-    """Weights of VGG19's feature stack, float32 on the CPU: `features.N.weight` and `features.N.bias`.
+    """Return the weights of VGG19's feature stack, float32 on the CPU: `features.N.weight` and `features.N.bias`.
 
     Args:
         path: torchvision's file, or one of the same tensors in PyTorch's or safetensors' format, with or without the
-            classifier and with or without "features.". None is the file in the folder of `torch.hub`, downloaded by
-            torchvision if it is not there.
+            classifier and with or without "features.". None is torchvision's file in the cache of `torch.hub`,
+            downloaded if it is not there.
 
     Raises:
-        CheckpointError: (a ValueError) for a file that is not there, cannot be read, or holds another network.
-        FileNotFoundError: for None, if the file is not there and cannot be downloaded.
+        CheckpointError: (a ValueError) for a file that does not exist, cannot be read, or holds another network.
+        FileNotFoundError: for None, if the file does not exist and cannot be downloaded.
     """
     if path is None:
         path = Path(torch.hub.get_dir()) / "checkpoints" / FILE
         if not path.is_file():
-            return _features_of(_downloaded())
+            return _features_of(_download())
     try:
         content = read_content(path)
         return _features_of(content.table, content.file_bytes)
@@ -134,27 +115,24 @@ def load_vgg19(path: Path | None = None) -> dict[str, Tensor]:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
 
 
-def _downloaded() -> Mapping[str, Any]:
-    """torchvision's state dict, fetched to the folder of `torch.hub`."""
+def _download() -> Mapping[str, Any]:
+    """Download torchvision's state dict into the cache of `torch.hub`."""
     try:
-        weights = importlib.import_module("torchvision.models").VGG19_Weights.IMAGENET1K_V1
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (ImportError, OSError, RuntimeError) as error:  # no torchvision, no network, a broken download
+        return WEIGHTS.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (OSError, RuntimeError) as error:  # no network, or a broken download
         raise FileNotFoundError(
-            f"the perceptual loss needs VGG19's weights, and torchvision cannot fetch them here ({reason(error)}); on "
-            "a machine with a network run torchvision.models.VGG19_Weights.IMAGENET1K_V1.get_state_dict(), copy "
+            f"the perceptual loss needs VGG19's weights, and torchvision cannot download them here ({reason(error)}); "
+            "on a machine with a network run torchvision.models.VGG19_Weights.IMAGENET1K_V1.get_state_dict(), copy "
             f"{FILE} from torch.hub.get_dir() + '/checkpoints' there, and set loss.perceptual.weights to its path here"
         ) from error
 
 
 def _features_of(table: Mapping[Any, Any], file_bytes: int | None = None) -> dict[str, Tensor]:
-    """The feature stack's tensors out of a table of weights, each checked."""
+    """Return the feature stack's tensors from a table of weights, each checked."""
     tensors = plain_tensors(table) if file_bytes is None else plain_tensors(table, file_bytes)
     prefix = PREFIX if any(name.startswith(PREFIX) for name in tensors) else ""
-    with torch.device("meta"):
-        expected = vgg19_features().state_dict()
     state = {}
-    for name, needed in expected.items():
+    for name, needed in vgg19_features().state_dict().items():
         found = tensors.get(prefix + name)
         if found is None:
             raise CheckpointError(f"has no {shown(PREFIX + name)}, so it is not VGG19; name torchvision's {FILE}")
@@ -165,13 +143,3 @@ def _features_of(table: Mapping[Any, Any], file_bytes: int | None = None) -> dic
             )
         state[PREFIX + name] = to_float(prefix + name, found)
     return state
-
-
-def _check_layers(layers: Sequence[int], layer_weights: Sequence[float]) -> None:
-    unknown = [layer for layer in layers if layer not in range(NUM_LAYERS)]
-    if unknown:
-        raise ValueError(f"VGG19 has no feature layer {unknown[0]}; choose from 0 to {NUM_LAYERS - 1}")
-    if not layers or len(set(layers)) != len(layers):
-        raise ValueError(f"layers must name at least one layer of VGG19 and none twice, got {list(layers)}")
-    if len(layer_weights) != len(layers):
-        raise ValueError(f"each layer needs one weight, got {len(layers)} layers and {len(layer_weights)} weights")

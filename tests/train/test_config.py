@@ -100,7 +100,13 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(toml, old, new, me
         ("degradation.quality=101", "degradation.quality"),
         ("degradation.kind=blur", "degradation.kind"),
         ("degradation.kind=noise", "degradation 'noise' does not go with scale 2"),
-        ("loss.perceptual.layers=[2, 7]", "loss.perceptual needs one weight for each layer, got 2 layers and 5"),
+        ("loss.perceptual.layers=[2, 7]", "loss.perceptual: each layer needs one weight, got 2 layers and 5 weights"),
+        (
+            "loss.perceptual.layers=[2, 37, 16, 25, 34]",
+            "loss.perceptual.layers.1: Input should be less than or equal to 36",
+        ),
+        ("loss.perceptual.layers=[2, 2, 16, 25, 34]", "loss.perceptual: layers must name no layer twice, got [2, 2,"),
+        ("loss.perceptual.layers=[]", "loss.perceptual.layers: Tuple should have at least 1 item"),
         ("loss.name=huber", "loss.name"),
         ("ema=1", "ema: Input should be less than 1, got 1"),
         ("precision=fp8", "precision"),
@@ -243,5 +249,5 @@ def test_configurations_that_come_with_the_package_are_found_there_or_in_the_sou
     assert standard_config("joint", "cpu") == mine
     with pytest.raises(ValueError, match="one of cpu, got 'gpu'"):
         standard_config("joint", "gpu")
-    with pytest.raises(FileNotFoundError, match="came without configs/ablations"):
+    with pytest.raises(FileNotFoundError, match="has no configs/ablations"):
         standard_config("ablations", "cpu")

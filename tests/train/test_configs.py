@@ -113,7 +113,7 @@ def test_header_says_what_to_expect_and_how_to_run_this_very_file(key):
 
 @pytest.mark.parametrize("key", RECIPES)
 def test_header_of_a_recipe_gives_numbers_and_their_sources(key):
-    config, fields = loaded(key), header(key)
+    config, fields = loaded(key), header(CONFIGS[key])
     entry = find(config.name)
     assert entry.file in fields["Reproduces"]
     assert entry.published in fields["Expect"]
@@ -209,7 +209,7 @@ def test_weights_are_those_of_the_siblings_run_or_its_released_file(key):
     assert loaded(key).init.weights == f"runs/{first.name}/{first.name}.pth"
     (alias,) = re.findall(r'^# or the released file: weights = "(.+)"$', CONFIGS[key].read_text(), re.M)
     assert find(alias).name == first.name
-    assert f"configs/{sibling(key)}.toml" in header(key)["Start"]
+    assert f"configs/{sibling(key)}.toml" in header(CONFIGS[key])["Start"]
 
 
 def test_the_first_of_each_kind_starts_from_nothing():
@@ -329,7 +329,7 @@ def test_three_small_steps(key, folders, tmp_path):
         write_checkpoint(tmp_path / "first.pth", network.state_dict(), network.config, key=entry, task=first.task)
     config = small(key, folders, **start)
     trainer = Trainer(config, tmp_path / "run", processes=Processes(CPU))
-    fresh = trainer.init.get("fresh", [])
+    fresh = trainer.train_step.init.get("fresh", [])
     assert all(name.startswith(config.init.allow_mismatch) for name in fresh)
     assert trainer.fit()
     assert trainer.step == 3

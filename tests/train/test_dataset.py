@@ -111,7 +111,7 @@ def test_bytes_become_units_of_one_and_floats_are_kept():
 def stream(samples, count, **options):
     """The first samples of a stream of batches, one by one."""
     found = []
-    for lq, gt in batches(samples, **options):
+    for ((lq, gt),) in batches(samples, **options):
         found += zip(lq, gt, strict=True)
         if len(found) >= count:
             return found[:count]
@@ -148,7 +148,7 @@ def test_the_parts_of_all_processes_are_the_batch(samples, accumulate):
     hands = []
     for rank in range(2):
         parts = [Part(i * 2 + rank, count) for i in range(accumulate)]
-        hands.append(list(islice(batches(samples, first=0, batch=8, parts=parts), 2 * accumulate)))
+        hands.append([part for batch in islice(batches(samples, first=0, batch=8, parts=parts), 2) for part in batch])
     dealt = [hands[index % 2][index // 2] for index in range(2 * count)]
     assert all(len(lq) == 8 // count for lq, _ in dealt)
     assert equal([pair for lq, gt in dealt for pair in zip(lq, gt, strict=True)], [samples[n] for n in range(16)])

@@ -6,7 +6,7 @@ from training import SMALL, configuration, difference
 
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig
-from swinir.train.initialize import build_network, describe_weights, start_from, with_weights, write_weights
+from swinir.train.initialize import build_network, describe_weights, start_from, write_weights
 from swinir.weights import zoo
 from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.weights.verify import sha256
@@ -99,18 +99,6 @@ def test_an_expert_of_the_zoo_is_known_by_its_name():
 def test_a_name_that_nobody_knows_is_refused():
     with pytest.raises(ValueError, match="nonsense"):
         start_from(build_network(configuration("images")), InitConfig(weights="nonsense"))
-
-
-def test_a_copy_with_other_weights_leaves_the_network_alone():
-    network = build_network(configuration("images")).double().train()
-    other = build_network(configuration("images", seed=9))
-    copy = with_weights(network, dict(other.named_parameters()))
-    assert difference(copy, other) == 0
-    assert difference(network, build_network(configuration("images"))) == 0
-    assert (copy.training, network.training) == (False, True)
-    assert {p.dtype for p in copy.parameters()} == {torch.float32}
-    assert not any(p.requires_grad for p in copy.parameters())
-    assert all(p.requires_grad for p in network.parameters())
 
 
 @pytest.mark.parametrize(("task", "key"), [("lightweight_sr", "params"), ("real_sr", "params_ema")])

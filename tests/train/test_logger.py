@@ -96,7 +96,7 @@ def test_a_failed_validation_stands_in_the_log(images, tmp_path):
 def test_a_run_that_fails_lets_go_of_the_log(images, tmp_path, monkeypatch):
     handlers = list(logging.getLogger("swinir").handlers)
     trainer = cpu_trainer(configuration(images), tmp_path / "run")
-    monkeypatch.setattr(trainer, "_step", lambda batch: 1 / 0)
+    monkeypatch.setattr(trainer, "train_on", lambda batch: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         trainer.fit()
     assert logging.getLogger("swinir").handlers == handlers
@@ -123,9 +123,9 @@ def test_the_folder_tells_what_the_run_was_made_with(images, tmp_path):
 
 
 def test_other_images_have_another_hash(images, tmp_path):
-    hashes = [cpu_trainer(configuration(images), tmp_path / "run").data_facts["index_sha256"] for _ in range(2)]
+    hashes = [cpu_trainer(configuration(images), tmp_path / "run").stream.facts["index_sha256"] for _ in range(2)]
     write(images / "a.png", smooth_picture(52, 64, 0))
-    hashes.append(cpu_trainer(configuration(images), tmp_path / "run").data_facts["index_sha256"])
+    hashes.append(cpu_trainer(configuration(images), tmp_path / "run").stream.facts["index_sha256"])
     assert hashes[0] == hashes[1] != hashes[2]
 
 

@@ -1,4 +1,4 @@
-"""Pixel losses against closed forms."""
+"""Losses against closed forms."""
 
 import math
 
@@ -6,48 +6,119 @@ import pytest
 import torch
 
 from swinir.train.config import LossConfig
-from swinir.train.losses import build_loss, charbonnier, l1, l2
+from swinir.train.losses import ADVERSARIAL_LOSSES, Objective
 
+CPU = torch.device("cpu")
 DIFFERENCES = torch.tensor([[0.0, 3.0], [-4.0, 1.0]], dtype=torch.float64)
 GT = torch.full((2, 2), 0.5, dtype=torch.float64)
+REAL = (2.0, -1.0, 0.5)
+FAKE = (0.0, -3.0, 1.5)
 
 
-def config(name):
-    return LossConfig.model_construct(name=name, epsilon=1e-2)
+# Pixel losses.
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        ("l1", 8 / 4),
-        ("l2", 26 / 4),
-        ("charbonnier", sum(math.sqrt(d * d + 1e-2) for d in (0, 3, 4, 1)) / 4),
-    ],
-)
-def test_a_configured_loss_is_its_closed_form(name, expected):
-    assert build_loss(config(name))(GT + DIFFERENCES, GT).item() == pytest.approx(expected, rel=1e-12)
+def pixel_loss(**options):
+    return Objective(LossConfig(**options), 3, CPU).pixel
 
 
 @pytest.mark.parametrize(
-    ("loss", "expected"),
+    ("name", "value", "gradient"),
     [
-        (l1, DIFFERENCES.sign() / 4),
-        (l2, DIFFERENCES / 2),
-        (charbonnier, DIFFERENCES / (DIFFERENCES**2 + 1e-9).sqrt() / 4),
+        ("l1", 8 / 4, DIFFERENCES.sign() / 4),
+        ("l2", 26 / 4, DIFFERENCES / 2),
+        (
+            "charbonnier",
+            sum(math.sqrt(d * d + 1e-2) for d in (0, 3, 4, 1)) / 4,
+            DIFFERENCES / (DIFFERENCES**2 + 1e-2).sqrt() / 4,
+        ),
     ],
 )
-def test_the_gradient_is_its_closed_form(loss, expected):
+def test_pixel_losses_and_their_gradients_are_their_closed_forms(name, value, gradient):
     restored = (GT + DIFFERENCES).requires_grad_()
-    loss(restored, GT).backward()
-    torch.testing.assert_close(restored.grad, expected, rtol=1e-12, atol=1e-12)
+    loss = pixel_loss(name=name, epsilon=1e-2)(restored, GT)
+    loss.backward()
+    assert loss.item() == pytest.approx(value, rel=1e-12)
+    torch.testing.assert_close(restored.grad, gradient, rtol=1e-12, atol=1e-12)
 
 
 def test_charbonnier_is_differentiable_where_nothing_differs():
     restored = GT.clone().requires_grad_()
-    charbonnier(restored, GT).backward()
+    pixel_loss(name="charbonnier")(restored, GT).backward()
     assert restored.grad.abs().max() == 0
 
 
-def test_an_unknown_loss_is_refused_with_the_choices():
-    with pytest.raises(ValueError, match=r"unknown pixel loss 'l3'; choose from l1, l2, charbonnier"):
-        build_loss(config("l3"))
+# Adversarial losses.
+
+
+def logits(values):
+    return torch.tensor(values, dtype=torch.float64).view(-1, 1, 1, 1).requires_grad_()
+
+
+def mean(values):
+    values = list(values)
+    return sum(values) / len(values)
+
+
+def cross_entropy(values, label):
+    """-log of the probability given to the label, as the papers write it."""
+    sigmoids = [1 / (1 + math.exp(-v)) for v in values]
+    return mean(-math.log(s if label else 1 - s) for s in sigmoids)
+
+
+def squares(values, label):
+    return mean((v - label) ** 2 for v in values)
+
+
+REAL_LEAD = [r - mean(FAKE) for r in REAL]  # how much more real than the average fake
+FAKE_LEAD = [f - mean(REAL) for f in FAKE]
+EXPECTED = {  # generator, discriminator
+    "vanilla": (cross_entropy(FAKE, 1), cross_entropy(REAL, 1) + cross_entropy(FAKE, 0)),
+    "lsgan": (squares(FAKE, 1), squares(REAL, 1) + squares(FAKE, 0)),
+    "relativistic": (
+        (cross_entropy(REAL_LEAD, 0) + cross_entropy(FAKE_LEAD, 1)) / 2,
+        (cross_entropy(REAL_LEAD, 1) + cross_entropy(FAKE_LEAD, 0)) / 2,
+    ),
+}
+CHANCE = {"vanilla": (math.log(2), 2 * math.log(2)), "lsgan": (1, 1), "relativistic": (math.log(2), math.log(2))}
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_adversarial_losses_are_their_closed_forms(name):
+    loss, (generator, discriminator) = ADVERSARIAL_LOSSES[name], EXPECTED[name]
+    assert loss.generator(logits(REAL), logits(FAKE)).item() == pytest.approx(generator, rel=1e-12)
+    assert loss.discriminator(logits(REAL), logits(FAKE)).item() == pytest.approx(discriminator, rel=1e-12)
+    zero = torch.zeros(2, 1, 3, 3)
+    chance = (loss.generator(zero, zero).item(), loss.discriminator(zero, zero).item())
+    assert chance == pytest.approx(CHANCE[name])
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_both_sides_push_the_logits_their_way(name):
+    loss, real, fake = ADVERSARIAL_LOSSES[name], logits((0.4, -0.3)), logits((0.3, 0.2))
+    loss.generator(real, fake).backward()
+    assert (fake.grad < 0).all()
+    assert real.grad is None
+    fake.grad = None
+    loss.discriminator(real, fake).backward()
+    assert (real.grad < 0).all()
+    assert (fake.grad > 0).all()
+
+
+def test_the_relativistic_generator_needs_the_real_logits_and_learns_from_them():
+    fake, loss = logits(FAKE), ADVERSARIAL_LOSSES["relativistic"].generator
+    (high,) = torch.autograd.grad(loss(logits([r + 1 for r in REAL]), fake), fake)
+    (low,) = torch.autograd.grad(loss(logits(REAL), fake), fake)
+    assert (high < low).all()
+    with pytest.raises(ValueError, match="needs the real logits too, got None"):
+        loss(None, fake)
+    vanilla = ADVERSARIAL_LOSSES["vanilla"].generator(None, fake)
+    assert vanilla.item() == pytest.approx(EXPECTED["vanilla"][0])
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_half_precision_logits_give_finite_float32_losses(name):
+    real, fake = (torch.full((1, 1, 64, 64), value, dtype=torch.bfloat16) for value in (40.0, -40.0))
+    for loss in (ADVERSARIAL_LOSSES[name].generator, ADVERSARIAL_LOSSES[name].discriminator):
+        assert loss(real, fake).dtype == torch.float32
+        assert torch.isfinite(loss(real, fake))

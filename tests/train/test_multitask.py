@@ -1,14 +1,14 @@
 """Training of a joint network: whose turn it is, what a turn changes, and that a run goes on with the same bits."""
 
-from collections import Counter
-
 import pytest
 import torch
-from training import CPU, assert_same_ending, configuration, cpu_trainer, rows, same
+from training import CPU, assert_same_ending, configuration, rows, same
 
 from swinir.models.multitask import BODY
+from swinir.train.dataset import TaskStream
 from swinir.train.distributed import Processes
-from swinir.train.multitask import JointTrainer, joint_config
+from swinir.train.multitask import joint_config
+from swinir.train.multitask import joint_trainer as make_trainer
 from swinir.train.optimizer import learning_rate
 from swinir.weights.checkpoint import load_model, read_checkpoint
 
@@ -28,38 +28,31 @@ def experts(images, **options):
 
 
 def joint_trainer(configs, run):
-    return JointTrainer(configs, run, processes=Processes(CPU))
+    return make_trainer(configs, run, processes=Processes(CPU))
 
 
 def parameters(trainer):
     return {name: p.detach().clone() for name, p in trainer.optimization.network.named_parameters()}
 
 
-def test_tasks_take_turns_equally_often(images, tmp_path):
-    trainer = joint_trainer(experts(images), tmp_path / "run")
-    turns = [trainer.turn(step) for step in range(12)]
-    assert turns[:3] == list(TASKS)
-    assert Counter(turns) == dict.fromkeys(TASKS, 4)
-    assert trainer.config.schedule.iterations == 12
-
-
 def test_a_tasks_turns_take_the_patches_that_its_experts_steps_take(images, tmp_path):
     configs = experts(images)
-    stream = joint_trainer(configs, tmp_path / "joint")._batches()
+    stream = joint_trainer(configs, tmp_path / "joint").stream.batches(0, 0)
     turns = [next(stream) for _ in range(9)]
     for place, (name, config) in enumerate(configs.items()):
-        steps = cpu_trainer(config, tmp_path / name)._batches()
-        for turn in range(3):
-            assert same(turns[place + 3 * turn], next(steps)), (name, turn)
+        alone = TaskStream(config, Processes(CPU))
+        alone.load()
+        for turn, batch in zip(range(3), alone.batches(0, 0), strict=False):
+            assert same(turns[place + 3 * turn], batch), (name, turn)
 
 
 def test_a_step_of_one_task_leaves_the_others_heads_and_tails_as_they_are(images, tmp_path):
     trainer = joint_trainer(experts(images), tmp_path / "run")
-    stream = trainer._batches()
+    stream = trainer.stream.batches(0, 0)
     for _ in range(4):  # so that every parameter has its moments
-        trainer._step([next(stream)])
-    before, name = parameters(trainer), trainer.turn(trainer.step)
-    trainer._step([next(stream)])
+        trainer.train_on(next(stream))
+    before, name = parameters(trainer), list(TASKS)[4 % 3]
+    trainer.train_on(next(stream))
     changed = {key for key, value in parameters(trainer).items() if not torch.equal(value, before[key])}
     own = {key for key in before if key.startswith(f"experts.{name}.") and key.split(".")[2] not in BODY}
     ends = {key for key in before if key.split(".")[2] not in BODY}
@@ -81,13 +74,15 @@ def test_a_run_that_was_stopped_at_any_tasks_turn_ends_with_the_same_bits(images
 
 
 def test_a_run_ends_with_an_ordinary_expert_for_each_task(images, tmp_path):
-    trainer = joint_trainer(experts(images), tmp_path / "run")
+    configs = experts(images)
+    trainer = joint_trainer(configs, tmp_path / "run")
     trainer.fit()
     bodies = []
-    for name, config in trainer.tasks.items():
-        checkpoint = read_checkpoint(trainer.export_path(name))
+    for name, config in configs.items():
+        path = tmp_path / "run" / f"joint_{name}.pth"
+        checkpoint = read_checkpoint(path)
         assert (checkpoint.task, checkpoint.step, checkpoint.network) == (config.task, 12, config.network_config())
-        state = load_model(trainer.export_path(name), device="cpu").state_dict()
+        state = load_model(path, device="cpu").state_dict()
         bodies.append({key: value for key, value in state.items() if key.startswith(BODY)})
         for key, value in checkpoint.state.items():
             owner = "sr_x2" if key.split(".")[0] in BODY else name

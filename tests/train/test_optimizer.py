@@ -16,10 +16,10 @@ from training import CPU, SMALL, configuration, difference, same
 
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import ScheduleConfig
+from swinir.train.dataset import own_parts
 from swinir.train.distributed import Processes
-from swinir.train.ema import Ema
 from swinir.train.initialize import build_network
-from swinir.train.optimizer import LEAST_SCALE, NotFiniteError, Optimization, learning_rate, step_seed
+from swinir.train.optimizer import LEAST_SCALE, Ema, NotFiniteError, Optimization, learning_rate, step_seed
 
 GOLDEN = json.loads((DATA / "train_steps.json").read_text())
 MUON = {"name": "muon", "lr": 4e-3}
@@ -128,6 +128,16 @@ def test_averages_of_another_network_are_refused():
         ema.load({"weight": torch.zeros(2, 2)})
 
 
+def test_the_averaged_network_is_a_copy_for_inference():
+    ours = trained(precision="fp64")
+    before, averaged = weights(ours), ours.averaged()
+    assert all(torch.equal(p, ours.ema.averages[name].float()) for name, p in averaged.named_parameters())
+    assert same(before, weights(ours))
+    assert (averaged.training, ours.network.training) == (False, True)
+    assert not any(p.requires_grad for p in averaged.parameters())
+    assert all(p.requires_grad for p in ours.network.parameters())
+
+
 def test_without_averaging_the_averages_are_the_weights():
     ours = trained(ema=0.0)
     assert all(torch.equal(ours.ema.averages[name], p) for name, p in ours.network.named_parameters())
@@ -156,10 +166,7 @@ def test_losses_and_norms_of_parts_are_those_of_the_whole():
 
 def test_every_process_has_parts_of_its_own_and_none_is_left_out():
     config = configuration("images", accumulate=3, data={"batch": 6})
-    parts = []
-    for rank in range(2):
-        ours = Optimization(build_network(config), config, Processes(CPU, rank, 2))
-        parts.append([(part.index, part.count) for part in ours.parts()])
+    parts = [[(p.index, p.count) for p in own_parts(config, Processes(CPU, rank, 2))] for rank in range(2)]
     assert parts == [[(0, 6), (2, 6), (4, 6)], [(1, 6), (3, 6), (5, 6)]]
 
 
@@ -191,7 +198,7 @@ def test_a_loss_that_is_not_finite_stops_before_any_weight_moves(precision, whic
     assert same(before, weights(ours))
     assert same(averages, ours.ema.averages)
     assert json.dumps(ours.state()["optimizer"], default=torch.Tensor.tolist) == moments
-    ((lq, gt),) = caught.value.batches
+    ((lq, gt),) = caught.value.batch
     assert torch.equal(lq.nan_to_num(7), pair[0].nan_to_num(7))
     assert torch.equal(gt.nan_to_num(7), pair[1].nan_to_num(7))
 
@@ -211,7 +218,7 @@ def test_one_bad_part_of_many_stops_the_step():
     pair[1][1] = math.nan
     with pytest.raises(NotFiniteError) as caught:
         ours.step(split(pair, 2), 0)
-    assert len(caught.value.batches) == 2
+    assert len(caught.value.batch) == 2
     assert same(before, weights(ours))
 
 

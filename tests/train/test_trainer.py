@@ -70,10 +70,10 @@ def test_the_weights_written_are_the_averaged_ones(images, tmp_path):
     model, averaged = load_model(tmp_path / "run" / "small.pth", device="cpu"), trainer.averaged()
     assert model.config == averaged.config
     assert not averaged.training
-    assert trainer.network.training
+    assert trainer.optimization.network.training
     ours, theirs = (dict(network.named_parameters()) for network in (model, averaged))
     assert ours.keys() == theirs.keys()
-    for name, parameter in trainer.network.named_parameters():
+    for name, parameter in trainer.optimization.network.named_parameters():
         assert torch.equal(ours[name], theirs[name])
         assert torch.equal(ours[name], trainer.optimization.ema.averages[name])
         assert not torch.equal(ours[name], parameter)
@@ -336,7 +336,7 @@ def test_a_state_that_is_none_is_refused(images, tmp_path, content):
 
 def test_a_file_of_weights_is_no_training_state(images, tmp_path):
     trainer = cpu_trainer(configuration(images), tmp_path / "run")
-    write_checkpoint(tmp_path / "x.pth", trainer.network.state_dict(), trainer.network.config)
+    write_checkpoint(tmp_path / "x.pth", trainer.optimization.network.state_dict(), trainer.optimization.network.config)
     assert "is not named as a state" in refusal(trainer, tmp_path / "x.pth")
 
 
@@ -372,7 +372,7 @@ def test_the_state_of_another_run_is_refused_and_changes_nothing(images, tmp_pat
     assert f"{message}; choose another --run folder, or --fresh" in found
     assert str(state_of(tmp_path / "run", 5)) in found
     assert (other.step, other.drawn, other.best) == (0, 0, None)
-    assert difference(other.network, fresh.network) == 0
+    assert difference(other.optimization.network, fresh.optimization.network) == 0
 
 
 # What is not finite.
@@ -395,7 +395,7 @@ class Spoiled:
 def test_a_batch_that_is_not_finite_is_kept_and_the_run_can_go_on_before_it(images, tmp_path, value):
     config = configuration(images, save_every=5, log_every=5)
     trainer = cpu_trainer(config, tmp_path / "run")
-    trainer.samples = Spoiled(trainer.samples, 15, value)  # the second of step 7
+    trainer.stream.samples = Spoiled(trainer.stream.samples, 15, value)  # the second of step 7
     with pytest.raises(NotFiniteError, match=r"^step 7: not finite: loss nan; .*; the batch is in ") as caught:
         trainer.fit()
     path = tmp_path / "run" / "not_finite_step00000007_process0.pt"
@@ -446,7 +446,7 @@ def test_a_discriminator_is_written_and_another_run_starts_from_it(images, tmp_p
     trainer = cpu_trainer(second, tmp_path / "second")
     ours, theirs = (t.optimization.objective.adversary.discriminator.state_dict() for t in (trainer, first))
     assert all(torch.equal(ours[name], tensor) for name, tensor in theirs.items())
-    assert trainer.init["discriminator"] == path.name
+    assert trainer.train_step.init["discriminator"] == path.name
 
 
 def test_a_discriminator_that_does_not_fit_or_has_no_use_is_refused(images, tmp_path):
@@ -467,7 +467,7 @@ def test_going_on_with_other_images_is_said(images, tmp_path, caplog):
     assert not caplog.records
     (images / "a.png").unlink()
     cpu_trainer(config, tmp_path / "run").resume()
-    assert "the training images are not those that it was trained on so far" in caplog.text
+    assert "the training images differ from those of the steps before" in caplog.text
 
 
 def test_best_weights_of_an_abandoned_line_are_put_away(images, tmp_path):
