@@ -7,6 +7,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -170,6 +171,12 @@ def test_links_and_paths_lead_somewhere(name):
         assert any(ROOT.glob(pattern)), path
     for dotted in re.findall(r"`(swinir(?:\.\w+)+)`", prose):
         pkgutil.resolve_name(dotted)
+
+
+def test_extras_exist():
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {extra for text in TEXTS.values() for extra in re.findall(r"\.\[(\w+)\]", text)}
+    assert "onnx" in named <= set(extras)
 
 
 def test_api_page_has_the_public_api():
