@@ -6,7 +6,7 @@ import torch
 from pictures import smooth
 
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import METRICS, Row
+from swinir.evaluation.results import METRICS, Row
 from swinir.image_io.image import write
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.reproduce.measure import Measured

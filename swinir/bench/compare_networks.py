@@ -17,7 +17,10 @@ import numpy as np
 import torch
 
 from swinir.bench.peak_memory import alone, peak_bytes
-from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, fit_tile, load_sample, run
+from swinir.evaluation.evaluate import evaluate, run
+from swinir.evaluation.protocol import Protocol, fit_tile
+from swinir.evaluation.results import Row
+from swinir.evaluation.samples import Sample, load_sample
 from swinir.inference.external import INTERPOLATION, Loaded, load_peer
 from swinir.inference.forward import optimize_for
 from swinir.metrics.niqe import niqe

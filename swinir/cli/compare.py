@@ -12,7 +12,7 @@ from swinir.cli.options import check_parent, choose_device, make_protocol, print
 
 if TYPE_CHECKING:
     from swinir.bench.compare_networks import Comparison, Seen
-    from swinir.evaluation.evaluate import Protocol
+    from swinir.evaluation.protocol import Protocol
     from swinir.report.figures import Exhibit
     from swinir.testsets import BenchmarkSet
 
@@ -86,7 +86,7 @@ def compare(
     from swinir.bench.compare_networks import choose_metrics, labels
     from swinir.bench.compare_networks import compare as measure
     from swinir.environment import machine
-    from swinir.evaluation.evaluate import find_samples, find_set
+    from swinir.evaluation.samples import find_samples, find_set
     from swinir.metrics.perceptual import DISTANCES, load_distance
     from swinir.report.comparison import comparison_table, notes
 
@@ -203,19 +203,11 @@ def _wanted(show: str | None, images: Sequence[str]) -> list[str]:
 
 
 def _facts(protocol: "Protocol", images: str, count: int) -> dict[str, Any]:
-    made = protocol.task.degradation
     return {
         "images_from": images,
         "num_images": count,
-        "task": protocol.task.name,
-        "scale": protocol.scale,
-        "noise": protocol.noise if made == "noise" else None,
-        "jpeg": protocol.jpeg if made == "jpeg" else None,
+        **protocol.facts(),
         "crop_border": protocol.task.crop_border(protocol.scale),
-        "tile": protocol.options.tile,
-        "tile_overlap": protocol.options.tile_overlap if protocol.options.tile else None,
-        "tile_blend": protocol.options.tile_blend if protocol.options.tile else None,
-        "self_ensemble": protocol.options.self_ensemble,
         "precision": protocol.options.precision,
     }
 

@@ -9,7 +9,7 @@ import typer
 if TYPE_CHECKING:
     import torch
 
-    from swinir.evaluation.evaluate import Protocol
+    from swinir.evaluation.protocol import Protocol
     from swinir.report.text_table import TextTable
 
 
@@ -57,7 +57,7 @@ def make_protocol(
     compile: bool = False,
 ) -> "Protocol":
     """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
-    from swinir.evaluation.evaluate import Protocol
+    from swinir.evaluation.protocol import Protocol
     from swinir.inference.options import RunOptions
     from swinir.inference.tiling import TileBlend
     from swinir.models.optimized import PRECISIONS

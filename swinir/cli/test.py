@@ -11,7 +11,9 @@ from swinir.cli.options import check_parent, choose_device, make_protocol
 if TYPE_CHECKING:
     import torch
 
-    from swinir.evaluation.evaluate import Protocol, Row, Sample
+    from swinir.evaluation.protocol import Protocol
+    from swinir.evaluation.results import Row
+    from swinir.evaluation.samples import Sample
     from swinir.inference.forward import Runnable
     from swinir.models.swinir import NetworkConfig
 
@@ -84,7 +86,8 @@ def benchmark(
     csv_file: Annotated[Path | None, typer.Option("--csv", help="The same as CSV.")] = None,
 ) -> None:
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
-    from swinir.evaluation.evaluate import check_network, find_samples
+    from swinir.evaluation.protocol import check_network
+    from swinir.evaluation.samples import find_samples
     from swinir.models.optimized import resolve_precision
 
     protocol = make_protocol(
@@ -207,7 +210,7 @@ def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
 
 
 def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
-    from swinir.evaluation.evaluate import fit_tile
+    from swinir.evaluation.protocol import fit_tile
 
     window = checkpoint.network.window
     fitting = fit_tile(protocol, window)
@@ -260,7 +263,7 @@ def _line(index: int, row: "Row") -> str:
 
 
 def _summarise(rows: "list[Row]", title: str, total: int) -> None:
-    from swinir.evaluation.evaluate import means
+    from swinir.evaluation.results import means
 
     mean = means(rows)
     if mean:
@@ -288,7 +291,7 @@ def _write_files(
     json_file: Path | None,
     csv_file: Path | None,
 ) -> None:
-    from swinir.evaluation.evaluate import run_facts, write_csv, write_json
+    from swinir.evaluation.results import run_facts, write_csv, write_json
 
     if json_file is None and csv_file is None:
         return

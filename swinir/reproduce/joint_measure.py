@@ -11,7 +11,10 @@ from typing import Any
 
 from swinir.atomic import atomic_path
 from swinir.environment import environment
-from swinir.evaluation.evaluate import Protocol, Row, Sample, check_network, evaluate, find_set, means, write_json
+from swinir.evaluation.evaluate import evaluate
+from swinir.evaluation.protocol import Protocol, check_network
+from swinir.evaluation.results import Row, means, write_json
+from swinir.evaluation.samples import Sample, find_set
 from swinir.inference.external import Bicubic
 from swinir.reproduce.joint_plan import KINDS, JointExperiment, JointTask
 from swinir.reproduce.joint_results import markdown, summarize

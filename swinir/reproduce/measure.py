@@ -15,18 +15,10 @@ import numpy as np
 import torch
 
 from swinir.environment import environment
-from swinir.evaluation.evaluate import (
-    METRICS,
-    Protocol,
-    Row,
-    Sample,
-    check_network,
-    evaluate,
-    find_set,
-    means,
-    run_facts,
-    write_json,
-)
+from swinir.evaluation.evaluate import evaluate
+from swinir.evaluation.protocol import Protocol, check_network
+from swinir.evaluation.results import METRICS, Row, means, run_facts, write_json
+from swinir.evaluation.samples import Sample, find_set
 from swinir.image_io.image import read, to_rgb
 from swinir.inference.forward import Runnable
 from swinir.models.complexity import count_parameters
@@ -47,7 +39,7 @@ PADDING_MATTERS = 0.3  # dB: no more than the extra window was ever seen to chan
 
 @dataclass(frozen=True)
 class Settings:
-    """How networks are run; as in `swinir.evaluation.evaluate.Protocol`."""
+    """How networks are run; as in `swinir.evaluation.protocol.Protocol`."""
 
     device: torch.device
     precision: str = "fp32"

@@ -37,7 +37,7 @@ class Table:
         sets: names of benchmark sets, in the order of the columns.
         levels: scales, noise levels or JPEG qualities.
         data: training data of the released networks, one row of figures each; the first is the paper's main one.
-        metrics: fields of `swinir.evaluation.evaluate.Row`, in the order in which a cell of the file has them.
+        metrics: fields of `swinir.evaluation.results.Row`, in the order in which a cell of the file has them.
         measure: what the metrics are, for headings.
     """
 

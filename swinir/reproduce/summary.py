@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from swinir.atomic import atomic_path
-from swinir.evaluation.evaluate import strict
+from swinir.evaluation.results import strict
 from swinir.reproduce.plan import Missing
 from swinir.reproduce.published import METHOD, PUBLISHED, SOURCES, Figures, Table, figures, notes
 from swinir.reproduce.results import LIGHTWEIGHT, CostRow, Failure, Result, count_costs, spelled_one

@@ -35,7 +35,7 @@ class Tolerance:
                 raise ValueError(f"tolerance of {name} must be 0 or more, got {value}")
 
     def of(self, metric: str) -> float:
-        """For a field of `swinir.evaluation.evaluate.Row`."""
+        """For a field of `swinir.evaluation.results.Row`."""
         return self.ssim if metric.startswith("ssim") else self.psnr
 
     def __str__(self) -> str:
@@ -97,7 +97,7 @@ def judge(
     """Compare a cell with the published one.
 
     Args:
-        ours: metrics by their names in `swinir.evaluation.evaluate.Row`; may have more than the published figures.
+        ours: metrics by their names in `swinir.evaluation.results.Row`; may have more than the published figures.
         published: None, or empty, where there are none.
         reasons: what may account for a difference, the likeliest first. Those of the metrics that are off must
             all be accounted for, by one reason if one does it, else by several.

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from swinir.environment import shipped_folder
-from swinir.evaluation.evaluate import Protocol
+from swinir.evaluation.protocol import Protocol
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 from swinir.atomic import atomic_path
-from swinir.evaluation.evaluate import means, to_tensor, to_uint8
+from swinir.evaluation.evaluate import to_tensor, to_uint8
+from swinir.evaluation.results import means
 from swinir.inference.forward import Restorer
 from swinir.inference.restore import restore
 from swinir.train.checkpoints import StateStore

@@ -7,7 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import Protocol, Row, Sample, evaluate, find_samples, load_sample
+from swinir.evaluation.evaluate import evaluate
+from swinir.evaluation.protocol import Protocol
+from swinir.evaluation.results import Row
+from swinir.evaluation.samples import Sample, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.forward import Restorer
 from swinir.train.config import TrainConfig

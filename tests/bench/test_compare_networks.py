@@ -20,7 +20,8 @@ from swinir.bench.peak_memory import alone
 from swinir.cli.compare import expand_models
 from swinir.cli.main import main
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import Protocol, find_samples
+from swinir.evaluation.protocol import Protocol
+from swinir.evaluation.samples import find_samples
 from swinir.image_io.image import read, write
 from swinir.inference.external import load_peer
 from swinir.inference.options import RunOptions

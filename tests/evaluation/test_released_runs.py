@@ -1,6 +1,6 @@
-"""Runs of the released tester, repeated through our command: same files, pixels, numbers and averages.
+"""Runs of the released tester repeated by our command: the same files, pixels, metrics and averages.
 
-Each run takes full-size networks; `pytest -m slow tests/test_released_runs.py` does all of them.
+The goldens in tests/data are of crops of scikit-image's photographs; further ones need the public benchmark images.
 """
 
 import gzip
@@ -15,9 +15,9 @@ from golden_state import state
 from swinir.cli.main import main
 from swinir.image_io.image import read
 
-pytestmark = pytest.mark.slow
-
-RUNS = (
+PHOTOGRAPHS = DATA / "cli_photographs"
+QUICK = ("classical_x3", "lightweight_x2_tiled", "real_x4", "color_50", "car_10")  # the others are marked slow
+ON_PUBLIC_IMAGES = (
     "classical_x2",
     "classical_x3",
     "classical_x4",
@@ -50,29 +50,39 @@ METRICS = {
 }
 
 
-@pytest.fixture(scope="module")
-def runs(public_folder):
-    """(folder of the goldens, what was expected of each run)."""
-    folder = public_folder("reference") / "cli"
-    return folder, json.loads((folder / "expected.json").read_text())
+def runs_in(folder):
+    """The goldens of a folder, by the run's name."""
+    return json.loads((folder / "expected.json").read_text())
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    """A function that makes a released file's stand-in: its names and shapes, reproducible weights."""
+def repeat(tmp_path, monkeypatch, capsys):
+    """A function that repeats a run with weights of the released names and shapes, and compares all it gives."""
     shapes = json.loads(gzip.decompress((DATA / "official_shapes.json.gz").read_bytes()))
     configs = json.loads((DATA / "official_configs.json").read_text())
-    made = []
+    checkpoints = []
 
-    def make(name, key, seed):
-        weights = state(shapes[name], seed, configs[name]["config"]["img_range"])
-        path = tmp_path / f"{name}.pth"
-        torch.save({key: {k: torch.from_numpy(v) for k, v in weights.items()}}, path)
-        made.append(path)
-        return path
+    def check(folder, name):
+        expected = runs_in(folder)[name]
+        released = expected["checkpoint"]
+        weights = state(shapes[released], expected["seed"], configs[released]["config"]["img_range"])
+        checkpoints.append(tmp_path / f"{released}.pth")
+        torch.save({expected["params_key"]: {k: torch.from_numpy(v) for k, v in weights.items()}}, checkpoints[0])
+        words = [
+            str(folder / "sets" / word) if before.startswith("--folder") else word
+            for before, word in zip(["", *expected["args"]], expected["args"], strict=False)
+        ]
+        monkeypatch.chdir(tmp_path)
+        assert (
+            main(["test", *words, "--model_path", str(checkpoints[0]), "--device", "cpu", "--json", "rows.json"]) == 0
+        )
 
-    yield make
-    for path in made:  # up to 110 MB each, and pytest keeps its folders
+        assert averages(capsys.readouterr().out) == averages(expected["stdout"])
+        same_images(tmp_path / expected["results_folder"], folder / "outputs" / name)
+        same_metrics(json.loads((tmp_path / "rows.json").read_text())["images"], expected["metric_calls"])
+
+    yield check
+    for path in checkpoints:  # up to 110 MB each, and pytest keeps its folders
         path.unlink()
 
 
@@ -81,39 +91,37 @@ def averages(text):
     return [line.rstrip() for line in text.splitlines() if line.startswith(("-- Average", "results/"))]
 
 
-def test_every_run_is_listed(runs):
-    assert set(RUNS) == runs[1].keys()
-
-
-@pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_is_that_of_the_released_tester(name, runs, checkpoint, tmp_path, monkeypatch, capsys):
-    folder, expected = runs
-    expected = expected[name]
-    path = checkpoint(expected["checkpoint"], expected["params_key"], expected["seed"])
-    words, previous = [], ""
-    for word in expected["args"]:
-        words.append(str(folder / "sets" / word) if previous.startswith("--folder") else word)
-        previous = word
-    monkeypatch.chdir(tmp_path)
-    torch.set_num_threads(2)
-
-    assert main(["test", *words, "--model_path", str(path), "--device", "cpu", "--json", "rows.json"]) == 0
-
-    assert averages(capsys.readouterr().out) == averages(expected["stdout"])
-    theirs = sorted((folder / "outputs" / name).iterdir())
-    ours = sorted((tmp_path / expected["results_folder"]).iterdir())
-    assert [p.name for p in ours] == [p.name for p in theirs]
-    for our, their in zip(ours, theirs, strict=True):
-        difference = np.abs(read(our).astype(int) - read(their))
+def same_images(ours, theirs):
+    assert sorted(path.name for path in ours.iterdir()) == sorted(path.name for path in theirs.iterdir())
+    for path in theirs.iterdir():
+        difference = np.abs(read(ours / path.name).astype(int) - read(path))
         assert difference.max() <= 1
         assert (difference > 0).mean() <= 1e-3
-    images = json.loads((tmp_path / "rows.json").read_text())["images"]
-    calls, each = expected["metric_calls"], len(expected["metric_calls"]) // len(images)
+
+
+def same_metrics(images, calls):
+    each = len(calls) // len(images)
     for i, image in enumerate(images):
-        computed = {metric for metric, _ in METRICS.values() if image[metric] is not None}
         of_image = calls[i * each : (i + 1) * each]
+        computed = {metric for metric, _ in METRICS.values() if image[metric] is not None}
         assert computed == {METRICS[function][0] for function, _ in of_image}
         for function, value in of_image:
             metric, tolerance = METRICS[function]
             assert image[metric] == pytest.approx(value, abs=tolerance)
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in runs_in(PHOTOGRAPHS)]
+)
+def test_a_run_on_photographs_is_that_of_the_released_tester(name, repeat):
+    repeat(PHOTOGRAPHS, name)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", ON_PUBLIC_IMAGES)
+def test_a_run_on_public_images_is_that_of_the_released_tester(name, repeat, public_folder):
+    folder = public_folder("reference") / "cli"
+    assert set(ON_PUBLIC_IMAGES) == runs_in(folder).keys()
+    torch.set_num_threads(2)
+    repeat(folder, name)

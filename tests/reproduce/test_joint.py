@@ -11,7 +11,10 @@ from training import CPU, smooth_picture, write_pictures
 
 from swinir.cli.main import main
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import Protocol, check_network, evaluate, find_samples, means
+from swinir.evaluation.evaluate import evaluate
+from swinir.evaluation.protocol import Protocol, check_network
+from swinir.evaluation.results import means
+from swinir.evaluation.samples import find_samples
 from swinir.image_io.image import write
 from swinir.inference.external import Bicubic
 from swinir.models.swinir import NetworkConfig

@@ -8,7 +8,9 @@ from training import CPU, SMALL, configuration, cpu_trainer, smooth_picture
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import evaluate, find_samples, means
+from swinir.evaluation.evaluate import evaluate
+from swinir.evaluation.results import means
+from swinir.evaluation.samples import find_samples
 from swinir.image_io.color import luma
 from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.inference.restore import restore

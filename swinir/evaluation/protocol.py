@@ -1,0 +1,85 @@
+"""The protocol of a benchmark: the task and its level, and the options that the network is run with."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from swinir.inference.options import RunOptions
+from swinir.inference.restore import align_tile
+from swinir.inference.tiling import align_overlap
+from swinir.models.swinir import NetworkConfig
+from swinir.tasks import TaskSpec
+
+RELEASED = RunOptions(tile_blend="mean")  # as the released program runs networks
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """The task of a benchmark, its level, and how the network is run; `noise` and `jpeg` serve their tasks only."""
+
+    task: TaskSpec
+    scale: int = 1
+    noise: int = 15
+    jpeg: int = 40
+    options: RunOptions = RELEASED
+
+    @property
+    def level(self) -> int:
+        """The scale, noise level or JPEG quality, as the task has it."""
+        return {"noise": self.noise, "jpeg": self.jpeg, None: self.scale}[self.task.degradation]
+
+    def facts(self) -> dict[str, Any]:
+        """The settings as records of a run state them, precision apart; None where one does not apply."""
+        made, options = self.task.degradation, self.options
+        return {
+            "task": self.task.name,
+            "scale": self.scale,
+            "noise": self.noise if made == "noise" else None,
+            "jpeg": self.jpeg if made == "jpeg" else None,
+            "tile": options.tile,
+            "tile_overlap": options.tile_overlap if options.tile else None,
+            "tile_blend": options.tile_blend if options.tile else None,
+            "self_ensemble": options.self_ensemble,
+        }
+
+
+def check_network(network: NetworkConfig, protocol: Protocol, source: str, *, stated: str | None = None) -> None:
+    """Refuse a network that does not fit the task and scale; a ValueError naming the difference.
+
+    Args:
+        source: name of its file, for the message.
+        stated: task that the file states. If it is the protocol's, the image range, which tells released denoisers
+            from models for JPEG artifacts, need not be the task's.
+    """
+    task = protocol.task
+    wanted = task.network_for(protocol.scale)
+    for field, what in (
+        ("upsampler", "reconstruction"),
+        ("upscale", "scale"),
+        ("in_chans", "channels"),
+        ("img_range", "image range"),
+    ):
+        seen, asked = getattr(network, field), getattr(wanted, field)
+        if seen != asked and not (field == "img_range" and stated == task.name):
+            raise ValueError(
+                f"{source} does not fit --task {task.name} --scale {protocol.scale}: "
+                f"its {what} is {seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"
+            )
+
+
+def fit_tile(protocol: Protocol, window: int) -> Protocol:
+    """Round tiles, and with `cut` their overlap, to whole windows of a network.
+
+    Raises:
+        ValueError: for a tile smaller than a window, and an overlap that leaves no stride.
+    """
+    options = protocol.options
+    if options.tile is None or options.tile == "auto":
+        return protocol
+    tile, overlap = align_tile(options.tile, window), options.tile_overlap
+    if options.tile_blend == "cut":
+        overlap = align_overlap(overlap, tile, window)
+    if not 0 <= overlap < tile:
+        raise ValueError(
+            f"--tile_overlap must be from 0 to below the tile of {tile}, got {overlap}; try --tile_overlap {tile // 8}"
+        )
+    return replace(protocol, options=replace(options, tile=tile, tile_overlap=overlap))
