@@ -1,4 +1,4 @@
-"""`swinir train`: one configuration, one run folder; alone or under torchrun."""
+"""`swinir train`: train from a configuration into a run folder, alone or under torchrun."""
 
 import logging
 import signal
@@ -17,24 +17,24 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", help="TOML file, see configs/.")],
+    config: Annotated[Path, typer.Option("--config", help="TOML file; see configs/.")],
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value: section.key=value.")] = None,
-    run: Annotated[Path | None, typer.Option("--run", help="Folder of the run; runs/NAME by default.")] = None,
+    run: Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME by default.")] = None,
     resume: Annotated[
         str,
-        typer.Option("--resume", help="auto: from the newest state in the folder; or a state's path."),
+        typer.Option("--resume", help="auto: resume from the newest state in the run folder; or the path of a state."),
     ] = "auto",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Remove the folder's states and start again.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Remove the run folder's states and start again.")] = False,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check configuration and data, print, stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only check and print configuration and data.")] = False,
 ) -> None:
-    """Train a network as a configuration says; a run that was stopped goes on where it was."""
+    """Train a network from a configuration. A stopped run is resumed by the same command."""
     from swinir.train.config import load_config
 
     loaded = load_config(config, set_ or [])
     folder = run or Path("runs") / loaded.name
     if fresh and resume != "auto":
-        raise ValueError(f"--fresh starts again, --resume {resume} goes on; give one of them")
+        raise ValueError(f"--fresh and --resume {resume} exclude each other; give one of them")
     if dry_run:
         _describe(loaded)
         return
@@ -63,7 +63,7 @@ def train(
             raise typer.Exit(1) from error
         if not finished:
             if first:
-                typer.echo(f"stopped at step {trainer.step}; the same command goes on from {trainer.states.folder}")
+                typer.echo(f"stopped at step {trainer.step}; the same command resumes from {trainer.states.folder}")
             raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
         if first:
             _finish(trainer)
@@ -77,7 +77,7 @@ def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
         return
     path = trainer.resume(None if resume == "auto" else Path(resume))
     if path and trainer.first:
-        typer.echo(f"going on at step {trainer.step} of {path}")
+        typer.echo(f"resuming at step {trainer.step} from {path}")
 
 
 def _finish(trainer: "Trainer") -> None:
@@ -88,7 +88,7 @@ def _finish(trainer: "Trainer") -> None:
 
 
 def _describe(config: "TrainConfig") -> None:
-    """Print the complete configuration, the network's size, and what images there are."""
+    """Print the complete configuration, the number of parameters and the numbers of images."""
     from swinir.train.images import find_sources, first_images, split_holdout
     from swinir.train.initialize import build_network
 
@@ -106,7 +106,7 @@ def _progress(items: Sequence[Any]) -> Any:
 
 
 def print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
-    """What prints the rows of a run's journal."""
+    """Return a function that prints rows of metrics."""
 
     def show(row: dict[str, Any]) -> None:
         cells = [f"step {row['step']}/{iterations}"]

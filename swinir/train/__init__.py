@@ -1,1 +1,1 @@
-"""Training: configuration, data, losses, averaged weights, and the loop."""
+"""Training: configuration, data, losses, optimizer, and the loop with its states and logs."""

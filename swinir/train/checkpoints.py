@@ -1,18 +1,17 @@
-"""Training states on disk: a folder of files that prove themselves whole, and the newest of them that does.
+"""Training states on disk, in files named by their hash.
 
-    states/step-00001000-0123456789abcdef.pt    the last few, newest first when a run goes on
-    states/best-00000800-fedcba9876543210.pt    the one called best, kept however old it is
-    states/abandoned/                           steps beyond one that a run went back to
+    states/step-00001000-0123456789abcdef.pt    the last few states
+    states/best-00000800-fedcba9876543210.pt    the state of the best validation, kept however old it is
+    states/abandoned/                           states newer than one that the run was resumed from
 
-A name ends in the first 16 hex digits of the SHA-256 of the file, as `sha256sum` prints it. Name and content appear
-together, by one rename, so a process or a machine that dies at any moment leaves whole files and perhaps a
-temporary one. A best state is there before its step is. Of two best ones, as a kill can leave them, the later
-counts, and after `discard_after` the one that the state to go on from knows of: call it at every start from a state.
+A name ends in the first 16 hex digits of the file's SHA-256, as `sha256sum` prints it. Files are written atomically: a
+process or machine that is killed at any moment leaves complete files and perhaps a temporary one. The file of a best
+state is written before that of its step. A kill between the two leaves two best states; `archive_after`, called at
+every start from a state, then keeps the one that this state knows of.
 
-**Going back.** The states of a run are one line of rising steps. Whatever lies beyond the step that a run stands at
-belongs to a future that it has left: `discard_after` moves it to `abandoned/`, `save` does so too, and `load_latest`
-never looks there. Nothing in `abandoned/` is removed but by `clear`. A run that starts from a chosen state calls
-`discard_after(step)` and then saves: from there on, `load_latest` returns to the chosen line.
+A run can be resumed from an older state. States of later steps are then moved to `abandoned/` by `archive_after` and by
+`save`. `load_latest` does not look there, and only `clear` removes files from it. To resume from a chosen state, call
+`archive_after(step)` and then `save`; `load_latest` returns that state from then on.
 """
 
 import hashlib
@@ -40,11 +39,11 @@ VALUES = (Tensor, nn.Parameter, bool, int, float, str, bytes, type(None))
 
 
 class StateStore:
-    """The states of one run. One process writes, any number may read; making the object touches no file.
+    """States of one run. One process may write while others read. The constructor does not touch any file.
 
     Args:
-        folder: where the files lie; `save` makes it.
-        keep: number of states besides the best that `save` leaves.
+        folder: folder of the files, created by `save`.
+        keep: number of states that `save` keeps besides the best one.
     """
 
     def __init__(self, folder: Path, *, keep: int = 3) -> None:
@@ -55,26 +54,26 @@ class StateStore:
         self._made_at = time.time()
 
     def paths(self) -> list[Path]:
-        """The states to go on from, newest first, whether whole or not; the best is among them while it is recent."""
+        """Return the states of the last steps, newest first, damaged ones included."""
         return _files(self.folder, "step")
 
     def best(self) -> Path | None:
-        """The state last saved as best; None without one."""
+        """Return the state last saved as best; None if there is none."""
         return next(iter(_files(self.folder, "best")), None)
 
     def save(self, content: dict[str, Any], step: int, *, best: bool = False) -> Path:
-        """Write a state, then remove what it makes superfluous: nothing goes before it is on the disk.
+        """Write a state, then remove those no longer needed.
 
-        A second save of a step replaces the first; higher steps are abandoned.
+        A second save of a step replaces the first. States of later steps are archived.
 
         Args:
-            content: tensors, numbers, strings, bytes, None, and dicts, lists or tuples of them.
-            step: iterations done.
-            best: whether this is the best state so far, and replaces the former best.
+            content: tensors, numbers, strings, bytes, None, and dicts, lists or tuples of these.
+            step: number of iterations done.
+            best: replaces the former best state.
 
         Raises:
-            TypeError: when `content` holds anything else, also a NumPy number: it would be refused when read.
-            OSError: when it cannot be written; all earlier states are left.
+            TypeError: for any other content, NumPy numbers included, because it could not be read again.
+            OSError: when it cannot be written. All earlier states remain.
         """
         assert step >= 0, step
         _check_readable(content, "content")
@@ -87,21 +86,21 @@ class StateStore:
         data = file.getbuffer()
         name = f"{step:08d}-{hashlib.sha256(data).hexdigest()[:16]}.pt"
         path, best_path = self.folder / f"step-{name}", self.folder / f"best-{name}"
-        if best:  # first: a step that believes itself the best must not be met without it
+        if best:  # first, so that a step saved as best always has its best file
             with atomic_path(best_path) as temporary:
                 temporary.write_bytes(data)
         with atomic_path(path) as temporary:
             _link_or_write(temporary, best_path if best else None, data)
-        self.discard_after(step)
+        self.archive_after(step)
         self._remove_superfluous(path, best_path if best else self.best())
         return path
 
     def load(self, path: Path, *, map_location: str | torch.device = "cpu") -> dict[str, Any]:
-        """The content of one state, of this folder or any other; nothing but plain data is ever unpickled.
+        """Return the content of a state in any folder. Only plain data is unpickled.
 
         Raises:
-            ValueError: when it is damaged, or is no state; one line that names the file.
-            OSError: when it is not there or cannot be read.
+            ValueError: when the file is damaged or is not a state; one line with its path.
+            OSError: when the file does not exist or cannot be read.
         """
         try:
             return _read(path, map_location)
@@ -109,12 +108,12 @@ class StateStore:
             raise ValueError(f"{path}: {error}; name another state") from error
 
     def load_latest(self, *, map_location: str | torch.device = "cpu") -> tuple[dict[str, Any], int, Path] | None:
-        """Content, step and file of the newest state that is whole, the best as the last resort; None without any.
+        """Return content, step and path of the newest undamaged state; None if there are no states.
 
-        Each state that was passed over is a warning in the log.
+        Every damaged state is skipped with a warning in the log. The best state is tried last.
 
         Raises:
-            ValueError: when there are states but none can be read; one line that names them.
+            ValueError: when none of the states can be read; one line with all of them.
         """
         faults: dict[Path, str] = {}
         for path in self.paths() + _files(self.folder, "best"):
@@ -127,43 +126,40 @@ class StateStore:
                 faults[path] = f"cannot be read ({reason(error)})"
                 continue
             for damaged, fault in faults.items():
-                logger.warning("%s: %s; going on from %s instead", damaged, fault, path.name)
+                logger.warning("%s: %s; resuming from %s instead", damaged, fault, path.name)
             return content, _step(path), path
         if not faults:
             return None
         listed = "; ".join(f"{path.name} {fault}" for path, fault in faults.items())
         raise ValueError(f"{self.folder}: none of its states can be read: {listed}; start again with --fresh")
 
-    def discard_after(self, step: int) -> list[Path]:
-        """Move states of higher steps, the best too, to `abandoned/`; returns where they lie now.
+    def archive_after(self, step: int) -> list[Path]:
+        """Move states of later steps, the best one included, to `abandoned/`; returns their new paths.
 
-        Afterwards `best()` may be None although the run had a best one before that step: its place had been taken.
+        `best()` may return None afterwards: of several best states only the last is kept.
         """
-        beyond = [path for path in self.paths() + _files(self.folder, "best") if _step(path) > step]
-        if not beyond:
+        later = [path for path in self.paths() + _files(self.folder, "best") if _step(path) > step]
+        if not later:
             return []
         self.abandoned.mkdir(exist_ok=True)
-        moved = [path.replace(self.abandoned / path.name) for path in beyond]
+        moved = [path.replace(self.abandoned / path.name) for path in later]
         sync_folder(self.abandoned)
         sync_folder(self.folder)
         return moved
 
     def clear(self) -> None:
-        """Remove every state, the best and the abandoned ones too."""
+        """Remove all states, including the best and the archived ones."""
         for folder in (self.abandoned, self.folder):
             for path in _files(folder, "step") + _files(folder, "best"):
                 path.unlink(missing_ok=True)
         self.tidy()
 
     def tidy(self) -> None:
-        """Remove temporary files that a killed process left: those last written to before this object was made.
-
-        `save` calls it. Since one process writes, none that lives has files of that age.
-        """
+        """Remove temporary files of killed processes, which are older than this object; `save` calls it."""
         if not self.folder.is_dir():
             return
         for path in temporaries(self.folder):
-            with suppress(FileNotFoundError):  # another process may have ended well in the meantime
+            with suppress(FileNotFoundError):  # it was complete in the meantime
                 if path.stat().st_mtime < self._made_at:
                     path.unlink()
 
@@ -176,9 +172,9 @@ class StateStore:
 
 
 def _files(folder: Path, kind: str) -> list[Path]:
-    """States of a folder by descending step; kind is "step" or "best"."""
+    """Return the states of a folder by descending step; kind is "step" or "best"."""
     try:
-        found = list(folder.iterdir())  # `glob` would pass over a folder that may not be read as if it were empty
+        found = list(folder.iterdir())  # `glob` would take a folder that may not be read for an empty one
     except FileNotFoundError:
         return []
     named = [path for path in found if path.name.startswith(f"{kind}-") and NAME.fullmatch(path.name)]
@@ -190,7 +186,7 @@ def _step(path: Path) -> int:
 
 
 def _link_or_write(path: Path, source: Path | None, data: memoryview) -> None:
-    """Fill an empty file with `data`: by a link to `source`, which holds it already, if there is one and links are."""
+    """Fill an empty file with `data`, by a hard link if `source` holds the same data."""
     if source is not None:
         path.unlink()
         with suppress(OSError):  # a file system without hard links
@@ -200,7 +196,7 @@ def _link_or_write(path: Path, source: Path | None, data: memoryview) -> None:
 
 
 def _check_readable(value: Any, place: str) -> None:
-    """Refuse what could be written but not read again; types are exact, since a subclass is pickled as itself."""
+    """Refuse values that could be written but not read again. Subclasses are refused too: their class is pickled."""
     if type(value) in (dict, OrderedDict):
         for key, entry in value.items():
             _check_readable(key, f"a key of {place}")
@@ -213,28 +209,28 @@ def _check_readable(value: Any, place: str) -> None:
 
 
 def _read(path: Path, map_location: str | torch.device) -> dict[str, Any]:
-    """The content of a state; a ValueError, which does not name the file, if it is not what its name says."""
+    """Return the content of a state; a ValueError without the path if the file is not what its name says."""
     name = NAME.fullmatch(path.name)
     if name is None:
-        raise ValueError("is not named as a state is, like step-00001000-0123456789abcdef.pt")
-    data = path.read_bytes()  # once: what is unpickled is what was hashed
+        raise ValueError("has no name of a state, such as step-00001000-0123456789abcdef.pt")
+    data = path.read_bytes()  # read once, so that the bytes hashed are those unpickled
     if not data:
         raise ValueError("is empty")
     digest = hashlib.sha256(data).hexdigest()[:16]
     if digest != name["digest"]:
-        raise ValueError(f"is damaged (SHA-256 begins with {digest}, not as in its name)")
-    torch.empty(0, device=map_location)  # a device that is not there is no fault of the file
+        raise ValueError(f"is damaged (its SHA-256 begins with {digest}, unlike its name)")
+    torch.empty(0, device=map_location)  # a missing device must not be reported as a damaged file
     try:
         state = torch.load(io.BytesIO(data), map_location=map_location, weights_only=True)
     except (MemoryError, torch.OutOfMemoryError):
         raise
-    except Exception as error:  # a parser of bytes that anyone may have named so
+    except Exception as error:  # the file may hold anything
         code = re.search(r"GLOBAL (\S+)", str(error))
         why = f"it asks for {shown(code[1])}; refused, and nothing was run" if code else reason(error)
         raise ValueError(f"is not a training state ({why})") from error
     match state:
         case {"step": int(step), "content": dict(content), **rest} if not rest:
             if step != int(name["step"]):
-                raise ValueError(f"was renamed (it holds step {step}, not as in its name)")
+                raise ValueError(f"was renamed (it holds step {step}, unlike its name)")
             return content
     raise ValueError("is not a training state (it holds something else)")

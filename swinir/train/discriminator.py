@@ -1,12 +1,12 @@
-"""The discriminator of SwinIR's real-world recipe: a U-Net that judges every pixel.
+"""Discriminator of SwinIR's real-world recipe: a U-Net with a logit for every pixel.
 
     image -> conv0 ------------------------------------------ + -> conv7 -> conv8 -> conv9 -> logits
                \\-> conv1 ------------------------- + -> conv6 /
                      \\-> conv2 --------- + -> conv5 /
                            \\-> conv3 -> conv4 /
 
-conv1 to conv3 halve the sides; before conv4 to conv6 features grow bilinearly to the size of the skip they join.
-Wang et al., Real-ESRGAN (ICCVW 2021), Figure 6; SwinIR's recipe takes the same network with 64 features.
+conv1 to conv3 halve the sides. Before conv4 to conv6 the features are enlarged bilinearly to the size of the skip
+connection. Wang et al., Real-ESRGAN (ICCVW 2021), Figure 6; SwinIR's recipe uses the same network with 64 features.
 """
 
 import torch.nn as nn
@@ -15,23 +15,23 @@ from torch import Tensor
 from torch.nn.utils import spectral_norm
 
 SLOPE = 0.2  # of leaky ReLU below zero
-GAIN = 0.2  # of the orthogonal initialisation in the recipe
-MIN_SIDE = 8  # three halvings leave a pixel
+GAIN = 0.2  # of the recipe's orthogonal initialisation
+MIN_SIDE = 8  # leaves a pixel after halving three times
 
 
 class UNetDiscriminator(nn.Module):
     """U-Net with spectral normalisation of all but its first and last convolution (Miyato et al., ICLR 2018).
 
     State-dict keys are those of the published discriminators (`conv0.weight`, `conv1.weight_orig`, `conv1.weight_u`,
-    ...), whence the older of PyTorch's two functions for spectral normalisation. Its estimate of a weight's largest
-    singular value moves by one power iteration at each forward pass in training mode and means nothing before the
-    first: stay in training mode, where the generator learns too.
+    ...), so the older of PyTorch's two functions for spectral normalisation is used. It refines its estimate of a
+    weight's largest singular value by one power iteration at each forward pass in training mode, and has no estimate
+    before the first. Keep the discriminator in training mode, also for the generator's loss.
 
-    Weights start orthogonal and biases at zero. Spectral normalisation undoes the gain of all but conv0 and conv9.
+    Initial weights are orthogonal and biases zero. Spectral normalisation removes the gain of all but conv0 and conv9.
 
     Args:
         in_chans: channels of the images.
-        num_feat: features at full resolution; two, four and eight times as many below.
+        num_feat: features at full resolution; two, four and eight times as many at the lower ones.
     """
 
     def __init__(self, in_chans: int = 3, num_feat: int = 64) -> None:
@@ -48,7 +48,7 @@ class UNetDiscriminator(nn.Module):
         self.conv9 = _conv(num_feat, 1, bias=True)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits (B, 1, H, W), high where a pixel looks real, of images (B, C, H, W) in [0, 1].
+        """Return logits (B, 1, H, W), high where a pixel looks real, of images (B, C, H, W) in [0, 1].
 
         Raises:
             ValueError: for images with a side under 8.
@@ -69,7 +69,7 @@ class UNetDiscriminator(nn.Module):
 
 
 def _conv(in_chans: int, out_chans: int, *, down: bool = False, bias: bool = False) -> nn.Conv2d:
-    """3x3, or 4x4 with stride 2; initialised as in the recipe."""
+    """Return a 3x3 convolution, or a 4x4 one with stride 2, initialised as in the recipe."""
     conv = nn.Conv2d(in_chans, out_chans, 4 if down else 3, stride=2 if down else 1, padding=1, bias=bias)
     nn.init.orthogonal_(conv.weight, GAIN)
     if conv.bias is not None:

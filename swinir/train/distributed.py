@@ -1,4 +1,4 @@
-"""Several training processes, as torchrun starts them, that act as one."""
+"""Training in several processes, as started by torchrun."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -13,22 +13,22 @@ T = TypeVar("T")
 
 
 class Processes:
-    """The processes of one run; a single one when torchrun did not start it.
+    """The processes of a run; a single one without torchrun.
 
-    Each process runs its share of every batch. Gradients are averaged after the backward pass, so the weights
-    stay equal without being sent.
+    Each process runs its share of every batch. Gradients are averaged after the backward pass, so that all processes
+    have the same weights.
 
     Attributes:
-        rank: this process, from 0.
-        count: how many there are.
-        device: the one that this process computes on.
+        rank: number of this process, from 0.
+        count: number of processes.
+        device: device of this process.
     """
 
     def __init__(self, device: torch.device, rank: int = 0, count: int = 1) -> None:
         self.device, self.rank, self.count = device, rank, count
 
     def average_gradients(self, parameters: Iterable[torch.nn.Parameter]) -> None:
-        """Replace every gradient by its mean over the processes."""
+        """Average every gradient over the processes, in place."""
         if self.count == 1:
             return
         gradients = [p.grad for p in parameters if p.grad is not None]
@@ -40,7 +40,7 @@ class Processes:
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, values: Sequence[float]) -> list[float]:
-        """The mean of each value over the processes."""
+        """Return the mean of each value over the processes."""
         if self.count == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -48,7 +48,7 @@ class Processes:
         return (total / self.count).tolist()
 
     def gather(self, items: Sequence[T]) -> list[T]:
-        """The items of all processes, dealt out as `items[rank::count]`, in their first order."""
+        """Return the items of all processes, each of which has `items[rank::count]`, in the original order."""
         if self.count == 1:
             return list(items)
         hands: list[Any] = [None] * self.count
@@ -57,7 +57,7 @@ class Processes:
         return [hand[i] for i in range(longest) for hand in hands if i < len(hand)]
 
     def share(self, item: T) -> T:
-        """The first process's item, in all of them."""
+        """Return the first process's item in all processes."""
         if self.count == 1:
             return item
         hand: list[Any] = [item]
@@ -66,16 +66,16 @@ class Processes:
         return shared
 
     def wait(self) -> None:
-        """Go on when all processes have come here."""
+        """Wait until all processes have reached this call."""
         if self.count > 1:
             dist.barrier()
 
 
 def _attempt() -> str:
-    """Name of torchrun's present attempt, the same in all processes.
+    """Return a name of torchrun's current attempt, the same in all processes.
 
-    torchrun keeps its store over restarts, and with it the addresses of processes that have ended (PyTorch 2.15).
-    Nodes count their restarts apart, so of several of them the attempts cannot be told apart.
+    torchrun keeps its store over restarts, with the addresses of processes that have ended (PyTorch 2.15). Every node
+    counts its own restarts, so with several nodes the count cannot be used.
     """
     alone = os.environ.get("GROUP_WORLD_SIZE", "1") == "1"
     return f"attempt {os.environ.get('TORCHELASTIC_RESTART_COUNT', '0') if alone else '0'}"
@@ -83,10 +83,10 @@ def _attempt() -> str:
 
 @contextmanager
 def start_processes(device: str | torch.device | None = None) -> Iterator[Processes]:
-    """Join the processes that torchrun started, or be the only one.
+    """Join the processes that torchrun started; without torchrun, run alone.
 
     Args:
-        device: None is a GPU of this process's own where there are any, else the CPU.
+        device: None is a GPU of this process's own if there are any, else the CPU.
 
     Raises:
         ValueError: for a device that cannot be used.

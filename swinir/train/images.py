@@ -1,4 +1,4 @@
-"""Training images: found, checked and decoded once, before the first step, in memory or in a cache folder."""
+"""Training images: found, checked and decoded once before the first step, into memory or a cache folder."""
 
 import hashlib
 import importlib.resources
@@ -15,17 +15,21 @@ from swinir.atomic import atomic_path
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
 
-MAX_NAMED = 3  # problems spelled out in one message
-SCIKIT_IMAGE = Path("@scikit-image")  # stands for the photographs that scikit-image brings along without a download
+MAX_NAMED = 3  # problems listed in one message
+SCIKIT_IMAGE = Path("@scikit-image")  # the photographs that are installed with scikit-image
 PHOTOGRAPHS = ("astronaut.png", "chelsea.png", "coffee.png", "motorcycle_left.png", "rocket.jpg")
 Wrap = Callable[[Sequence[Any]], Any]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Files of one training image: ground truth, and its low-quality partner where that is a file of its own.
+    """Files of a training image.
 
-    `name` is the path below the training folder, the same on every machine; `folder` the number of that folder.
+    Attributes:
+        name: path below the training folder, the same on every machine.
+        gt: ground truth.
+        lq: low-quality image, if it is a file.
+        folder: number of the training folder.
     """
 
     name: str
@@ -36,9 +40,11 @@ class Source:
 
 @dataclass(frozen=True)
 class TrainingImage:
-    """A decoded image that loads its pixels when asked: ground truth (H, W, C) uint8, grey or RGB.
+    """A decoded training image, grey or RGB.
 
-    `lq` gives (H/scale, W/scale, C) uint8, or is None where low-quality patches are made from patches.
+    Attributes:
+        gt: returns the ground truth, (H, W, C) uint8.
+        lq: returns the low-quality image, (H/scale, W/scale, C) uint8; None if patches are degraded instead.
     """
 
     name: str
@@ -50,10 +56,13 @@ class TrainingImage:
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Image files of a folder and its subfolders, sorted; a ValueError or OSError where there are none.
+    """Return the image files of a folder and its subfolders, sorted.
 
-    The folder `@scikit-image` holds the five color photographs (0.2 to 0.4 megapixels each) that every
-    installation of scikit-image has.
+    The folder `@scikit-image` holds the five color photographs (0.2 to 0.4 megapixels each) that are installed with
+    scikit-image.
+
+    Raises:
+        ValueError, OSError: for a folder that is missing or has no images.
     """
     if folder == SCIKIT_IMAGE:
         return [_root(folder) / name for name in PHOTOGRAPHS]
@@ -70,17 +79,18 @@ def _hidden(path: Path, folder: Path) -> bool:
 
 
 def _root(folder: Path) -> Path:
-    """Where a training folder's images lie."""
+    """Return the actual path of a training folder."""
     return Path(str(importlib.resources.files("skimage") / "data")) if folder == SCIKIT_IMAGE else folder
 
 
 def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale: int = 1) -> list[Source]:
-    """The images of one or several folders, each with its partner when there are folders of those.
+    """Return the images of one or several folders, each with its low-quality image if there are folders of these.
 
-    A partner has the same path below its folder, of any image suffix, with or without "x{scale}" appended.
+    A low-quality image has the same path below its folder, with any image suffix, and with or without "x{scale}"
+    appended to its name.
 
     Raises:
-        ValueError, OSError: for missing or empty folders and images without a partner, named.
+        ValueError, OSError: for missing or empty folders, and with the images that have no low-quality image.
     """
     sources, alone = [], []
     for number, folder in enumerate(folders):
@@ -104,10 +114,13 @@ def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale
 
 
 def first_images(sources: Sequence[Source], count: int | None) -> list[Source]:
-    """So many of the images of `find_sources`: folder after folder, and of the last one evenly spaced; None takes all.
+    """Return the first `count` images of `find_sources`: whole folders, then images evenly spaced in the next one.
+
+    Args:
+        count: None returns all images.
 
     Raises:
-        ValueError: when there are fewer.
+        ValueError: when there are fewer images.
     """
     if count is None or count == len(sources):
         return list(sources)
@@ -121,7 +134,7 @@ def first_images(sources: Sequence[Source], count: int | None) -> list[Source]:
 
 
 def split_holdout(sources: Sequence[Source], holdout: int) -> tuple[list[Source], list[Source]]:
-    """Training and validation images; the latter are evenly spaced in the sorted list, so the same every time."""
+    """Split into training and validation images; the latter are evenly spaced in the sorted list."""
     if holdout >= len(sources):
         raise ValueError(f"data.holdout must leave images to train on, got {holdout} of {len(sources)}")
     chosen = {int((i + 0.5) * len(sources) / holdout) for i in range(holdout)}
@@ -138,19 +151,19 @@ def load_images(
     cache: Path | None = None,
     progress: Wrap = lambda items: items,
 ) -> list[TrainingImage]:
-    """Decode every image once, or find it in the cache, and name all that cannot be trained on.
+    """Decode every image once, or read it from the cache.
 
     Args:
         sources: from `find_sources`.
         gray: convert to one channel, else to RGB.
         scale: ground truth is cropped to a multiple of it.
-        bicubic: make low-quality partners by MATLAB's bicubic of the whole image, where they are no files.
-        smallest: least side of the ground truth in pixels, what a patch takes.
-        cache: a folder for decoded pixels, made if absent; None keeps them in memory.
-        progress: wraps the list, to show how far it is.
+        bicubic: make low-quality images, where there are no files, by MATLAB's bicubic of the whole image.
+        smallest: smallest side of the ground truth that a patch fits into, in pixels.
+        cache: a folder for decoded pixels, created if absent; None keeps them in memory.
+        progress: wraps the list, to show the progress.
 
     Raises:
-        ImageError: one line with the files that cannot be read, are too small, or whose partner has another size.
+        ImageError: one line with the files that cannot be read, are too small, or do not match their low-quality image.
     """
     loader = _Loader(gray, scale, bicubic, smallest, cache)
     images, problems = [], []
@@ -165,7 +178,7 @@ def load_images(
 
 
 def check_readable(sources: Sequence[Source]) -> None:
-    """Decode images that are not kept, such as those of a validation; an ImageError with all that cannot be read."""
+    """Decode images without keeping them; an ImageError with all that cannot be read."""
     problems = []
     for source in sources:
         for path in filter(None, (source.gt, source.lq)):
@@ -178,7 +191,7 @@ def check_readable(sources: Sequence[Source]) -> None:
 
 
 def index_hash(images: Sequence[TrainingImage]) -> str:
-    """SHA-256 over name, bytes and size of every image: two runs with the same one saw the same files."""
+    """Return the SHA-256 over name, bytes, width and height of every image."""
     rows = [[image.name, image.bytes, image.width, image.height] for image in images]
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -234,7 +247,7 @@ class _Loader:
         paths = [stem.with_suffix(f".{kind}.npy") for kind in (("gt", "lq") if has_lq else ("gt",))]
         if not all(path.is_file() for path in paths):
             for path, pixels in zip(reversed(paths), reversed(self._decode(source)[: len(paths)]), strict=True):
-                # Ground truth last: an interrupted pair is made again.
+                # The ground truth is written last, so that an interrupted pair is decoded again.
                 with atomic_path(path) as temporary, temporary.open("wb") as file:
                     np.save(file, np.ascontiguousarray(pixels), allow_pickle=False)
         height, width = _map(paths[0]).shape[:2]
@@ -250,7 +263,7 @@ class _Loader:
         )
 
     def _key(self, source: Source) -> str:
-        """Changes with the files and with what is made of them, so that an outdated entry is never met."""
+        """Return a name that changes with the files and the conversion, so that no outdated entry is used."""
         files = [source.gt, *([source.lq] if source.lq else [])]
         facts = [[str(f.resolve()), f.stat().st_size, f.stat().st_mtime_ns] for f in files]
         made = [self.gray, self.scale, self.bicubic]
@@ -258,7 +271,7 @@ class _Loader:
 
 
 def _map(path: Path) -> np.ndarray:
-    # Opened anew each time: tens of thousands of open maps would exceed what a process may hold.
+    # Opened for each use: tens of thousands of open maps would exceed the limit of a process.
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:

@@ -1,4 +1,4 @@
-"""What a run leaves to read: rows of metrics, a log, what it was made with; TensorBoard's files as an extra."""
+"""Records of a run: metrics, log, facts about versions and data, and optionally TensorBoard's event files."""
 
 import contextlib
 import json
@@ -20,10 +20,10 @@ Log = Callable[[Row], None]
 
 
 class Journal:
-    """Writes into a run's folder: `metrics.jsonl`, `train.log`, and with `tensorboard` event files.
+    """Writer of `metrics.jsonl`, `train.log` and, with `tensorboard`, event files in a run's folder.
 
     Raises:
-        ValueError: when TensorBoard is wanted and not installed.
+        ValueError: when TensorBoard is not installed.
     """
 
     def __init__(self, folder: Path, *, log: Log = lambda row: None, tensorboard: bool = False) -> None:
@@ -35,7 +35,7 @@ class Journal:
         self._files.enter_context(train_log(folder))
 
     def write(self, row: Row) -> None:
-        """Append a row and show it."""
+        """Append a row to `metrics.jsonl` and pass it to `log`."""
         self._log(row)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
@@ -45,7 +45,7 @@ class Journal:
                     self._board.add_scalar(name, value, row["step"])
 
     def show(self, name: str, image: np.ndarray, step: int) -> None:
-        """Put an (H, W, C) uint8 image on the board, where there is one."""
+        """Add an (H, W, C) uint8 image to TensorBoard, if it is used."""
         if self._board:
             self._board.add_image(name, image, step, dataformats="HWC")
 
@@ -54,7 +54,7 @@ class Journal:
         return self._board is not None
 
     def forget_after(self, step: int) -> None:
-        """Drop rows that a run from `step` on will write again, and a last one cut short."""
+        """Remove the rows of later steps, which will be written again, and an incomplete last row."""
         path = self.folder / "metrics.jsonl"
         if not path.exists():
             return
@@ -70,7 +70,7 @@ class Journal:
             temporary.write_text("".join(kept), encoding="utf-8")
 
     def close(self) -> None:
-        """Finish the files."""
+        """Close the files."""
         self._files.close()
         if self._board:
             self._board.close()
@@ -78,7 +78,7 @@ class Journal:
 
 @contextmanager
 def train_log(folder: Path) -> Iterator[None]:
-    """Append what the package logs within the block to the folder's `train.log`."""
+    """Append the package's log messages within the block to the folder's `train.log`."""
     handler = logging.FileHandler(folder / "train.log", encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("swinir").addHandler(handler)
@@ -100,7 +100,7 @@ def _board(folder: Path) -> Any:
 
 
 def run_facts(device: torch.device, processes: int, data: dict[str, Any], init: dict[str, Any]) -> dict[str, Any]:
-    """What `run.json` says: versions, commit, device, processes, data and the weights that the run started from."""
+    """Return the content of `run.json`: versions, commit, device, processes, data and initial weights."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": commit(),
@@ -118,9 +118,9 @@ def write_facts(path: Path, facts: dict[str, Any]) -> None:
 
 
 def add_facts(path: Path, facts: dict[str, Any]) -> None:
-    """As `write_facts`, with what the file said before under "earlier", oldest first."""
+    """Write plain values as JSON, with the file's former content under "earlier", oldest first."""
     earlier: list[Any] = []
-    with contextlib.suppress(OSError, ValueError, AttributeError):  # none yet, or not one of ours
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # no file yet, or an unreadable one
         former = json.loads(path.read_text(encoding="utf-8"))
         earlier = [*former.get("earlier", []), {name: fact for name, fact in former.items() if name != "earlier"}]
     write_facts(path, {**facts, "earlier": earlier})

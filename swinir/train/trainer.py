@@ -317,7 +317,7 @@ class Trainer:
 
     def _archive_later(self) -> None:
         """Archive states and best weights newer than the step that the run resumes from."""
-        self.states.discard_after(self.step)
+        self.states.archive_after(self.step)
         if self.states.best() is None:
             self.best = None  # the best state was among those archived
             if self._best_path.exists() and self.states.abandoned.is_dir():

@@ -1,4 +1,4 @@
-"""Validation: the tester's own `evaluate` on held-out or separate images, shared out between the processes."""
+"""Validation during training: the tester's `evaluate` on held-out or separate images, shared among the processes."""
 
 import zlib
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from swinir.train.images import Source, check_readable
 
 
 class Validation:
-    """Images to validate on, and how their low-quality versions come about.
+    """Validation images and the degradation that makes their low-quality images.
 
-    Where there are no files of those, they are made as the benchmarks do: bicubic, or noise and JPEG as the
-    tester makes them. For the degradations without a benchmark each image has a generator seeded by its name,
-    so it is the same every time.
+    Without files of low-quality images they are made as the benchmarks are: by bicubic, or by the tester's noise and
+    JPEG. For the other degradations each image has a random generator seeded by its name, so that all validations are
+    equal.
     """
 
     def __init__(self, config: TrainConfig, held_out: Sequence[Source]) -> None:
@@ -39,10 +39,10 @@ class Validation:
         return [Sample(path.stem, lq=None, gt=path) for path in list_images(gt)]
 
     def check(self) -> None:
-        """Name the images that cannot be read or have no partner: before training, not at the first validation.
+        """Check before the training that all images can be read and are paired.
 
         Raises:
-            ValueError: one line with all of them.
+            ValueError: one line with all that cannot be used.
         """
         check_readable([Source(s.name, gt=s.gt, lq=s.lq) for s in self.samples if s.gt is not None])
         alone = [sample.problem for sample in self.samples if sample.problem]
@@ -50,12 +50,12 @@ class Validation:
             raise ValueError("; ".join(alone))
 
     def run(self, network: Restorer, processes: Processes) -> list[Row]:
-        """One row per image, the same in all processes."""
+        """Return one row per image, the same in all processes."""
         share = self.samples[processes.rank :: processes.count]
         return processes.gather(list(evaluate(network, share, self.protocol, load=self.load)))
 
     def load(self, sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-        """As `evaluate.load_sample`, and for samples without a low-quality file by the degradation."""
+        """Load a sample as `evaluate.load_sample` does; without a low-quality file, degrade the ground truth."""
         if sample.lq is not None or protocol.task.degradation or sample.gt is None:
             return load_sample(sample, protocol)
         gt = (to_gray if protocol.task.gray else to_rgb)(read(sample.gt))

@@ -78,7 +78,7 @@ def test_the_same_command_goes_on(command, tmp_path):
     command(*words)
     code, out, _ = command(*words, "--set", "schedule.iterations=8")
     assert code == 0
-    assert out[0].startswith(f"going on at step 6 of {tmp_path / 'run' / 'states' / 'step-00000006-'}")
+    assert out[0].startswith(f"resuming at step 6 from {tmp_path / 'run' / 'states' / 'step-00000006-'}")
     assert read_checkpoint(tmp_path / "run" / "small.pth").step == 8
     assert [row["step"] for row in rows(tmp_path / "run") if "loss" in row] == [2, 4, 6, 8]
 
@@ -88,7 +88,7 @@ def test_fresh_starts_again(command, tmp_path):
     command(*words)
     code, out, _ = command(*words, "--fresh", "--set", "schedule.iterations=2")
     assert code == 0
-    assert not any("going on" in line for line in out)
+    assert not any("resuming" in line for line in out)
     assert read_checkpoint(tmp_path / "run" / "small.pth").step == 2
     assert [row["step"] for row in rows(tmp_path / "run")] == [2]
     (state,) = (tmp_path / "run" / "states").iterdir()
@@ -101,14 +101,14 @@ def test_a_chosen_state_is_gone_on_from(command, tmp_path):
     (state,) = (tmp_path / "run" / "states").glob("step-00000003-*")
     code, out, _ = command(*words, "--resume", str(state))
     assert code == 0
-    assert out[0] == f"going on at step 3 of {state}"
+    assert out[0] == f"resuming at step 3 from {state}"
     assert len(list((tmp_path / "run" / "states" / "abandoned").iterdir())) >= 2
 
 
 def test_to_start_again_and_to_go_on_is_refused(command, tmp_path):
     code, out, err = command("--fresh", "--resume", "x")
     assert (code, out) == (2, [])
-    assert err == ["swinir: --fresh starts again, --resume x goes on; give one of them"]
+    assert err == ["swinir: --fresh and --resume x exclude each other; give one of them"]
     assert not (tmp_path / "runs").exists()
 
 
@@ -164,9 +164,9 @@ def test_a_damaged_state_is_warned_of_and_the_log_tells(command, tmp_path, caplo
     state.write_bytes(b"")
     code, out, _ = command()
     assert code == 0
-    assert "going on at step 4 of" in out[0]
+    assert "resuming at step 4 from" in out[0]
     (message,) = caplog.messages
-    assert f"{state.name}: is empty; going on from step-00000004" in message.replace(str(tmp_path) + "/", "")
+    assert f"{state.name}: is empty; resuming from step-00000004" in message.replace(str(tmp_path) + "/", "")
     assert message in (tmp_path / "runs" / "small" / "train.log").read_text()
 
 

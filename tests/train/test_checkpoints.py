@@ -95,7 +95,7 @@ def test_without_states_there_is_no_latest_and_nothing_is_made(tmp_path):
     store = StateStore(tmp_path / "states")
     assert (store.load_latest(), store.paths(), store.best()) == (None, [], None)
     store.clear()
-    assert store.discard_after(0) == []
+    assert store.archive_after(0) == []
     assert list(tmp_path.iterdir()) == []
 
 
@@ -143,7 +143,7 @@ def test_without_hard_links_the_best_is_a_copy(tmp_path, monkeypatch):
 
 def test_clear_removes_all_states_and_no_other_file(tmp_path):
     store = saved(tmp_path, 10, 20, best=[10])
-    store.discard_after(10)
+    store.archive_after(10)
     (store.folder / "notes.txt").write_text("mine")
     store.clear()
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["notes.txt"]
@@ -171,7 +171,7 @@ def test_what_could_not_be_read_again_is_refused_before_it_is_written(tmp_path, 
 
 def test_going_back_abandons_the_states_beyond_and_loses_none(tmp_path):
     store = saved(tmp_path, 500, 750, 1000, best=[1000])
-    moved = store.discard_after(500)
+    moved = store.archive_after(500)
     assert store.load_latest()[1] == 500
     assert store.best() is None
     assert sorted(path.name[:13] for path in moved) == ["best-00001000", "step-00000750", "step-00001000"]
@@ -196,10 +196,10 @@ def test_a_failed_save_of_a_lower_step_abandons_nothing(tmp_path, monkeypatch):
 
 def test_an_abandoned_state_can_be_chosen_again(tmp_path):
     store = saved(tmp_path, 500, 1000)
-    (chosen,) = store.discard_after(500)
+    (chosen,) = store.archive_after(500)
     store.save(content(700), 700)
     restored = store.load(chosen)
-    store.discard_after(1000)
+    store.archive_after(1000)
     store.save(restored, 1000)
     assert same_bits(store.load_latest()[0], content(1000))
 
@@ -211,7 +211,7 @@ def test_of_two_best_states_that_a_kill_left_the_one_known_to_the_step_counts(tm
     store.paths()[0].unlink()
     store.best().with_name(saved(tmp_path / "other", 10, best=[10]).best().name).write_bytes(first)
     assert steps_of([store.best()]) == [30]
-    store.discard_after(store.load_latest()[1])
+    store.archive_after(store.load_latest()[1])
     assert steps_of([store.best()]) == [10]
 
 
@@ -235,7 +235,7 @@ def assert_falls_back(store, caplog, fault):
     (line,) = caplog.messages
     assert str(newest) in line
     assert fault in line
-    assert f"going on from {before.name} instead" in line
+    assert f"resuming from {before.name} instead" in line
     assert "\n" not in line
     with pytest.raises(ValueError, match=re.escape(fault)) as error:
         store.load(newest)
@@ -333,7 +333,7 @@ def test_a_folder_under_the_name_of_a_state_is_passed_over(tmp_path, caplog):
 
 def test_a_file_of_another_name_is_refused_by_name(tmp_path):
     path = saved(tmp_path, 10).paths()[0].rename(tmp_path / "state.pt")
-    with pytest.raises(ValueError, match=r"state\.pt: is not named as a state is, like step-.*; name another state"):
+    with pytest.raises(ValueError, match=r"state\.pt: has no name of a state, such as step-.*; name another state"):
         StateStore(tmp_path).load(path)
 
 
@@ -350,7 +350,7 @@ def test_the_best_is_the_last_resort(tmp_path, caplog):
         restored, step, path = store.load_latest()
     assert (step, path) == (10, store.best())
     assert same_bits(restored, content(10))
-    assert [f"going on from {path.name}" in line for line in caplog.messages] == [True, True]
+    assert [f"resuming from {path.name}" in line for line in caplog.messages] == [True, True]
 
 
 def test_when_all_are_damaged_one_line_names_them_and_the_way_out(tmp_path):
@@ -416,7 +416,7 @@ def test_a_disk_that_fills_up_between_the_best_and_its_step_leaves_the_former_be
     assert same_bits(store.load(store.best()), content(20))
     _, step, _ = store.load_latest()
     assert step == 10
-    store.discard_after(step)
+    store.archive_after(step)
     assert steps_of([store.best()]) == [10]
 
 

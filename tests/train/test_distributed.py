@@ -125,7 +125,7 @@ def test_two_processes_stop_together_and_go_on_together(run_command, toml, tmp_p
     assert run_command(stop) == [143, 143]
     assert run_command(Command(words, output, processes=2)) == [0, 0]
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
-    assert Path(output).read_text().count("going on at step") == 1
+    assert Path(output).read_text().count("resuming at step") == 1
 
 
 def test_what_is_wrong_with_the_data_ends_all_processes(run_command, toml, images, tmp_path):
@@ -148,7 +148,7 @@ def test_a_run_that_is_asked_to_leave_saves_its_state_and_goes_on_by_the_same_co
     for line in (2, 6):
         stop = Command(words, str(output), kill=kind, rows=line, metrics=metrics)
         assert run_command(stop) == [code]
-        (step,) = re.findall(r"stopped at step (\d+); the same command goes on", output.read_text())[-1:]
+        (step,) = re.findall(r"stopped at step (\d+); the same command resumes", output.read_text())[-1:]
         assert max((tmp_path / "parts" / "states").glob("step-*")).name.startswith(f"step-{int(step):08d}")
     assert run_command(Command(words, str(output))) == [0]
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
@@ -218,5 +218,5 @@ def test_torchrun_starts_a_killed_worker_again_and_the_run_ends_as_if_nothing_ha
     done = torchrun("--max-restarts", "1", "--", str(driver), str(marker), *toml("parts", **options))
     assert done.returncode == 0, done.stderr
     assert marker.exists()
-    assert "going on at step 6" in done.stdout
+    assert "resuming at step 6" in done.stdout
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")

@@ -275,7 +275,7 @@ def test_a_damaged_newest_state_is_passed_over_aloud_and_nothing_is_lost_but_tim
     with caplog.at_level(logging.WARNING):
         assert trainer.resume() == state_of(tmp_path / "parts", 9)
     (message,) = caplog.messages
-    assert re.search(r"step-00000010-.*going on from step-00000009", message)
+    assert re.search(r"step-00000010-.*resuming from step-00000009", message)
     trainer.fit()
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
 
@@ -337,7 +337,7 @@ def test_a_state_that_is_none_is_refused(images, tmp_path, content):
 def test_a_file_of_weights_is_no_training_state(images, tmp_path):
     trainer = cpu_trainer(configuration(images), tmp_path / "run")
     write_checkpoint(tmp_path / "x.pth", trainer.optimization.network.state_dict(), trainer.optimization.network.config)
-    assert "is not named as a state" in refusal(trainer, tmp_path / "x.pth")
+    assert "has no name of a state" in refusal(trainer, tmp_path / "x.pth")
 
 
 def test_a_state_that_lacks_something_is_refused(images, tmp_path):
