@@ -6,7 +6,7 @@ REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # shellcheck source=scripts/rented_machine.sh
 source "$REPO/scripts/rented_machine.sh"
 
-EXTRAS=plots,baselines # pictures of results, and RCAN for the figures that compare with it
+EXTRAS=baselines # RCAN, for the figures that compare with it
 
 usage() {
     cat <<'TEXT'

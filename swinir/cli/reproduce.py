@@ -2,14 +2,13 @@
 
 import typer
 
-from swinir.cli import reproduce_ablations, reproduce_joint, reproduce_tables
+from swinir.cli import reproduce_tables, reproduce_training
 
 app = typer.Typer(
     name="reproduce",
-    help="Measure the paper's tables and figures again, beside what was published.",
+    help="Measure the paper's tables and figures again, beside the published results.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 reproduce_tables.add_to(app)
-reproduce_ablations.add_to(app)
-app.command("joint")(reproduce_joint.joint)
+reproduce_training.add_to(app)

@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from swinir.cli.options import choose_device, print_table
-from swinir.report.text_table import TextTable
-from swinir.reproduce.published import TABLES, Table
+from swinir.reproduce.published import TABLES, Table, notes
 from swinir.weights.zoo import TASK_IN_NAME
 
 if TYPE_CHECKING:
-    from swinir.reproduce.measure import Bench
-    from swinir.reproduce.plan import Cell, Plan, Wanted
+    from swinir.reproduce.measure import Bench, Settings
+    from swinir.reproduce.plan import CellPlan, Wanted
     from swinir.reproduce.results import Result
     from swinir.reproduce.summary import Summary
     from swinir.reproduce.verdict import Tolerance
@@ -21,26 +20,23 @@ if TYPE_CHECKING:
 OUTPUT = Path("results/reproduce")
 TESTSETS = Path("testsets")
 LEVEL_OPTION = {"x": "--scales", "noise": "--noise", "jpeg": "--jpeg"}
-RULES = """Every cell is kept as JSON below the output folder: the same command goes on where it was stopped, and
-measures again what other weights, images or settings have changed. Beside the cells it writes NAME.html, NAME.md,
-NAME.csv and NAME.json about this command's cells.
+RULES = """Each cell is kept as a JSON file in the output folder. The same command resumes an interrupted run, and
+measures a cell again if its weights, images or settings have changed. NAME.html, NAME.md, NAME.csv and NAME.json
+summarize the cells of the command.
 
-Exit codes: 0 when every cell asked for was measured; 1 when some failed, or lack weights or images (they are listed
-first, with the command that gets them; --sets and the like ask for fewer); 2 for wrong usage, or when nothing could
-be measured."""
+Exit codes: 0 when all requested cells were measured; 1 when some failed, or lack weights or images (the commands that
+get them are listed first; --sets and the like request fewer cells); 2 for wrong usage, or when no cell can be
+measured."""
 
 
 def add_to(app: typer.Typer) -> None:
-    """A command for each table, and one for all of them."""
+    """Add a command for each table, and one for all tables."""
     for table in TABLES.values():
-        kind = TASK_IN_NAME[table.task][1]
-        known = ",".join(map(str, table.levels))
+        flag, levels = LEVEL_OPTION[TASK_IN_NAME[table.task][1]], ",".join(map(str, table.levels))
         text = f"Measure {table.title[0].lower()}{table.title[1:]}.\n\n{RULES}"
-        app.command(table.name, help=text)(_command(table.name, (table,), LEVEL_OPTION[kind], known))
-    whole = tuple(TABLES.values())
-    app.command("all", help=f"Measure all tables: {', '.join(TABLES)}.\n\n{RULES}")(
-        _command("all", whole, "--levels", "2,25,40 and so on")
-    )
+        app.command(table.name, help=text)(_command(table.name, (table,), flag, levels))
+    text = f"Measure all tables: {', '.join(TABLES)}.\n\n{RULES}"
+    app.command("all", help=text)(_command("all", tuple(TABLES.values()), "--levels", "2,25,40 and so on"))
 
 
 def _command(name: str, tables: tuple[Table, ...], flag: str, known: str) -> Callable[..., None]:
@@ -52,45 +48,42 @@ def _command(name: str, tables: tuple[Table, ...], flag: str, known: str) -> Cal
             typer.Option(
                 "--weights",
                 help="released, bundled, a name that `swinir zoo list` shows, a file, or a folder of files; can be "
-                "given several times. Released ones without it.",
+                "given several times. Default: released.",
             ),
         ] = None,
-        sets: Annotated[str, typer.Option("--sets", help=f"Only these sets, such as {some}.")] = "",
-        levels: Annotated[str, typer.Option(flag, help=f"Only these, of {known}.")] = "",
+        sets: Annotated[str, typer.Option("--sets", help=f"Measure only these sets, such as {some}.")] = "",
+        levels: Annotated[str, typer.Option(flag, help=f"Measure only these levels, of {known}.")] = "",
         self_ensemble: Annotated[
-            bool, typer.Option("--self-ensemble", help='Measure each cell with self-ensemble too (the paper\'s "+").')
+            bool, typer.Option("--self-ensemble", help='Repeat each cell with self-ensemble (the paper\'s "+").')
         ] = False,
         testsets: Annotated[Path, typer.Option("--testsets", help="Folder of the benchmark sets.")] = TESTSETS,
-        device: Annotated[
-            str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")
-        ] = None,
+        device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; default: a GPU.")] = None,
         precision: Annotated[str, typer.Option("--precision", help="fp32, bf16 or auto.")] = "fp32",
         tile: Annotated[
-            int | None, typer.Option("--tile", help="Tile side in low-quality pixels; whole images without.")
+            int | None, typer.Option("--tile", help="Tile side in low-quality pixels; default: whole images.")
         ] = None,
         tile_overlap: Annotated[int, typer.Option("--tile-overlap", "--tile_overlap", help="Overlap of tiles.")] = 32,
         psnr_tolerance: Annotated[
-            float, typer.Option("--psnr-tolerance", help="How far PSNR and PSNR-B may be off, in dB.")
+            float, typer.Option("--psnr-tolerance", help="Allowed difference of PSNR and PSNR-B in dB.")
         ] = 0.02,
-        ssim_tolerance: Annotated[float, typer.Option("--ssim-tolerance", help="How far SSIM may be off.")] = 0.001,
+        ssim_tolerance: Annotated[float, typer.Option("--ssim-tolerance", help="Allowed difference of SSIM.")] = 0.001,
         alternatives: Annotated[
             bool,
             typer.Option(
                 "--alternatives/--no-alternatives",
-                help="Measure a cell that differs in other ways too, to find out why.",
+                help="Repeat a cell that differs in other ways, to find the reason.",
             ),
         ] = True,
-        output: Annotated[Path, typer.Option("-o", "--output", help="Where cells and pages go.")] = OUTPUT,
+        output: Annotated[Path, typer.Option("-o", "--output", help="Folder of cells and summaries.")] = OUTPUT,
     ) -> None:
-        from swinir.reproduce.measure import Bench, Settings
+        from swinir.reproduce.measure import Bench
         from swinir.reproduce.plan import Wanted
         from swinir.reproduce.verdict import Tolerance
 
         tolerance = Tolerance(psnr_tolerance, ssim_tolerance)
-        wanted = Wanted(tables, _words(sets), _numbers(flag, levels), self_ensemble)
-        settings = Settings(choose_device(device), _precision(precision), _tile(tile), _overlap(tile, tile_overlap))
-        given = weights or ["released"]
-        planned = _plan(wanted, given, testsets)
+        wanted = Wanted(tables, _split(sets), _numbers(flag, levels), self_ensemble)
+        settings = _settings(device, precision, tile, tile_overlap)
+        planned = _plan(wanted, weights or ["released"], testsets)
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"--output must be a folder, and {output} is a file")
         bench = Bench(testsets, output, settings, notice=_notice)
@@ -101,74 +94,73 @@ def _command(name: str, tables: tuple[Table, ...], flag: str, known: str) -> Cal
     return command
 
 
-def _words(text: str) -> tuple[str, ...]:
+def _split(text: str) -> tuple[str, ...]:
     return tuple(word.strip() for word in text.split(",") if word.strip())
 
 
 def _numbers(flag: str, text: str) -> tuple[int, ...]:
-    for word in _words(text):
+    for word in _split(text):
         if not word.isdecimal():
-            raise ValueError(f"{flag} takes numbers with commas between them, got {word!r}")
-    return tuple(map(int, _words(text)))
+            raise ValueError(f"{flag} takes numbers separated by commas, got {word!r}")
+    return tuple(map(int, _split(text)))
 
 
-def _precision(precision: str) -> str:
+def _settings(device: str | None, precision: str, tile: int | None, overlap: int) -> "Settings":
     from swinir.models.optimized import PRECISIONS
+    from swinir.reproduce.measure import Settings
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    return precision
-
-
-def _tile(tile: int | None) -> int | None:
-    least = 56  # of windows of 7 and 8
+    least = 56  # a multiple of both windows, 7 and 8
     if tile is not None and tile < least:
         raise ValueError(f"--tile must be at least {least}, got {tile}")
-    return tile
-
-
-def _overlap(tile: int | None, overlap: int) -> int:
     most = None if tile is None else tile - 8  # a tile is rounded down to whole windows
     if overlap < 0 or (most is not None and overlap > most):
         raise ValueError(f"--tile-overlap must be from 0 to {most or 'the tile'}, got {overlap}")
-    return overlap
+    return Settings(choose_device(device), precision, tile, overlap)
 
 
 def _notice(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _plan(wanted: "Wanted", given: Sequence[str], testsets: Path) -> "Plan":
-    """The plan, with what is missing said before the work; an error when nothing is left."""
-    from swinir.reproduce.plan import find_weights, plan
+def _plan(wanted: "Wanted", given: Sequence[str], testsets: Path) -> "CellPlan":
+    """Plan the cells and list what is missing.
 
-    planned = plan(wanted, find_weights(given), testsets)
-    concerned = {cell.table.name for cell in planned.cells}
-    left_out = [table.name for table in wanted.tables if table.name not in concerned]
+    Raises:
+        FileNotFoundError, ValueError: if no cell can be measured.
+    """
+    from swinir.reproduce.plan import find_weights, plan_cells
+
+    planned = plan_cells(wanted, find_weights(given), testsets)
     for missing in planned.missing:
         cells = f"{missing.cells} cell{'' if missing.cells == 1 else 's'}"
         typer.echo(f"missing: {missing.what}, for {cells}; get it by: {missing.remedy}", err=True)
     if not planned.cells:
         if planned.missing:
-            raise FileNotFoundError("nothing can be measured without what is missing")
-        wanted_tasks = ", ".join(dict.fromkeys(table.task for table in wanted.tables))
-        what = f"none of the weights ({', '.join(given)}) is for these cells of {wanted_tasks}"
-        raise ValueError(f"{what}; try --weights released, or see `swinir zoo list`")
+            raise FileNotFoundError("no cell can be measured without the missing files")
+        tasks = ", ".join(dict.fromkeys(table.task for table in wanted.tables))
+        raise ValueError(
+            f"none of the weights ({', '.join(given)}) is for these cells of {tasks}; "
+            "try --weights released, or see `swinir zoo list`"
+        )
+    measured = {cell.table.name for cell in planned.cells}
+    left_out = [table.name for table in wanted.tables if table.name not in measured]
     if left_out:
-        _notice(f"nothing can be measured of {', '.join(left_out)}: no weights or no images for it")
+        _notice(f"no cell of {', '.join(left_out)} can be measured: no weights or no images for it")
     return planned
 
 
 def _measure(
     name: str,
     tables: tuple[Table, ...],
-    planned: "Plan",
+    planned: "CellPlan",
     bench: "Bench",
     tolerance: "Tolerance",
     *,
     alternatives: bool,
 ) -> "Summary":
-    """Measure cell by cell, with a line for each; what is done is written also when it is interrupted."""
+    """Measure cell by cell and print a line for each; an interrupted run is summarized, too."""
     from tqdm import tqdm
 
     from swinir.environment import environment
@@ -177,16 +169,14 @@ def _measure(
 
     results: list[Result] = []
     failures: list[Failure] = []
-    width = max(len(name) for name in ("weights", *(cell.label for cell in planned.cells)))
 
-    def summary() -> Summary:
-        machine = environment(bench.settings.device)
-        return Summary(
-            name, tables, tuple(results), tuple(failures), planned.missing, tolerance, machine, planned.lacking
-        )
+    def summarize() -> Summary:
+        done, machine = (tuple(results), tuple(failures)), environment(bench.settings.device)
+        return Summary(name, tables, *done, planned.missing, tolerance, machine, planned.lacking)
 
     bench.folder.mkdir(parents=True, exist_ok=True)
-    typer.echo(f"{'weights':{width}}  {_columns('level', 'set', 'measured', 'published', 'difference')}verdict")
+    width = max(len(name) for name in ("weights", *(cell.label for cell in planned.cells)))
+    typer.echo(_aligned(width, "weights", "level", "set", "measured", "published", "difference") + "verdict")
     try:
         with tqdm(total=len(planned.cells), unit="cell", disable=None, dynamic_ncols=True) as bar:
 
@@ -197,60 +187,60 @@ def _measure(
                 try:
                     measured = bench.measure(cell, progress=show)
                     results.append(conclude(measured, tolerance, bench=bench if alternatives else None))
-                    line, errors = _line(results[-1]), [row.error for row in measured.failed]
+                    line, errors = _line(width, results[-1]), [row.error for row in measured.failed]
                 except (ValueError, OSError) as error:
                     failures.append(Failure(cell, " ".join(str(error).split())))
-                    line, errors = "", [f"{_what(cell)}: {failures[-1].error}"]
+                    line, errors = "", [f"{cell.title}: {failures[-1].error}"]
                 with tqdm.external_write_mode():
                     if line:
-                        typer.echo(f"{cell.label:{width}}  {line}")
+                        typer.echo(line)
                     for text in errors:
                         typer.echo(f"failed: {text}", err=True)
                 bar.update()
     finally:
-        _write(bench.folder, summary())
-    return summary()
+        _write(bench.folder, summarize())
+    return summarize()
 
 
-def _what(cell: "Cell") -> str:
-    return f"{cell.label} on {cell.set.name}, {cell.level_text}"
+def _line(width: int, result: "Result") -> str:
+    from swinir.reproduce.results import figures_text
+    from swinir.reproduce.summary import verdict_text
 
-
-def _columns(level: str, name: str, ours: str, published: str, difference: str) -> str:
-    return f"{level:8} {name:10} {ours:20} {published:20} {difference:21} "
-
-
-def _line(result: "Result") -> str:
-    from swinir.reproduce.summary import spelled, verdict_text
-
-    cell = result.cell
+    cell, known = result.cell, result.published
     return (
-        _columns(
+        _aligned(
+            width,
+            cell.label,
             cell.level_text,
             cell.set.name,
-            spelled(cell.table, result.ours),
-            spelled(cell.table, result.published.values) if result.published else "-",
-            spelled(cell.table, result.verdict.differences, sign=True) or "-",
+            figures_text(cell.table, result.ours),
+            figures_text(cell.table, known.values) if known else "-",
+            figures_text(cell.table, result.verdict.differences, sign=True) or "-",
         )
         + verdict_text(result)
         + (" (kept)" if result.measured.reused else "")
     )
 
 
+def _aligned(width: int, *cells: str) -> str:
+    """Columns of a line: a table that grows while cells are measured cannot be laid out at its end."""
+    widths = (width, 8, 10, 20, 20, 21)
+    return "".join(f"{cell:{w}}  " for cell, w in zip(cells, widths, strict=True))
+
+
 def _write(folder: Path, summary: "Summary") -> None:
-    from swinir.reproduce.page import write_page
-    from swinir.reproduce.published import notes
-    from swinir.reproduce.summary import COST_HEAD, cost_cells, counted, write_summary
+    from swinir.reproduce.page import write_tables_page
+    from swinir.reproduce.summary import cost_table, write_summary
 
     page = folder / f"{summary.name}.html"
-    write_page(page, summary)
+    write_tables_page(page, summary)
     files = [page, *write_summary(folder, summary)]
     for table in summary.tables:
-        if rows := summary.costs(table) if summary.of(table) else []:
+        if costs := summary.costs(table):
             typer.echo()
-            print_table(TextTable(COST_HEAD, [cost_cells(row) for row in rows]))
+            print_table(cost_table(costs))
     for table in summary.tables:
         for note in notes(table) if summary.of(table) else ():
             typer.echo(f"note on {table.name}: {note.text}")
-    typer.echo(f"\n{counted(summary)}; tolerance: {summary.tolerance}")
+    typer.echo(f"\n{summary}; tolerance: {summary.tolerance}")
     typer.echo("written: " + ", ".join(str(file) for file in files))

@@ -1,7 +1,7 @@
-"""Figure 3 and Table 1 of the paper as rows: what each varies, the points of each scale, and what was published.
+"""The studies of Figure 3 and Table 1: the option that each varies, its points, and the published results.
 
-A study varies one thing of a base configuration and leaves the rest. A run is the base with a few changed keys and a
-seed; studies share the runs that are equal, first of all the base itself.
+A study changes one option of a base configuration. A run is the base with these changes and a seed. Studies share
+equal runs, above all the runs of the unchanged base.
 """
 
 import functools
@@ -21,12 +21,12 @@ PUBLISHED_SETTING = (
     "base of 180 channels, 6 RSTBs of 6 STLs; 500,000 iterations of 32 patches of 64x64; 800 images (DIV2K); "
     "PSNR on Manga109, x2"
 )
-FLICKR2K = Path("datasets/Flickr2K/HR")  # what follows DIV2K where more than its images are asked for
+FLICKR2K = Path("datasets/Flickr2K/HR")  # further images, where a point needs more than DIV2K has
 X = float | str
 Changes = dict[str, Any]  # values by dotted keys of a configuration
 
-# RCAN with about the multiply-accumulates of the scale's base network, as in the paper; there it has the published
-# sizes, which are the defaults.
+# RCAN with about as many multiply-accumulates as the base network of the scale, as in the paper. The defaults are the
+# published sizes.
 RCAN: dict[str, Changes] = {
     "full": {"name": "rcan"},
     "1h-gpu": {"name": "rcan", "n_resgroups": 4, "n_resblocks": 9, "n_feats": 48},
@@ -39,13 +39,13 @@ class Study:
     """A panel of Figure 3, or Table 1.
 
     Attributes:
-        name: as the command takes it.
-        title, axis: what it shows, what varies and in which unit.
-        vary: changes to a base configuration that give the point x; None where the points are those of the training's
-            journal.
+        name: name of the subcommand.
+        title, axis: titles of the study and of its x axis.
+        vary: changes of the base configuration for the point x; None for the convergence, whose points are the
+            validations of one training.
         points: values of x for each scale; those of "full" are the published ones.
-        rcan: whether the paper trained RCAN beside it.
-        reference: the point that others are compared with; None compares neighbours.
+        rcan: the paper trained RCAN too.
+        reference: point that the others are compared with; None compares neighbours.
     """
 
     name: str
@@ -58,12 +58,12 @@ class Study:
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The networks that are trained, keys of `MODELS`."""
+        """Networks to train, keys of `MODELS`."""
         return ("swinir", "rcan") if self.rcan else ("swinir",)
 
     @property
     def published(self) -> dict[str, list[tuple[X, float]]]:
-        """PSNR in dB on Manga109 (Y, x2) against x, by model."""
+        """Published pairs of x and PSNR in dB (Manga109, Y, x2), by model."""
         return {model: [(x, psnr) for x, psnr in rows] for model, rows in _published()[self.name].items()}
 
 
@@ -91,10 +91,10 @@ def _patch(base: "TrainConfig", x: X) -> Changes:
 
 
 def _images(base: "TrainConfig", x: X) -> Changes:
-    """x times the base's images; beyond them a single folder is followed by Flickr2K's."""
+    """Use x times as many images as the base; beyond a whole single folder, images of Flickr2K follow."""
     if base.data.images is None:
         raise ValueError(
-            "shares are of data.images, which the base configuration leaves out; add --set data.images=800"
+            "figure3e needs data.images, which the base configuration does not set; add --set data.images=800"
         )
     folders = base.data.train
     if float(x) > 1 and len(folders) == 1:
@@ -168,7 +168,7 @@ STUDIES: dict[str, Study] = {row.name: row for row in _ROWS}
 
 @dataclass(frozen=True)
 class Point:
-    """One point of one curve with one seed, and the training that measures it; x is None where its journal has them."""
+    """One point of a curve with one seed, and its training; x is None for a convergence."""
 
     model: str
     x: X | None
@@ -176,13 +176,13 @@ class Point:
     config: "TrainConfig"
 
 
-def plan(study: Study, scale: str, base: "TrainConfig", seeds: int) -> list[Point]:
-    """The points of a study, all of a seed before those of the next; the configuration's name names the run.
+def plan_points(study: Study, scale: str, base: "TrainConfig", seeds: int) -> list[Point]:
+    """List the points of a study, seed by seed; the name of a configuration is the name of its run.
 
-    Only the base's own runs, which panel (f) shows, are validated on the way; the others once, at the end.
+    Runs of the unchanged base are validated during training, for panel (f); the others once, at the end.
 
     Raises:
-        ValueError: for a base that does not end in a validation, or one that a point makes no network of.
+        ValueError: for a base that does not end in a validation, and for a point without a valid network.
     """
     steps = base.schedule.iterations
     if steps % base.validate_every:
@@ -211,7 +211,7 @@ def _configuration(study: Study, scale: str, base: "TrainConfig", model: str, x:
 
 
 def _equal(one: "TrainConfig", other: "TrainConfig") -> bool:
-    """Whether two configurations train the same, however much of the network each of them spells out."""
+    """Compare two configurations; network options that are left out count as their defaults."""
     from swinir.train.config import varied
 
     same_network = one.network_config() == other.network_config()
@@ -219,5 +219,5 @@ def _equal(one: "TrainConfig", other: "TrainConfig") -> bool:
 
 
 def runs(points: Sequence[Point]) -> "list[TrainConfig]":
-    """What has to be trained for some points, each run once."""
+    """Trainings of some points, each run once."""
     return list({point.config.name: point.config for point in points}.values())

@@ -17,7 +17,7 @@ from swinir.evaluation.results import Row, means, write_json
 from swinir.evaluation.samples import Sample, find_set
 from swinir.inference.external import Bicubic
 from swinir.reproduce.joint_plan import KINDS, JointExperiment, JointTask
-from swinir.reproduce.joint_results import markdown, summarize
+from swinir.reproduce.joint_results import joint_table, summarize
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.train.distributed import Processes
@@ -80,7 +80,7 @@ def run_experiment(experiment: JointExperiment, run: JointRun) -> dict[str, Any]
         if run.processes.rank == 0:
             write_facts(run.folder / "results.json", results)
             with atomic_path(run.folder / "table.md") as temporary:
-                temporary.write_text(markdown(results), encoding="utf-8")
+                temporary.write_text(joint_table(results).markdown(), encoding="utf-8")
     return results
 
 

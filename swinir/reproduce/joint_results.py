@@ -1,14 +1,14 @@
-"""Results of the joint experiment: scores, parameters, steps and seconds, as plain values and as a Markdown table."""
+"""Results of the joint experiment: scores, parameters, steps and seconds, as plain values and as a table."""
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from swinir.report.text_table import TextTable
 from swinir.reproduce.joint_plan import KINDS, JointExperiment
 
 FOLDERS = ("train", "train_lq", "validate_gt", "validate_lq", "cache")  # keys of `DataConfig` that name local folders
-TITLES = {"joint": "joint", "experts": "experts", "narrow": "narrow experts"}
 
 
 def summarize(
@@ -60,24 +60,21 @@ def _seconds(folder: Path) -> float:
     return round(total, 1)
 
 
-def markdown(results: Mapping[str, Any]) -> str:
-    """Markdown table of the results: means over the seeds, and ± half the range where there are several seeds."""
-    lines = [
-        "| task | set | untreated | " + " | ".join(TITLES.values()) + " |",
-        "|---|---|---:|" + "---:|" * len(KINDS),
-    ]
+def joint_table(results: Mapping[str, Any]) -> TextTable:
+    """Table of the results: means over the seeds, and ± half the range where there are several seeds."""
+    rows = []
     for task in results["tasks"]:
         metric = {"psnr_y": "PSNR on Y", "psnr": "PSNR"}[task["metric"]]
-        cells = " | ".join(_mean_and_half_range(list(task["scores"][kind].values())) for kind in KINDS)
-        lines.append(f"| {task['name']} | {task['benchmark']}, {metric} | {task['untreated']:.2f} | {cells} |")
+        scores = [_mean_and_half_range(list(task["scores"][kind].values())) for kind in KINDS]
+        rows.append((task["name"], f"{task['benchmark']}, {metric}", f"{task['untreated']:.2f}", *scores))
     count, share = len(results["tasks"]), results["steps_of_each_task"]
-    seconds = [sum(by_seed.values()) / len(by_seed) for by_seed in map(results["seconds"].get, KINDS)]
-    lines += [
-        "| parameters | | | " + " | ".join(f"{results['parameters'][kind]:,}" for kind in KINDS) + " |",
-        f"| steps | | | {count * share:,} | {count} x {share:,} | {count} x {share:,} |",
-        "| seconds of training | | | " + " | ".join(f"{mean:,.0f}" for mean in seconds) + " |",
+    seconds = [sum(by_seed.values()) / len(by_seed) for by_seed in map(results["seconds"].__getitem__, KINDS)]
+    rows += [
+        ("parameters", "", "", *(f"{results['parameters'][kind]:,}" for kind in KINDS)),
+        ("steps", "", "", f"{count * share:,}", f"{count} x {share:,}", f"{count} x {share:,}"),
+        ("seconds of training", "", "", *(f"{mean:,.0f}" for mean in seconds)),
     ]
-    return "\n".join(lines) + "\n"
+    return TextTable(("task", "set", "untreated", "joint", "experts", "narrow experts"), rows, right=(2, 3, 4, 5))
 
 
 def _mean_and_half_range(scores: Sequence[float]) -> str:

@@ -1,6 +1,6 @@
-"""What is to be measured: weights, the cells they belong to, and what is missing for them.
+"""Plan of the measurements: weights, the cells of the tables that they belong to, and missing files.
 
-find_weights -> Weights, plan -> Cell, Missing
+find_weights -> Weights -> plan_cells -> Cell, Missing
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,15 +18,15 @@ WHOLE_ZOO = ("released", "bundled")
 
 @dataclass(frozen=True)
 class Weights:
-    """A weights file, and where it belongs.
+    """A weights file, and the cells that it is for.
 
     Attributes:
-        name: short, and told apart from the others.
+        name: short, unique name.
         path: the file.
-        task: a key of `swinir.tasks.TASKS`.
-        level: scale, noise level or JPEG quality; None where neither name nor network tells it.
-        data: training data as its name says, or "".
-        entry: of the zoo, where it is one of its files.
+        task: key of `swinir.tasks.TASKS`.
+        level: scale, noise level or JPEG quality; None if neither the name nor the network states it.
+        data: training data according to the file name, or "".
+        entry: entry of the zoo, if the file is one of its files.
     """
 
     name: str
@@ -39,11 +39,11 @@ class Weights:
 
 @dataclass(frozen=True)
 class Cell:
-    """One figure of a table to measure: weights on a set.
+    """A cell of a table to measure: weights on a set.
 
     Attributes:
-        data: of the published row to compare with.
-        plus: with self-ensemble.
+        data: training data of the published row to compare with.
+        plus: measure with self-ensemble.
     """
 
     table: Table
@@ -55,33 +55,38 @@ class Cell:
 
     @property
     def place(self) -> Place:
-        """In the table, of the figures to compare with."""
+        """Place of the published figures to compare with."""
         return Place(self.data, self.level, self.set.name, self.plus)
 
     @property
     def is_sr(self) -> bool:
-        """Whether low-quality images are files of their own."""
+        """Super-resolution: low-quality images are read from files."""
         return zoo.TASK_IN_NAME[self.table.task][1] == "x"
 
     @property
     def level_text(self) -> str:
-        """x4, noise25 or jpeg40."""
+        """Level as text: x4, noise25 or jpeg40."""
         return self.table.level_text(self.level)
 
     @property
     def label(self) -> str:
-        """Of the weights, with the paper's + for self-ensemble."""
+        """Name of the weights, with the paper's + for self-ensemble."""
         return f"{self.weights.name}{'+' if self.plus else ''}"
 
     @property
+    def title(self) -> str:
+        """The cell in messages: weights, set and level."""
+        return f"{self.label} on {self.set.name}, {self.level_text}"
+
+    @property
     def file(self) -> Path:
-        """Where its results are kept, below the folder of all."""
+        """File of the results, relative to the output folder."""
         return Path("cells", self.table.name, self.label, f"{self.set.name}_{self.level_text}.json")
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What is not on this machine, the command that gets it, and how many cells wait for it."""
+    """Missing weights or images, the command that gets them, and the number of cells that need them."""
 
     what: str
     remedy: str
@@ -89,8 +94,8 @@ class Missing:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """The cells that can be measured, what the others lack (one may lack several things), and how many these are."""
+class CellPlan:
+    """Cells that can be measured, missing files of the others, and the number `lacking` of these others."""
 
     cells: tuple[Cell, ...]
     missing: tuple[Missing, ...]
@@ -99,7 +104,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for; no sets or levels mean all. `plus` adds each cell with self-ensemble."""
+    """Requested cells; no sets or levels mean all. `plus` repeats each cell with self-ensemble."""
 
     tables: tuple[Table, ...]
     sets: tuple[str, ...] = ()
@@ -110,11 +115,11 @@ class Wanted:
         known = dict.fromkeys(name for table in self.tables for name in table.sets)
         for name in self.sets:
             if name not in known:
-                raise ValueError(f"no set {name!r} in {self._names}; choose of {', '.join(known)}")
+                raise ValueError(f"no set {name!r} in {self._names}; choose from {', '.join(known)}")
         levels = sorted({level for table in self.tables for level in table.levels})
         for level in self.levels:
             if level not in levels:
-                raise ValueError(f"no level {level} in {self._names}; choose of {', '.join(map(str, levels))}")
+                raise ValueError(f"no level {level} in {self._names}; choose from {', '.join(map(str, levels))}")
 
     @property
     def _names(self) -> str:
@@ -122,10 +127,10 @@ class Wanted:
 
 
 def find_weights(words: Sequence[str]) -> list[Weights | zoo.ZooEntry]:
-    """Weights of "released", "bundled", names in the zoo, files and folders; an entry for each that is not here.
+    """Find weights by "released", "bundled", names in the zoo, files and folders; missing ones are entries of the zoo.
 
     Raises:
-        ValueError: for an unknown name, a file that is no SwinIR or fits no task, and two of the same name.
+        ValueError: for an unknown name, a file that is no SwinIR model or fits no task, and two files of one name.
     """
     found: list[Weights | zoo.ZooEntry] = []
     for word in words:
@@ -143,7 +148,7 @@ def find_weights(words: Sequence[str]) -> list[Weights | zoo.ZooEntry]:
     names = [weights.name for weights in found if isinstance(weights, Weights)]
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"several weights are called {', '.join(repeated)}; name each once, or rename a file")
+        raise ValueError(f"several weights have the name {', '.join(repeated)}; give each once, or rename a file")
     return found
 
 
@@ -156,23 +161,23 @@ def _of_zoo(entry: zoo.ZooEntry) -> Weights | zoo.ZooEntry:
 
 
 def _of_file(path: Path) -> Weights:
-    """By the name's grammar, else by the network in the file."""
+    """Task, level and data by the file name if it follows the released names, else by the network in the file."""
     try:
         parts = zoo.parse_name(path.name)
     except ValueError:
         checkpoint = read_checkpoint(path)
         tasks = [checkpoint.task] if checkpoint.task else guess_tasks(checkpoint.network)
         if not tasks:
-            raise ValueError(f"{path}: its network is that of none of the tasks; see `swinir info {path}`") from None
+            raise ValueError(f"{path}: its network fits none of the tasks; see `swinir info {path}`") from None
         is_sr = zoo.TASK_IN_NAME[tasks[0]][1] == "x"
         return Weights(path.stem, path, tasks[0], checkpoint.network.upscale if is_sr else None)
     return Weights(path.stem, path, parts.task, parts.level, parts.data)
 
 
-def plan(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Path) -> Plan:
-    """The cells of the tables that the weights belong to, table by table, those of the same weights together.
+def plan_cells(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Path) -> CellPlan:
+    """Plan the cells that the weights are for, table by table, the cells of one file next to each other.
 
-    Weights whose level is not known are measured at every level of their table.
+    Weights of unknown level are measured at every level of their table.
     """
     cells: list[Cell] = []
     waiting: dict[tuple[str, str], int] = {}
@@ -189,8 +194,8 @@ def plan(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Pa
             for lack in lacks:
                 waiting[lack] = waiting.get(lack, 0) + 1
     order = {table: number for number, table in enumerate(wanted.tables)}
-    cells.sort(key=lambda cell: (order[cell.table], cell.level, cell.weights.name))  # and the sets as they are
-    return Plan(tuple(cells), tuple(Missing(*lack, number) for lack, number in waiting.items()), lacking)
+    cells.sort(key=lambda cell: (order[cell.table], cell.level, cell.weights.name))  # stable: sets keep their order
+    return CellPlan(tuple(cells), tuple(Missing(*lack, number) for lack, number in waiting.items()), lacking)
 
 
 def _cells(wanted: Wanted, one: Weights | zoo.ZooEntry) -> Iterator[Cell]:
@@ -210,7 +215,7 @@ def _cells(wanted: Wanted, one: Weights | zoo.ZooEntry) -> Iterator[Cell]:
 
 
 def _lacks(cell: Cell, testsets: Path) -> list[tuple[str, str]]:
-    """What a cell lacks of its set, and the way to get it."""
+    """Missing images of a cell, and the command that makes them."""
     name, where = cell.set.name, "" if testsets == Path("testsets") else f" --testsets {testsets}"
     if not _has_images(cell.set.gt_folder(testsets)):
         return [(f"set {name} in {testsets}", f"swinir data prepare {name} FOLDER_OR_ARCHIVE{where}")]

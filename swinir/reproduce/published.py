@@ -1,4 +1,4 @@
-"""The tables as they were published: which cells they have, and every figure with its source. Needs no torch.
+"""The published tables: their cells, and every figure with its source. Imports no torch.
 
 published/TABLE.csv, costs.csv, notes.toml -> Table, Figures, Cost, Note
 """
@@ -31,14 +31,14 @@ class Table:
     """A table of published results.
 
     Attributes:
-        name: of the command, and of the file with its figures.
-        title: for headings, with where it was published.
-        task: a key of `swinir.tasks.TASKS`.
+        name: name of the command, and of the file with the figures.
+        title: heading, with the place of publication.
+        task: key of `swinir.tasks.TASKS`.
         sets: names of benchmark sets, in the order of the columns.
         levels: scales, noise levels or JPEG qualities.
-        data: training data of the released networks, one row of figures each; the first is the paper's main one.
-        metrics: fields of `swinir.evaluation.results.Row`, in the order in which a cell of the file has them.
-        measure: what the metrics are, for headings.
+        data: training data of the released networks, one row of figures each; the first is the paper's main row.
+        metrics: metrics of `swinir.evaluation`, in the order of a cell of the file.
+        measure: description of the metrics, for headings.
     """
 
     name: str
@@ -51,12 +51,12 @@ class Table:
     measure: str
 
     def level_text(self, level: int) -> str:
-        """As names of weights write it: x4, noise25, jpeg40."""
+        """Level as in the names of weights: x4, noise25, jpeg40."""
         return f"{TASK_IN_NAME[self.task][1]}{level}"
 
 
 class Place(NamedTuple):
-    """Where in a table the figures of SwinIR stand: training data, level, set, and whether with self-ensemble."""
+    """Place of SwinIR's figures in a table: training data, level, set, and `plus` for self-ensemble."""
 
     data: str
     level: int
@@ -78,13 +78,13 @@ class Figures:
 
     @property
     def place(self) -> Place:
-        """Where it stands in its table."""
+        """Place in the table."""
         return Place(self.data, self.level, self.set, self.plus)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters in thousands and multiply-adds in 1e9, as Table 3 has them."""
+    """Parameters in thousands and multiply-adds in 1e9, from Table 3."""
 
     method: str
     level: int
@@ -94,7 +94,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Note:
-    """What is known about published figures; with `values`, what those of one cell should be."""
+    """A remark on published figures; `values` are the correct figures of one cell, if they are known."""
 
     name: str
     table: str
@@ -103,7 +103,7 @@ class Note:
     values: Mapping[str, float] = field(default_factory=dict)
 
     def holds(self, place: Place) -> bool:
-        """Whether it is about a place in its table."""
+        """Return true if the note applies to a place in its table."""
         return all(getattr(place, name) == value for name, value in self.where.items())
 
 
@@ -194,10 +194,10 @@ def _lines(name: str) -> Iterator[dict[str, str]]:
 
 @cache
 def figures(table: Table) -> tuple[Figures, ...]:
-    """Every figure of a table, published or by third parties, from its file.
+    """Read every figure of a table, published or by third parties.
 
     Raises:
-        ValueError: for a file with a set, source or level that the table does not have.
+        ValueError: for a set, source or level that the table does not have.
     """
     found = []
     for line in _lines(f"{table.name}.csv"):
@@ -221,17 +221,17 @@ def figures(table: Table) -> tuple[Figures, ...]:
 
 
 def _values(table: Table, cell: str) -> dict[str, float]:
-    # Some stand with PSNR alone (IPT), or without PSNR-B (mmagic): the first metrics are there.
+    # Some cells have only the first metrics: PSNR alone (IPT), or no PSNR-B (mmagic).
     return dict(zip(table.metrics, map(float, cell.split("/")), strict=False))
 
 
 def published(table: Table, place: Place) -> Figures | None:
-    """The published figures of SwinIR in a place, if there are any."""
+    """Published figures of SwinIR at a place, or None."""
     return next(_swinir(table, place, PUBLISHED), None)
 
 
 def third_party(table: Table, place: Place) -> tuple[Figures, ...]:
-    """What others measured with the released weights in a place."""
+    """Figures that others measured with the released weights at a place."""
     return tuple(_swinir(table, place, THIRD_PARTY))
 
 
@@ -241,7 +241,7 @@ def _swinir(table: Table, place: Place, sources: tuple[str, ...]) -> Iterator[Fi
 
 @cache
 def costs() -> tuple[Cost, ...]:
-    """Parameters and multiply-adds in Table 3."""
+    """Parameters and multiply-adds of Table 3."""
     return tuple(
         Cost(line["method"], int(line["level"]), float(line["parameters_k"]), float(line["macs_g"]))
         for line in _lines("costs.csv")
@@ -250,7 +250,7 @@ def costs() -> tuple[Cost, ...]:
 
 @cache
 def notes(table: Table) -> tuple[Note, ...]:
-    """What is known about a table."""
+    """Notes on a table."""
     rows = tomllib.loads(_file("notes.toml").read_text(encoding="utf-8"))["note"]
     return tuple(
         Note(

@@ -1,4 +1,4 @@
-"""From measured cells to verdicts: what was published, what may explain a difference, what it costs.
+"""Verdicts of measured cells: the published figures, reasons for a difference, and computational costs.
 
 Measured -> conclude -> Result;  Table -> count_costs -> CostRow
 """
@@ -21,17 +21,17 @@ from swinir.tasks import get_task
 from swinir.weights import zoo
 
 LIGHTWEIGHT = "lightweight_sr"  # the task whose costs were published
-OUTPUT = 1280, 720  # pixels that the table says its Mult-Adds are for
+OUTPUT = 1280, 720  # size of the output, in pixels, that the Mult-Adds of Table 3 are for
 
 
 @dataclass(frozen=True)
 class Result:
-    """A cell beside what was published.
+    """A measured cell with the published figures and the verdict.
 
     Attributes:
-        ours: the table's metrics as measured.
-        published: None where there is nothing.
-        third_party: what others measured with the released weights.
+        ours: measured metrics of the table.
+        published: published figures; None if there are none.
+        third_party: figures that others measured with the released weights.
     """
 
     measured: Measured
@@ -42,13 +42,13 @@ class Result:
 
     @property
     def cell(self) -> Cell:
-        """What was measured."""
+        """The measured cell."""
         return self.measured.cell
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A cell without a result, and why."""
+    """A cell that could not be measured, and the error."""
 
     cell: Cell
     error: str
@@ -56,14 +56,14 @@ class Failure:
 
 @dataclass(frozen=True)
 class CostRow:
-    """What a network costs, counted whole and in the paper's way.
+    """Parameters and multiply-adds of a network, complete and as the paper counts them.
 
     Attributes:
-        parameters, parameters_as_published: numbers of learned values.
+        parameters, parameters_as_published: complete number of parameters, and the number that the paper counts.
         macs: multiply-adds for an output of 1280x720.
-        macs_as_published: in the paper's way; None for networks that it can't count.
-        published_k, published_g: the paper's figures in 1e3 and 1e9; None for networks that are not the paper's.
-        verdict: of the paper's figures.
+        macs_as_published: multiply-adds that the paper counts; None for networks without such a count.
+        published_k, published_g: published figures in 1e3 and 1e9; None for networks that are not the paper's.
+        verdict: verdict on the published figures.
     """
 
     name: str
@@ -81,10 +81,10 @@ def conclude(measured: Measured, tolerance: Tolerance, *, bench: Bench | None = 
     """Judge a cell.
 
     Args:
-        bench: measures the cell in other ways too when it differs; without it, what is kept of them is taken.
+        bench: repeats the measurement in other ways if the cell differs; without it, only kept measurements are used.
 
     Raises:
-        ValueError: when a metric of the table could not be measured on any image.
+        ValueError: if a metric of the table could not be measured on any image.
     """
     result = _judged(measured, tolerance)
     if bench is None or result.verdict.kind != "differs":
@@ -116,7 +116,7 @@ def _judged(measured: Measured, tolerance: Tolerance) -> Result:
 
 
 def is_released(measured: Measured) -> bool | None:
-    """Whether the weights are a released file's; None where its name says so and no hash is known."""
+    """Compare the weights with the released files; None for a released name whose hash is unknown."""
     weights, digest = measured.cell.weights, measured.facts["checkpoint_sha256"]
     if any(entry.sha256 == digest for entry in zoo.RELEASED):
         return True
@@ -130,37 +130,39 @@ def reasons(
     alternatives: Mapping[str, Mapping[str, float]],
     others: Sequence[Figures] = (),
 ) -> list[Reason]:
-    """What may account for a cell's difference from the published one, the likeliest first.
+    """Possible reasons for a difference from the published figures, the most likely first.
 
     Args:
-        means: all metrics that were measured.
-        alternatives: what was measured in other ways.
-        others: what others measured with the same weights.
+        means: all measured metrics.
+        alternatives: metrics measured in other ways, by the way's name.
+        others: figures that others measured with the same weights.
     """
     found = []
     for note in notes(cell.table):
         if note.values and note.holds(cell.place):
             found.append(Reason(note.name, note.text, published=note.values))
     for other in others:
-        text = f"others measured {_spelled(other.values)} with the same weights ({other.source})"
+        text = f"others measured {figures_text(cell.table, other.values)} with the same weights ({other.source})"
         found.append(Reason("third party", text, published=other.values))
     found += _other_channels(cell.table, means)
     for name, text in (
-        (NO_PADDING, "measured without the further window of padding"),
-        (MATLAB, "the low-quality files are not MATLAB's bicubic; with such ones, made on the spot"),
+        (NO_PADDING, "measured without the additional window of padding"),
+        (MATLAB, "the low-quality files are not MATLAB's bicubic; with MATLAB's bicubic"),
     ):
         values = {m: alternatives[name][m] for m in cell.table.metrics if m in alternatives.get(name, {})}
         if values:
-            found.append(Reason(name, f"{text}, it is {_spelled(values)}", ours=values))
+            found.append(Reason(name, f"{text}, it is {figures_text(cell.table, values)}", ours=values))
     for row in _other_rows(cell, means):
         label = f"{row.data}{', with self-ensemble' if row.plus else ''}"
-        text = f"these are the published figures of another row, {METHOD} {label}: {_spelled(row.values)}"
+        text = (
+            f"these are the published figures of another row, {METHOD} {label}: {figures_text(cell.table, row.values)}"
+        )
         found.append(Reason("another row", text, published=row.values, whole=True))
     return found
 
 
 def _other_channels(table: Table, means: Mapping[str, float]) -> list[Reason]:
-    """Luma in the place of color and the other way round, as far as both were measured."""
+    """Luma in place of color, or color in place of luma, if both were measured."""
 
     def swapped(metric: str) -> str:
         return metric.removesuffix("_y") if metric.endswith("_y") else f"{metric}_y"
@@ -169,14 +171,14 @@ def _other_channels(table: Table, means: Mapping[str, float]) -> list[Reason]:
     if not values or {swapped(metric) for metric in table.metrics} == set(table.metrics):
         return []
     channels = "red, green and blue" if table.metrics[0].endswith("_y") else "luma"
-    text = f"the published figures are those over {channels}: {_spelled(values)} here"
+    text = f"the published figures are those over {channels}: {figures_text(table, values)} here"
     return [Reason("other channels", text, ours=values)]
 
 
 def _other_rows(cell: Cell, means: Mapping[str, float]) -> Iterator[Figures]:
-    """What was published for the same level and set with other training data, or with and without self-ensemble.
+    """Published rows of the same level and set with other training data or self-ensemble that are much nearer.
 
-    Rows may be as near to each other as the tolerance; only those count that are much nearer than the cell's own.
+    Published rows may differ by no more than the tolerance, so a row must be nearer by half.
     """
     metric, known = cell.table.metrics[0], published(cell.table, cell.place)
     for row in figures(cell.table):
@@ -213,7 +215,7 @@ def _remarks(measured: Measured) -> list[str]:
     if weights.data and weights.data != measured.cell.data:
         remarks.append(f"trained on {weights.data}")
     if weights.level is None:
-        remarks.append("the file does not tell its level")
+        remarks.append("the file does not state its level")
     if facts["precision"] != "fp32":
         remarks.append(f"computed in {facts['precision']}")
     if facts["tile"]:
@@ -222,23 +224,24 @@ def _remarks(measured: Measured) -> list[str]:
 
 
 def thousands(number: float) -> str:
-    """289k, 11.5M."""
+    """Short form of a number: 289k, 11.5M."""
     return f"{number / 1e6:.1f}M" if number >= 1e6 else f"{number / 1e3:.0f}k"
 
 
-def spelled_one(metric: str, value: float, *, sign: bool = False) -> str:
-    """A figure with the digits it is published with."""
+def figure_text(metric: str, value: float, *, sign: bool = False) -> str:
+    """A figure with as many digits as are published."""
     digits = 4 if metric.startswith("ssim") else 2
-    value = round(value, digits) + 0.0  # of no -0
+    value = round(value, digits) + 0.0  # no -0
     return f"{value:{'+' if sign else ''}.{digits}f}"
 
 
-def _spelled(values: Mapping[str, float]) -> str:
-    return "/".join(spelled_one(metric, value) for metric, value in values.items())
+def figures_text(table: Table, values: Mapping[str, float], *, sign: bool = False) -> str:
+    """Figures of a cell in the table's order and with its digits: 32.72/0.9021."""
+    return "/".join(figure_text(metric, values[metric], sign=sign) for metric in table.metrics if metric in values)
 
 
 def count_costs(results: Sequence[Result]) -> list[CostRow]:
-    """Parameters and multiply-adds of the published lightweight networks, and of others that were measured."""
+    """Parameters and multiply-adds of the published lightweight networks, and of other networks that were measured."""
     task = get_task(LIGHTWEIGHT)
     rows = [_cost(f"{METHOD} x{level}", level, task.network_for(level), is_published=True) for level in task.scales]
     seen = set()
@@ -270,14 +273,14 @@ def _cost(name: str, level: int, network: NetworkConfig, *, is_published: bool) 
 
 
 def judge_costs(row: CostRow, published_k: float, published_g: float) -> str:
-    """Whether counts agree with the paper's figures to their last digit, whole or counted in its way."""
+    """Compare counts, complete or as the paper counts, with the published figures to their last digit."""
 
     def agree(parameters: float, macs: float) -> bool:
-        # 0.1: the paper truncates or rounds a digit as it comes.
+        # 0.1: the paper sometimes truncates and sometimes rounds the last digit.
         return abs(parameters / 1e3 - published_k) < 1 and abs(macs / 1e9 - published_g) < 0.1
 
     if agree(row.parameters, row.macs):
         return "reproduced"
     if row.macs_as_published is not None and agree(row.parameters_as_published, row.macs_as_published):
-        return "explained: in the paper's way of counting"
+        return "explained: counted as in the paper"
     return "differs"

@@ -1,10 +1,8 @@
-"""What was measured as a whole, and its forms: lines for a terminal, Markdown, CSV, JSON.
+"""Everything that one command measured, written as Markdown, CSV and JSON.
 
 Result, Failure, Missing -> Summary -> write_summary
 """
 
-import csv
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,21 +12,22 @@ from typing import Any
 
 from swinir.atomic import atomic_path
 from swinir.evaluation.results import strict
+from swinir.report.text_table import TextTable, csv_text
 from swinir.reproduce.plan import Missing
 from swinir.reproduce.published import METHOD, PUBLISHED, SOURCES, Figures, Table, figures, notes
-from swinir.reproduce.results import LIGHTWEIGHT, CostRow, Failure, Result, count_costs, spelled_one
+from swinir.reproduce.results import LIGHTWEIGHT, CostRow, Failure, Result, count_costs, figures_text
 from swinir.reproduce.verdict import LEGEND, Tolerance
 
 
 @dataclass(frozen=True)
 class Summary:
-    """All that one command measured.
+    """Everything that one command measured.
 
     Attributes:
-        name: of the command, for titles and files.
-        tolerance: of the verdicts.
+        name: name of the command, for titles and files.
+        tolerance: tolerance of the verdicts.
         machine: versions and hardware.
-        lacking: how many cells lack weights or images.
+        lacking: number of cells that lack weights or images.
     """
 
     name: str
@@ -41,24 +40,30 @@ class Summary:
     lacking: int = 0
 
     def of(self, table: Table) -> list[Result]:
-        """The results of one table."""
+        """Results of one table."""
         return [result for result in self.results if result.cell.table == table]
 
     def costs(self, table: Table) -> list[CostRow]:
-        """Parameters and multiply-adds, for the table that has them."""
-        return count_costs(self.of(table)) if table.task == LIGHTWEIGHT else []
+        """Parameters and multiply-adds, if they were published for the table and it was measured."""
+        results = self.of(table)
+        return count_costs(results) if results and table.task == LIGHTWEIGHT else []
 
-    def kinds(self) -> Counter[str]:
-        """How many cells have which verdict, in the legend's order, and how many failed."""
+    def counts(self) -> Counter[str]:
+        """Number of cells by verdict, in the legend's order, and of failed cells."""
         found: Counter[str] = Counter(dict.fromkeys(LEGEND, 0))
         found.update(result.verdict.kind for result in self.results)
         found["failed"] = len(self.failures)
         return found
 
+    def __str__(self) -> str:
+        """Counts as text: 3 reproduced, 1 differs."""
+        counts = {**self.counts(), "missing": self.lacking}
+        return ", ".join(f"{number} {kind}" for kind, number in counts.items() if number) or "nothing measured"
+
 
 @dataclass(frozen=True)
 class GridRow:
-    """A line of a table in the paper's shape: a method's figures, or ours, for each set that has them.
+    """A row of a table in the paper's layout; `cells` are a method's figures by set.
 
     Attributes:
         kind: "baseline", "published", "third party" or "ours".
@@ -70,22 +75,17 @@ class GridRow:
     cells: Mapping[str, str]
 
 
-def spelled(table: Table, values: Mapping[str, float], *, sign: bool = False) -> str:
-    """The figures of a cell, as the table orders and rounds them."""
-    return "/".join(spelled_one(m, values[m], sign=sign) for m in table.metrics if m in values)
-
-
 def grid(table: Table, level: int, results: Sequence[Result]) -> list[GridRow]:
-    """One level of a table in the paper's shape: other methods, SwinIR as published, as others found it, and ours."""
+    """One level of a table in the paper's layout: other methods, SwinIR as published, by third parties, and ours."""
     lines: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in figures(table):
         if row.level == level:
-            lines.setdefault((_label(row), row.data, _kind(row)), {})[row.set] = spelled(table, row.values)
+            lines.setdefault((_label(row), row.data, _kind(row)), {})[row.set] = figures_text(table, row.values)
     for result in results:
         if result.cell.level == level:
             data = result.cell.weights.data or "unknown"
             cells = lines.setdefault((result.cell.label, data, "ours"), {})
-            cells[result.cell.set.name] = spelled(table, result.ours)
+            cells[result.cell.set.name] = figures_text(table, result.ours)
     order = ("baseline", "published", "third party", "ours")
     rows = [GridRow(label, data, kind, cells) for (label, data, kind), cells in lines.items()]
     return sorted(rows, key=lambda row: order.index(row.kind))
@@ -102,32 +102,58 @@ def _label(row: Figures) -> str:
     return label if row.source in PUBLISHED else f"{label} by {row.source}"
 
 
-def levels(table: Table, results: Sequence[Result]) -> list[int]:
-    """The levels of a table that were measured."""
+def measured_levels(table: Table, results: Sequence[Result]) -> list[int]:
+    """Levels of a table that were measured."""
     return [level for level in table.levels if any(result.cell.level == level for result in results)]
 
 
-def others_text(result: Result) -> str:
-    """What third parties found."""
-    return ", ".join(f"{spelled(result.cell.table, row.values)} ({row.source})" for row in result.third_party)
+def third_party_text(result: Result) -> str:
+    """Figures of third parties, with their sources."""
+    return ", ".join(f"{figures_text(result.cell.table, row.values)} ({row.source})" for row in result.third_party)
 
 
 def verdict_text(result: Result) -> str:
-    """Kind and reason in one sentence."""
+    """Kind and reason of a verdict."""
     verdict = result.verdict
     return f"{verdict.kind}: {verdict.text}" if verdict.text else verdict.kind
 
 
-def counted(summary: Summary) -> str:
-    """3 reproduced, 1 differs."""
-    counts = {**summary.kinds(), "missing": summary.lacking}
-    found = [f"{number} {kind}" for kind, number in counts.items() if number]
-    return ", ".join(found) or "nothing measured"
+def missing_table(summary: Summary) -> TextTable:
+    """Missing weights and images, with the commands that get them."""
+    rows = [(missing.what, missing.remedy, str(missing.cells)) for missing in summary.missing]
+    return TextTable(("missing", "command", "cells"), rows)
+
+
+def cost_table(rows: Sequence[CostRow]) -> TextTable:
+    """Parameters and multiply-adds, as counted and as published."""
+    titles = (
+        "network", "parameters", "counted as in the paper", "published", "multiply-adds, 1280x720",
+        "counted as in the paper", "published", "verdict",
+    )  # fmt: skip
+    cells = [
+        (
+            row.name,
+            f"{row.parameters:,}",
+            f"{row.parameters_as_published:,}",
+            f"{row.published_k:g}K" if row.published_k is not None else "",
+            f"{row.macs / 1e9:.1f}G",
+            f"{row.macs_as_published / 1e9:.1f}G" if row.macs_as_published is not None else "",
+            f"{row.published_g:g}G" if row.published_g is not None else "",
+            row.verdict,
+        )
+        for row in rows
+    ]
+    return TextTable(titles, cells, right=range(1, 7))
 
 
 def write_summary(folder: Path, summary: Summary) -> list[Path]:
-    """Write NAME.md, NAME.csv and NAME.json; returns their paths."""
-    texts = {"md": _markdown(summary), "csv": _csv(summary), "json": _json(summary)}
+    """Write NAME.md, NAME.csv and NAME.json; return their paths."""
+    metrics = list(dict.fromkeys(metric for table in summary.tables for metric in table.metrics))
+    texts = {
+        "md": "\n".join(_markdown(summary)),
+        "csv": csv_text([_record(result, metrics) for result in summary.results]),
+        "json": json.dumps(strict(_content(summary)), indent=2, allow_nan=False) + "\n",
+    }
     written = []
     for suffix, text in texts.items():
         path = folder / f"{summary.name}.{suffix}"
@@ -137,33 +163,34 @@ def write_summary(folder: Path, summary: Summary) -> list[Path]:
     return written
 
 
-def _markdown(summary: Summary) -> str:
-    parts = [f"# {summary.name}: measured beside published\n", f"{counted(summary)}. Tolerance: {summary.tolerance}.\n"]
+def _markdown(summary: Summary) -> Iterator[str]:
+    yield f"# {summary.name}: measured and published figures\n"
+    yield f"{summary}. Tolerance: {summary.tolerance}.\n"
     for table in summary.tables:
-        parts += _markdown_table(summary, table)
+        yield from _markdown_section(summary, table)
     if summary.missing:
-        rows = [(m.what, f"`{m.remedy}`", str(m.cells)) for m in summary.missing]
-        parts += ["## Missing\n", _pipes(("what", "how to get it", "cells"), rows)]
+        missing = missing_table(summary)
+        rows = [(what, f"`{command}`", cells) for what, command, cells in missing.rows]
+        yield from ("## Missing\n", TextTable(missing.titles, rows).markdown())
     if summary.failures:
-        failed = [(f.cell.label, f.cell.set.name, f.cell.level_text, f.error) for f in summary.failures]
-        parts += ["## Failed\n", _pipes(("weights", "set", "level", "why"), failed)]
-    parts += ["## Verdicts\n", "\n".join(f"- {kind}: {text}" for kind, text in LEGEND.items()) + "\n"]
-    parts += ["## Sources\n", "\n".join(f"- {name}: {text}" for name, text in SOURCES.items()) + "\n"]
-    parts += ["## Machine\n", "\n".join(f"- {name}: {value}" for name, value in summary.machine.items()) + "\n"]
-    return "\n".join(parts)
+        failed = [(f.cell.label, f.cell.level_text, f.cell.set.name, f.error) for f in summary.failures]
+        yield from ("## Failed\n", TextTable(("weights", "level", "set", "error"), failed).markdown())
+    for title, items in (("Verdicts", LEGEND), ("Sources", SOURCES), ("Machine", summary.machine)):
+        yield f"## {title}\n"
+        yield "".join(f"- {name}: {text}\n" for name, text in items.items())
 
 
-def _markdown_table(summary: Summary, table: Table) -> Iterator[str]:
+def _markdown_section(summary: Summary, table: Table) -> Iterator[str]:
     results = summary.of(table)
     yield f"## {table.title}\n"
+    if not results:
+        yield "Not measured.\n"
+        return
     yield f"{table.measure}.\n"
-    if results:
-        head = ("weights", "level", "set", "measured", "published", "others", "difference", "verdict")
-        yield _pipes(head, [_verdict_row(result) for result in results])
-    else:
-        yield "Nothing of it was measured.\n"
-    for level in levels(table, results):
-        yield f"### {table.level_text(level)} in the paper's shape\n"
+    titles = ("weights", "level", "set", "measured", "published", "others", "difference", "verdict")
+    yield TextTable(titles, [_verdict_row(result) for result in results]).markdown()
+    for level in measured_levels(table, results):
+        yield f"### {table.level_text(level)} in the paper's layout\n"
         rows = [
             (
                 f"**{row.label}**" if row.kind == "ours" else row.label,
@@ -172,32 +199,10 @@ def _markdown_table(summary: Summary, table: Table) -> Iterator[str]:
             )
             for row in grid(table, level, results)
         ]
-        yield _pipes(("method", "trained on", *table.sets), rows)
+        yield TextTable(("method", "trained on", *table.sets), rows).markdown()
     if costs := summary.costs(table):
-        yield "### Parameters and multiply-adds\n"
-        yield _pipes(COST_HEAD, [cost_cells(row) for row in costs])
-    if known := notes(table):
-        yield "".join(f"- {note.text}.\n" for note in known)
-
-
-COST_HEAD = (
-    "network", "parameters", "in the paper's way", "published", "multiply-adds, 1280x720", "in the paper's way",
-    "published", "verdict",
-)  # fmt: skip
-
-
-def cost_cells(row: CostRow) -> tuple[str, ...]:
-    """A row of the table of costs, for people."""
-    return (
-        row.name,
-        f"{row.parameters:,}",
-        f"{row.parameters_as_published:,}",
-        f"{row.published_k:g}K" if row.published_k is not None else "",
-        f"{row.macs / 1e9:.1f}G",
-        f"{row.macs_as_published / 1e9:.1f}G" if row.macs_as_published is not None else "",
-        f"{row.published_g:g}G" if row.published_g is not None else "",
-        row.verdict,
-    )
+        yield from ("### Parameters and multiply-adds\n", cost_table(costs).markdown())
+    yield "".join(f"- {note.text}.\n" for note in notes(table))
 
 
 def _verdict_row(result: Result) -> tuple[str, ...]:
@@ -206,36 +211,18 @@ def _verdict_row(result: Result) -> tuple[str, ...]:
         cell.label,
         cell.level_text,
         cell.set.name,
-        spelled(cell.table, result.ours),
-        spelled(cell.table, result.published.values) if result.published else "",
-        others_text(result),
-        spelled(cell.table, result.verdict.differences, sign=True),
+        figures_text(cell.table, result.ours),
+        figures_text(cell.table, result.published.values) if result.published else "",
+        third_party_text(result),
+        figures_text(cell.table, result.verdict.differences, sign=True),
         verdict_text(result),
     )
 
 
-def _pipes(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def line(cells: Sequence[str]) -> str:
-        return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
-
-    return "".join([line(head), "|---" * len(head) + "|\n", *map(line, rows)])
-
-
-def _csv(summary: Summary) -> str:
-    """One line for each cell; metrics have a column each for ours, published and the difference."""
-    metrics = dict.fromkeys(metric for table in summary.tables for metric in table.metrics)
-    lines = [_facts(result, tuple(metrics)) for result in summary.results]
-    text = io.StringIO()
-    fields = list(dict.fromkeys(name for line in lines for name in line))
-    writer = csv.DictWriter(text, fieldnames=fields)
-    writer.writeheader()
-    writer.writerows(lines)
-    return text.getvalue()
-
-
-def _facts(result: Result, metrics: Sequence[str]) -> dict[str, Any]:
+def _record(result: Result, metrics: Sequence[str]) -> dict[str, Any]:
+    """A cell for CSV and JSON; each metric has a column for ours, the published value and the difference."""
     cell, facts, values = result.cell, result.measured.facts, result.published.values if result.published else {}
-    line: dict[str, Any] = {
+    record: dict[str, Any] = {
         "table": cell.table.name,
         "weights": cell.weights.name,
         "trained_on": cell.weights.data,
@@ -245,12 +232,12 @@ def _facts(result: Result, metrics: Sequence[str]) -> dict[str, Any]:
         "images": len(result.measured.rows),
     }
     for metric in metrics:
-        line[metric] = result.ours.get(metric)
-        line[f"{metric}_published"] = values.get(metric)
-        line[f"{metric}_difference"] = result.verdict.differences.get(metric)
-    return line | {
+        record[metric] = result.ours.get(metric)
+        record[f"{metric}_published"] = values.get(metric)
+        record[f"{metric}_difference"] = result.verdict.differences.get(metric)
+    return record | {
         "source": result.published.source if result.published else "",
-        "others": others_text(result),
+        "others": third_party_text(result),
         "verdict": result.verdict.kind,
         "why": result.verdict.text,
         "parameters": result.measured.parameters,
@@ -262,17 +249,17 @@ def _facts(result: Result, metrics: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _json(summary: Summary) -> str:
-    content = {
+def _content(summary: Summary) -> dict[str, Any]:
+    return {
         "name": summary.name,
         "tolerance": asdict(summary.tolerance),
-        "verdicts": dict(summary.kinds()),
+        "verdicts": dict(summary.counts()),
         "tables": [
             {
                 "name": table.name,
                 "title": table.title,
                 "metrics": table.metrics,
-                "cells": [_facts(result, table.metrics) for result in summary.of(table)],
+                "cells": [_record(result, table.metrics) for result in summary.of(table)],
                 "costs": [asdict(row) for row in summary.costs(table)],
                 "notes": [note.text for note in notes(table)],
             }
@@ -285,4 +272,3 @@ def _json(summary: Summary) -> str:
         "sources": SOURCES,
         "machine": dict(summary.machine),
     }
-    return json.dumps(strict(content), indent=2, allow_nan=False) + "\n"

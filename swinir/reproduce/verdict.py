@@ -1,4 +1,4 @@
-"""What a measured cell says about the published one: a pure function of figures.
+"""Verdict on a measured cell: a pure function of measured and published figures.
 
 ours, published, reasons -> judge -> Verdict
 """
@@ -10,21 +10,21 @@ from typing import Literal
 Kind = Literal["reproduced", "explained", "differs", "another network", "other images", "not published"]
 LEGEND: dict[Kind, str] = {
     "reproduced": "every figure agrees with the published one within the tolerance",
-    "explained": "a figure does not, and a known reason accounts for it",
+    "explained": "a figure does not agree, and a known reason accounts for it",
     "differs": "a figure does not agree, and no known reason accounts for it",
-    "another network": "not the published architecture; the distance is given, and nothing else is claimed",
-    "other images": "not all images of the set are there; the figures can't be compared",
+    "another network": "not the published architecture; only the difference is stated",
+    "other images": "images of the set are missing or failed; the figures cannot be compared",
     "not published": "nothing was published for this cell",
 }
-EPSILON = 1e-9  # of the arithmetic: 32.74 - 32.72 is a hair more than 0.02
-# Python evaluators give the released images this much more SSIM than the paper states (BasicSR, mmagic).
+EPSILON = 1e-9  # rounding error: 32.74 - 32.72 is slightly more than 0.02
+# Evaluators in Python (BasicSR, mmagic) report this much more SSIM for the released weights than the paper.
 SSIM_OFFSET = (0.0003, 0.0009)
 SSIM_ROUNDING = 0.00005
 
 
 @dataclass(frozen=True)
 class Tolerance:
-    """How far a figure may be from the published one: dB for PSNR and PSNR-B, units of 1 for SSIM."""
+    """Largest allowed difference from a published figure: in dB for PSNR and PSNR-B, in units of 1 for SSIM."""
 
     psnr: float = 0.02
     ssim: float = 0.001
@@ -35,7 +35,7 @@ class Tolerance:
                 raise ValueError(f"tolerance of {name} must be 0 or more, got {value}")
 
     def of(self, metric: str) -> float:
-        """For a field of `swinir.evaluation.results.Row`."""
+        """Tolerance of a metric."""
         return self.ssim if metric.startswith("ssim") else self.psnr
 
     def __str__(self) -> str:
@@ -44,14 +44,14 @@ class Tolerance:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why figures may differ, with what they would be then.
+    """A possible reason for a difference, with the figures that it predicts.
 
     Attributes:
-        name: short.
-        text: the reason in words, as the end of a sentence that begins with "explained: ".
-        ours: what we measure the other way; it must agree in every published metric that it has a value for.
-        published: what the published figures should be, for the metrics that are in doubt.
-        whole: whether `published`, too, must agree in every metric that it has a value for.
+        name: short name.
+        text: the reason, as the end of a sentence that begins with "explained: ".
+        ours: figures measured in another way; they must agree with the published ones in every metric.
+        published: corrected published figures, for the metrics in doubt.
+        whole: `published` must agree in every metric, too.
     """
 
     name: str
@@ -62,19 +62,19 @@ class Reason:
 
     def __post_init__(self) -> None:
         if bool(self.ours) == bool(self.published):
-            raise ValueError(f"reason {self.name!r} must say either what ours or what the published figures would be")
+            raise ValueError(f"reason {self.name!r} must predict either ours or the published figures")
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What was found.
+    """The verdict on a cell.
 
     Attributes:
-        kind: one of `LEGEND`.
-        text: why, in words; empty where the kind says it all.
-        differences: ours minus published for each metric that has both.
-        off: the metrics beyond the tolerance.
-        reasons: names of those that were found to hold.
+        kind: key of `LEGEND`.
+        text: explanation; empty if the kind needs none.
+        differences: ours minus published, for each metric that has both.
+        off: metrics beyond the tolerance.
+        reasons: names of the reasons that hold.
     """
 
     kind: Kind
@@ -97,16 +97,16 @@ def judge(
     """Compare a cell with the published one.
 
     Args:
-        ours: metrics by their names in `swinir.evaluation.results.Row`; may have more than the published figures.
-        published: None, or empty, where there are none.
-        reasons: what may account for a difference, the likeliest first. Those of the metrics that are off must
-            all be accounted for, by one reason if one does it, else by several.
-        another_network: how the network differs from the published one, if it does.
-        other_images: how the images differ, if they do.
-        remarks: what may matter but proves nothing; they stand with "differs".
+        ours: measured metrics by name; may have more than the published ones.
+        published: published metrics; None or empty if there are none.
+        reasons: possible reasons for a difference, the most likely first. A difference is explained if one reason,
+            or several together, account for all metrics beyond the tolerance.
+        another_network: difference of the network from the published one, if any.
+        other_images: difference of the images from the set, if any.
+        remarks: circumstances without proof; they are added to "differs".
 
     Raises:
-        ValueError: when ours lacks a published metric, or a figure is NaN.
+        ValueError: if ours lacks a published metric, or a figure is NaN.
     """
     missing = [metric for metric in published or {} if metric not in ours]
     if missing:
@@ -148,7 +148,7 @@ def _explains(
     off: Sequence[str],
     tolerance: Tolerance,
 ) -> tuple[str, ...]:
-    """The metrics beyond the tolerance that a reason brings within it."""
+    """Metrics beyond the tolerance that agree if the reason holds."""
     left, right = (reason.ours, published) if reason.ours else (ours, reason.published)
     agreeing = {
         metric: abs(left[metric] - right[metric]) <= tolerance.of(metric) + EPSILON
@@ -161,7 +161,7 @@ def _explains(
 
 
 def _ssim_offset(ours: Mapping[str, float], differences: Mapping[str, float], off: Sequence[str]) -> list[Reason]:
-    """SSIM alone, higher by what other Python evaluators find."""
+    """A reason for SSIM that is higher by as much as other evaluators in Python report."""
     low, high = SSIM_OFFSET
     fitting = [
         metric
@@ -171,11 +171,11 @@ def _ssim_offset(ours: Mapping[str, float], differences: Mapping[str, float], of
     if not fitting:
         return []
     found = ", ".join(f"{differences[metric]:+.4f}" for metric in fitting)
-    text = f"evaluators in Python find SSIM {low} to {high} higher than the paper, here {found}"
+    text = f"evaluators in Python report SSIM {low} to {high} higher than the paper, here {found}"
     return [Reason("SSIM of Python evaluators", text, published={metric: ours[metric] for metric in fitting})]
 
 
 def title(metric: str) -> str:
-    """A metric's name for people."""
+    """Title of a metric: PSNR on luma."""
     name, _, luma = metric.partition("_")
     return {"psnr": "PSNR", "ssim": "SSIM", "psnrb": "PSNR-B"}[name] + (" on luma" if luma else "")

@@ -32,7 +32,7 @@ def test_bundled_experts_are_measured_and_called_another_network(place, capsys):
     assert reproduce("table3", "--weights", "bundled", "--sets", "Set5") == 0
     out = capsys.readouterr().out
     assert out.count("another network: 295k parameters, the published 910k") == 1
-    assert "explained: in the paper's way of counting" in out
+    assert "explained: counted as in the paper" in out
     assert "3 another network; tolerance: PSNR 0.02 dB, SSIM 0.001" in out
     assert "differs" not in out
     for suffix in ("html", "md", "csv", "json"):
@@ -71,7 +71,7 @@ def test_released_weights_are_asked_for_by_default_and_named_when_missing(place,
     assert (
         "missing: weights classical_sr_x2_DF2K, for 1 cell; get it by: swinir zoo download classical_sr_x2_DF2K" in err
     )
-    assert "nothing can be measured without what is missing" in err
+    assert "no cell can be measured without the missing files" in err
     assert not (place / "results").exists()
 
 
@@ -83,8 +83,8 @@ def test_there_is_no_bundled_expert_for_table_2(place, capsys):
 def test_a_file_of_any_name_is_matched_by_its_network(place, capsys):
     assert reproduce("all", "--weights", "mine.pth", "--sets", "Set5") == 0
     captured = capsys.readouterr()
-    assert "mine     x2       Set5" in captured.out
-    assert "nothing can be measured of table2, table4" in captured.err
+    assert "mine     x2        Set5" in captured.out
+    assert "no cell of table2, table4" in captured.err
     assert [len(table["cells"]) for table in content(place, "all")["tables"]] == [0, 1, 0, 0, 0, 0, 0]
 
 
@@ -157,9 +157,9 @@ def test_tolerances_are_the_users(place):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (("table3", "--sets", "Set6"), "no set 'Set6' in table3; choose of Set5"),
-        (("table3", "--scales", "8"), "no level 8 in table3; choose of 2, 3, 4"),
-        (("table5", "--noise", "loud"), "--noise takes numbers with commas between them, got 'loud'"),
+        (("table3", "--sets", "Set6"), "no set 'Set6' in table3; choose from Set5"),
+        (("table3", "--scales", "8"), "no level 8 in table3; choose from 2, 3, 4"),
+        (("table5", "--noise", "loud"), "--noise takes numbers separated by commas, got 'loud'"),
         (("table3", "--precision", "fp8"), "--precision must be one of"),
         (("table3", "--tile", "8"), "--tile must be at least 56, got 8"),
         (("table3", "--tile", "64", "--tile-overlap", "64"), "--tile-overlap must be from 0 to 56, got 64"),
@@ -181,6 +181,6 @@ def test_help_states_the_rules_and_loads_no_torch(place):
         "print(sorted({'torch', 'cv2'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "Exit codes: 0 when every cell asked for was measured" in done.stdout
+    assert "Exit codes: 0 when all requested cells were measured" in done.stdout
     assert "--jpeg" in done.stdout
     assert done.stdout.strip().endswith("[]")

@@ -13,7 +13,7 @@ from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.reproduce import measure as m
 from swinir.reproduce.measure import MATLAB, NO_PADDING, Bench, Settings
-from swinir.reproduce.plan import Wanted, find_weights, plan
+from swinir.reproduce.plan import Wanted, find_weights, plan_cells
 from swinir.reproduce.published import TABLES
 
 CPU = Settings(torch.device("cpu"))
@@ -28,7 +28,7 @@ def place(tmp_path):
 
 def cells(place, table="table3", name="Set5", weights="mine.pth", **options):
     wanted = Wanted((TABLES[table],), sets=(name,), **options)
-    return plan(wanted, find_weights([str(place / weights)]), place / "testsets").cells
+    return plan_cells(wanted, find_weights([str(place / weights)]), place / "testsets").cells
 
 
 def bench(place, settings=CPU):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from reproductions import tiny_network, write_sets, write_weights
 
-from swinir.reproduce.plan import Wanted, Weights, find_weights, plan
+from swinir.reproduce.plan import Wanted, Weights, find_weights, plan_cells
 from swinir.reproduce.published import TABLES
 from swinir.weights import zoo
 from swinir.weights.checkpoint import CheckpointError
@@ -74,18 +74,18 @@ def test_wrong_weights_are_named(tmp_path):
     (tmp_path / "bad.pth").write_text("no weights")
     with pytest.raises(CheckpointError, match=r"bad\.pth"):
         find_weights([str(tmp_path / "bad.pth")])
-    with pytest.raises(ValueError, match="several weights are called lightweight_sr_x2_tiny"):
+    with pytest.raises(ValueError, match="several weights have the name lightweight_sr_x2_tiny"):
         find_weights(["bundled", "lightweight_sr_x2_tiny"])
 
 
 def test_a_network_of_no_task_is_refused(tmp_path):
     file = write_weights(tmp_path / "odd.pth", config=tiny_network("lightweight_sr", 2, in_chans=1))
-    with pytest.raises(ValueError, match="none of the tasks"):
+    with pytest.raises(ValueError, match="fits none of the tasks"):
         find_weights([str(file)])
 
 
 def test_weights_are_measured_at_their_level_on_the_sets_that_are_there(testsets):
-    planned = plan(wanted("table3"), find_weights(["bundled"]), testsets)
+    planned = plan_cells(wanted("table3"), find_weights(["bundled"]), testsets)
     assert [(cell.set.name, cell.level_text) for cell in planned.cells] == [
         ("Set5", "x2"),
         ("Set5", "x3"),
@@ -100,14 +100,14 @@ def test_weights_are_measured_at_their_level_on_the_sets_that_are_there(testsets
 
 def test_weights_of_unknown_level_are_measured_at_all(testsets, tmp_path):
     weights = find_weights([str(write_weights(tmp_path / "mine.pth", task="gray_dn"))])
-    planned = plan(wanted("table5", sets=("Set12",)), weights, testsets)
+    planned = plan_cells(wanted("table5", sets=("Set12",)), weights, testsets)
     assert [cell.level for cell in planned.cells] == [15, 25, 50]
-    planned = plan(wanted("table5", sets=("Set12",), levels=(25,)), weights, testsets)
+    planned = plan_cells(wanted("table5", sets=("Set12",), levels=(25,)), weights, testsets)
     assert [cell.level for cell in planned.cells] == [25]
 
 
 def test_missing_weights_are_named_with_the_command(testsets):
-    planned = plan(wanted("table2", sets=("Set5",), levels=(4,)), find_weights(["released"]), testsets)
+    planned = plan_cells(wanted("table2", sets=("Set5",), levels=(4,)), find_weights(["released"]), testsets)
     assert planned.cells == ()
     assert [(m.what, m.remedy, m.cells) for m in planned.missing] == [
         (f"weights classical_sr_x4_{data}", f"swinir zoo download classical_sr_x4_{data}", 1)
@@ -116,7 +116,7 @@ def test_missing_weights_are_named_with_the_command(testsets):
 
 
 def test_cells_that_lack_weights_and_images_are_counted_for_both(testsets):
-    planned = plan(wanted("table5", levels=(15,)), find_weights(["released"]), testsets)
+    planned = plan_cells(wanted("table5", levels=(15,)), find_weights(["released"]), testsets)
     assert planned.cells == ()
     assert [(missing.what.split(" in ")[0], missing.cells) for missing in planned.missing] == [
         ("weights gray_dn_noise15_DFWB", 3), ("set BSD68", 1), ("set Urban100", 1),
@@ -126,7 +126,7 @@ def test_cells_that_lack_weights_and_images_are_counted_for_both(testsets):
 
 def test_missing_low_quality_images_are_named_with_the_command(testsets):
     shutil.rmtree(testsets / "Set5" / "LR_bicubic" / "X3")
-    planned = plan(wanted("table3", sets=("Set5",)), find_weights(["bundled"]), testsets)
+    planned = plan_cells(wanted("table3", sets=("Set5",)), find_weights(["bundled"]), testsets)
     assert [cell.level for cell in planned.cells] == [2, 4]
     (missing,) = planned.missing
     assert missing.what == f"low-quality images of Set5 at x3 in {testsets}"
@@ -134,11 +134,11 @@ def test_missing_low_quality_images_are_named_with_the_command(testsets):
 
 
 def test_denoising_needs_no_low_quality_images(testsets):
-    assert plan(wanted("table5", sets=("Set12",)), find_weights(["gray_dn_noise25_tiny"]), testsets).missing == ()
+    assert plan_cells(wanted("table5", sets=("Set12",)), find_weights(["gray_dn_noise25_tiny"]), testsets).missing == ()
 
 
 def test_self_ensemble_comes_beside_the_plain_cells(testsets):
-    planned = plan(wanted("table3", sets=("Set5",), levels=(2,), plus=True), find_weights(["bundled"]), testsets)
+    planned = plan_cells(wanted("table3", sets=("Set5",), levels=(2,), plus=True), find_weights(["bundled"]), testsets)
     assert [cell.label for cell in planned.cells] == ["lightweight_sr_x2_tiny", "lightweight_sr_x2_tiny+"]
     assert len({cell.file for cell in planned.cells}) == 2
 
@@ -146,21 +146,21 @@ def test_self_ensemble_comes_beside_the_plain_cells(testsets):
 def test_figures_are_compared_with_those_of_the_same_training_data(testsets, tmp_path):
     for name in ("001_classicalSR_DF2K_s64w8_SwinIR-M_x2", "001_classicalSR_MINE_s48w8_SwinIR-M_x2"):
         write_weights(tmp_path / "w" / f"{name}.pth", task="classical_sr")
-    planned = plan(wanted("table2", sets=("Set5",)), find_weights([str(tmp_path / "w")]), testsets)
+    planned = plan_cells(wanted("table2", sets=("Set5",)), find_weights([str(tmp_path / "w")]), testsets)
     assert [cell.place for cell in planned.cells] == [("DF2K", 2, "Set5", False), ("DIV2K", 2, "Set5", False)]
 
 
 def test_real_world_weights_belong_to_no_table(testsets):
     weights = [one for one in find_weights(["bundled"]) if one.task == "real_sr"]
     assert len(weights) == 1
-    assert plan(wanted(*TABLES), weights, testsets).cells == ()
+    assert plan_cells(wanted(*TABLES), weights, testsets).cells == ()
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"sets": ("Set6",)}, "no set 'Set6' in table3; choose of Set5, Set14"),
-        ({"levels": (8,)}, "no level 8 in table3; choose of 2, 3, 4"),
+        ({"sets": ("Set6",)}, "no set 'Set6' in table3; choose from Set5, Set14"),
+        ({"levels": (8,)}, "no level 8 in table3; choose from 2, 3, 4"),
     ],
 )
 def test_what_a_table_does_not_have_is_refused(options, message):
@@ -170,5 +170,5 @@ def test_what_a_table_does_not_have_is_refused(options, message):
 
 def test_weights_have_the_names_of_the_files_that_are_kept(testsets, tmp_path):
     one = Weights("mine", tmp_path / "mine.pth", "lightweight_sr", 2)
-    (cell,) = plan(wanted("table3", sets=("Set5",)), [one], testsets).cells
+    (cell,) = plan_cells(wanted("table3", sets=("Set5",)), [one], testsets).cells
     assert cell.file.as_posix() == "cells/table3/mine/Set5_x2.json"

@@ -9,7 +9,7 @@ from reproductions import RELEASED_HASH, cell, measured
 from swinir.reproduce.measure import MATLAB, NO_PADDING
 from swinir.reproduce.plan import Weights
 from swinir.reproduce.published import TABLES, published
-from swinir.reproduce.results import CostRow, conclude, count_costs, is_released, judge_costs, spelled_one, thousands
+from swinir.reproduce.results import CostRow, conclude, count_costs, figure_text, is_released, judge_costs, thousands
 from swinir.reproduce.verdict import Tolerance
 
 TOLERANCE = Tolerance()
@@ -173,12 +173,12 @@ def test_the_papers_costs_are_explained_by_its_way_of_counting():
     rows = count_costs([])
     assert [row.parameters for row in rows] == [910_152, 918_267, 929_628]
     assert [round(row.macs_as_published / 1e9, 1) for row in rows] == [195.6, 87.2, 49.6]
-    assert {row.verdict for row in rows} == {"explained: in the paper's way of counting"}
+    assert {row.verdict for row in rows} == {"explained: counted as in the paper"}
 
 
 @pytest.mark.parametrize(
     ("published_k", "published_g", "verdict"),
-    [(910, 240.9, "reproduced"), (878, 195.6, "explained: in the paper's way of counting"), (878, 240.9, "differs")],
+    [(910, 240.9, "reproduced"), (878, 195.6, "explained: counted as in the paper"), (878, 240.9, "differs")],
 )
 def test_costs_are_judged_whole_or_in_the_papers_way(published_k, published_g, verdict):
     row = CostRow("x2", 2, 910_152, 877_692, 240_910_848_000, 195_589_056_000)
@@ -206,7 +206,7 @@ def test_large_numbers_are_short(value, text):
      ("psnr", -0.001, True, "+0.00"), ("ssim_y", -0.00014, True, "-0.0001"), ("psnr", float("inf"), False, "inf")],
 )  # fmt: skip
 def test_figures_have_the_digits_they_are_published_with(metric, value, sign, text):
-    assert spelled_one(metric, value, sign=sign) == text
+    assert figure_text(metric, value, sign=sign) == text
 
 
 def test_every_table_can_be_judged():
