@@ -4,12 +4,11 @@ import numpy as np
 from skimage import data
 
 from swinir.image_io.image import write
-from swinir.testsets.known import KnownFile, pixel_hash
 from swinir.testsets.pairs import lq_name, reduced
-from swinir.testsets.sets import BenchmarkSet
+from swinir.testsets.sets import BenchmarkSet, KnownFile, pixel_hash
 
 TRIO = BenchmarkSet("Trio", 3, scales=(2, 3), source="scikit-image", from_jpeg=True)
-GREY = BenchmarkSet("GreyTrio", 3, gray=True, source="scikit-image")
+GRAY = BenchmarkSet("GreyTrio", 3, gray=True, source="scikit-image")
 
 
 def photographs(height=121, width=146):

@@ -13,8 +13,8 @@ from swinir.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from swinir.testsets.check import SetReport
-    from swinir.testsets.inventory import Presence
     from swinir.testsets.prepare import Outcome
+    from swinir.testsets.sets import Presence
 
 app = typer.Typer(
     help="Test sets: what is there, laying them out, checking them. Nothing is downloaded.",
@@ -32,9 +32,9 @@ SHOWN_NOTES = 8  # of a set; faults are shown all
 def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
     """Show the sets, what each measures, and what is there of them."""
     from swinir.testsets import BENCHMARK_SETS
-    from swinir.testsets.inventory import take_stock
+    from swinir.testsets.sets import presence_of
 
-    stock = [take_stock(row, testsets) for row in BENCHMARK_SETS.values()]
+    stock = [presence_of(row, testsets) for row in BENCHMARK_SETS.values()]
     if as_json:
         print(json.dumps([_facts(presence) for presence in stock], indent=2))
         return
@@ -59,8 +59,8 @@ def prepare(
 ) -> None:
     """Lay out a set from files that you have; make its low-quality images. What is there stays; source files, too."""
     from swinir.testsets import find_set
-    from swinir.testsets.inventory import take_stock
     from swinir.testsets.prepare import prepare as lay_out
+    from swinir.testsets.sets import presence_of
 
     row = find_set(name)
     if source is None and not row.scales:
@@ -69,7 +69,7 @@ def prepare(
         raise ValueError(f"{row.name} is measured at no scale; leave --scale out")
     with _Status() as status:
         outcome = lay_out(row, source, testsets, scales=scale or None, progress=status.show)
-    presence = take_stock(row, testsets)
+    presence = presence_of(row, testsets)
     _tell(outcome)
     print(
         f"{row.name}: {len(outcome.copied)} copied, {outcome.made} low-quality images made, "

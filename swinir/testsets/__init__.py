@@ -1,4 +1,4 @@
-"""The benchmark sets of the paper: what they hold, how they get into a folder of sets, whether they are right there."""
+"""The benchmark sets of the paper: their contents, their preparation from downloads, and checks of their files."""
 
 from swinir.testsets.sets import BENCHMARK_SETS, BenchmarkSet, find_set
 

@@ -1,4 +1,4 @@
-"""Pairs of super-resolution: how a low-quality image is made of its ground truth, and what it is called."""
+"""Pairs for super-resolution: make a low-quality image from its ground truth, name it, find it."""
 
 from pathlib import Path
 
@@ -7,15 +7,17 @@ import numpy as np
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import EXTENSIONS, read, write
 
-MAX_LEFTOVER = 12  # pixels a ground truth may exceed lq * scale by: sets cropped to multiples of 2, 3 and 4
-ROUNDED_ONCE = (8,)  # scales whose released files were computed in floating point
+MAX_LEFTOVER = (
+    12  # pixels by which a ground truth may exceed lq * scale: some sets are cropped to multiples of 2, 3 and 4
+)
+ROUNDED_ONCE = (8,)  # scales of which the released files were computed in floating point
 
 
 def reduced(gt: np.ndarray, scale: int) -> np.ndarray:
-    """The benchmark's low-quality image, (H // scale, W // scale, C) uint8, of an (H, W, C) uint8 ground truth.
+    """Make the benchmark's low-quality image, (H // scale, W // scale, C), of an (H, W, C) ground truth, both uint8.
 
-    The ground truth is cropped at the right and bottom to a multiple of the scale and reduced by MATLAB's bicubic;
-    on bytes, which are rounded after each axis, except at scale 8. All 20 released files of Set5 come out identical.
+    The ground truth is cropped at the right and bottom to a multiple of the scale and reduced by MATLAB's bicubic, on
+    bytes that are rounded after each axis, except at scale 8. All 20 released files of Set5 are reproduced exactly.
 
     Raises:
         ValueError: for a ground truth smaller than the scale.
@@ -28,33 +30,33 @@ def reduced(gt: np.ndarray, scale: int) -> np.ndarray:
 
 
 def rounded_once(gt: np.ndarray, scale: int) -> np.ndarray:
-    """MATLAB's bicubic in floating point, of an (H, W, C) uint8 image whose sides are multiples of the scale."""
+    """Reduce an (H, W, C) uint8 image, with sides that are multiples of the scale, and round after both axes."""
     return np.floor(imresize(gt.astype(np.float64), 1 / scale).clip(0, 255) + 0.5).astype(np.uint8)
 
 
 def fits(gt: tuple[int, ...], lq: tuple[int, ...], scale: int) -> bool:
-    """Whether (h, w, ...) can be the low-quality image of an (H, W, ...) ground truth, a few pixels left over."""
+    """Compare the shapes of a ground truth and a low-quality image; a few extra pixels of the former are allowed."""
     leftover = [g - n * scale for g, n in zip(gt[:2], lq[:2], strict=True)]
     return min(leftover) >= 0 and max(leftover) < max(MAX_LEFTOVER, scale)
 
 
 def lq_name(stem: str, scale: int) -> str:
-    """What the low-quality image of a ground truth is called."""
+    """File name of the low-quality image of a ground truth."""
     return f"{stem}x{scale}.png"
 
 
 def find_lq(folder: Path, stem: str, scale: int) -> Path | None:
-    """The low-quality image of a ground truth in a folder, of any format."""
+    """Find the low-quality image of a ground truth in a folder, in any format."""
     path = folder / lq_name(stem, scale)
     return next((p for suffix in (".png", *EXTENSIONS) if (p := path.with_suffix(suffix)).is_file()), None)
 
 
 def write_reduced(gt: Path, target: Path, scale: int) -> bool:
-    """Make the low-quality image of a ground-truth file, unless one of its name is there; whether it was made.
+    """Write the low-quality image of a ground-truth file; an existing file is kept and False returned.
 
     Raises:
         ImageError, ValueError: for a ground truth that cannot be read, or is too small.
-        OSError: when the target's folder is missing, full or read-only.
+        OSError: if the target's folder is missing, full or read-only.
     """
     if target.exists():
         return False

@@ -1,9 +1,8 @@
-"""From a folder or archive that a user has to the layout of a set: copies, never changed or over what is there.
+"""Preparation of a set: copy its images from a user's folder or archive, and make missing low-quality images.
 
-    entries -> surveyed (what is each, what are its pixels) -> chosen (one for each image) -> copied; then missing
-    low-quality images are made
+    entries -> candidates (role and pixels of each) -> targets (one file for each image) -> copies -> low-quality images
 
-What is there stays, so that the same call goes on where it was stopped.
+Files are copied unchanged and never overwritten, so that the same call continues an interrupted one.
 """
 
 import os
@@ -15,11 +14,9 @@ from pathlib import Path, PurePosixPath
 from swinir.atomic import atomic_path
 from swinir.image_io.image import list_images, read
 from swinir.image_io.reader import ImageError, named
-from swinir.testsets.known import known_files, pixel_hash
-from swinir.testsets.naming import Role, role_of, set_of
 from swinir.testsets.pairs import find_lq, fits, lq_name, write_reduced
-from swinir.testsets.sets import BenchmarkSet
-from swinir.testsets.sources import entries
+from swinir.testsets.sets import BenchmarkSet, known_files, pixel_hash
+from swinir.testsets.sources import Role, entries, role_of, set_of
 from swinir.weights.verify import sha256
 
 MAX_PIXELS = 100_000_000  # of one image; the largest of these sets has four million
@@ -28,13 +25,13 @@ Progress = Callable[[str, int, int | None], None]
 
 @dataclass
 class Outcome:
-    """What a preparation did.
+    """The result of a preparation.
 
     Attributes:
-        copied, there: files made by copying, and found in place.
-        made: how many low-quality images were made.
-        left_out: reasons, with the files of the source they hold for.
-        failed: files that could not be read or written, a line each.
+        copied, there: files that were copied, and that existed already.
+        made: number of low-quality images that were made.
+        left_out: files of the source that were not used, by reason.
+        failed: a message for each file that could not be read or written.
     """
 
     copied: set[Path] = field(default_factory=set)
@@ -44,13 +41,13 @@ class Outcome:
     failed: list[str] = field(default_factory=list)
 
     def leave_out(self, label: PurePosixPath, reason: str) -> None:
-        """Note a file of the source that was not taken; archives may hold names that no terminal should see."""
+        """Record a file of the source that is not used; control characters in its name are escaped."""
         self.left_out.setdefault(reason, []).append(named(Path(label)))
 
 
 @dataclass(frozen=True)
-class _Image:
-    """An image of the source that may be one of the set: its number there, what it is, what it holds."""
+class _Candidate:
+    """An image of the source that may belong to the set; `number` is its place in the source."""
 
     number: int
     label: PurePosixPath
@@ -62,7 +59,7 @@ class _Image:
 
     @property
     def rank(self) -> tuple[bool, bool, int]:
-        """What makes it the better of two with the same name: known pixels, no loss, more of the picture."""
+        """Preference among images of one name: known pixels, then lossless formats, then more pixels."""
         return self.known, self.label.suffix.lower() not in (".jpg", ".jpeg"), self.size[0] * self.size[1]
 
 
@@ -72,42 +69,39 @@ def prepare(
     root: Path,
     *,
     scales: Sequence[int] | None = None,
-    progress: Progress = lambda what, done, total: None,
+    progress: Progress = lambda stage, done, total: None,
 ) -> Outcome:
-    """Lay out a set under a folder of sets, and make the low-quality images that are missing.
+    """Copy a set into a folder of sets, and make the low-quality images that are missing.
 
     Args:
         source: folder or archive to copy from; None only makes low-quality images.
-        scales: to make low-quality images for; the set's own without it.
-        progress: called with what is done, how many, and of how many.
+        scales: of the low-quality images to make; those of the set by default.
+        progress: called with the name of a stage, the number of files done, and the number of all files.
 
     Raises:
-        ValueError, FileNotFoundError: for a source that cannot be read, or that has nothing of the set.
-        OSError: when the folder cannot be written.
+        ValueError, FileNotFoundError: for a source that cannot be read or has no image of the set.
+        OSError: if the folder cannot be written.
     """
     outcome = Outcome()
     if source is not None:
-        images = _surveyed(row, source, outcome, progress)
+        images = _candidates(row, source, outcome, progress)
         targets = _targets(row, root, images, outcome)
         if not targets:
-            raise ValueError(f"{source} holds no images of {row.name}{_reasons(outcome)}")
+            reasons = (f"; {len(files)} files were not used: {reason}" for reason, files in outcome.left_out.items())
+            raise ValueError(f"{source} holds no images of {row.name}{''.join(reasons)}")
         _copy(source, targets, outcome, progress)
     if row.scales:
         _make_low_quality(row, root, row.scales if scales is None else scales, outcome, progress)
     return outcome
 
 
-def _reasons(outcome: Outcome) -> str:
-    return "".join(f"; {len(files)} files are left out: {reason}" for reason, files in outcome.left_out.items())
-
-
-def _surveyed(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progress) -> list[_Image]:
-    """The images of a source that can be the set's, under the set's own names."""
+def _candidates(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progress) -> list[_Candidate]:
+    """Find the images of a source that may belong to the set, and give them the set's own names."""
     known = {file.pixels: file for file in known_files().get(row.name, ())}
     stems = {stem.lower(): stem for stem in row.stems}
-    found, strangers = [], []
+    found, unnamed = [], []
     for number, entry in enumerate(entries(source)):
-        progress("look at", number + 1, None)
+        progress("examining", number + 1, None)
         role = role_of(entry.label) if row.reference else Role("gt", entry.label.stem)
         owner = set_of(entry.label)
         if owner is not None and owner is not row:
@@ -117,10 +111,10 @@ def _surveyed(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progr
         elif entry.path is None:
             outcome.leave_out(entry.label, entry.reason)
         elif row.names and role.name.lower() not in stems:  # not decoded: BSDS and DIV2K have hundreds of others
-            outcome.leave_out(entry.label, f"no picture of {row.name} has its name")
+            outcome.leave_out(entry.label, f"no image of {row.name} has its name")
         else:
             try:
-                image = _looked_at(number, entry.label, role, entry.path)
+                image = _candidate(number, entry.label, role, entry.path)
             except (ImageError, OSError) as error:
                 reason = str(error).removeprefix(f"{named(entry.path)}: ")
                 outcome.failed.append(f"{named(Path(entry.label))}: {reason}")
@@ -131,29 +125,31 @@ def _surveyed(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progr
             elif not stems or role.name.lower() in stems:
                 found.append(replace(image, role=replace(role, name=stems.get(role.name.lower(), role.name))))
             else:
-                strangers.append(image)
-    return found + _of_another_naming(row, found, strangers, outcome)
+                unnamed.append(image)
+    return found + _accept_unnamed(row, found, unnamed, outcome)
 
 
-def _looked_at(number: int, label: PurePosixPath, role: Role, path: Path) -> _Image:
+def _candidate(number: int, label: PurePosixPath, role: Role, path: Path) -> _Candidate:
     pixels = read(path, max_pixels=MAX_PIXELS)
-    return _Image(number, label, role, sha256(path), pixel_hash(pixels), (pixels.shape[0], pixels.shape[1]))
+    return _Candidate(number, label, role, sha256(path), pixel_hash(pixels), (pixels.shape[0], pixels.shape[1]))
 
 
-def _of_another_naming(
-    row: BenchmarkSet, found: list[_Image], strangers: list[_Image], outcome: Outcome
-) -> list[_Image]:
-    """Images with neither known names nor known pixels: taken if, with the others, they make up a whole set."""
+def _accept_unnamed(
+    row: BenchmarkSet, found: list[_Candidate], unnamed: list[_Candidate], outcome: Outcome
+) -> list[_Candidate]:
+    """Accept images without known names or pixels if they complete the set exactly."""
     truths = {image.role.name for image in found if image.role.kind == "gt"}
-    if len(truths | {image.role.name for image in strangers}) == row.images:
-        return strangers
-    for image in strangers:
-        outcome.leave_out(image.label, f"no picture of {row.name} has its name or its pixels")
+    if len(truths | {image.role.name for image in unnamed}) == row.images:
+        return unnamed
+    for image in unnamed:
+        outcome.leave_out(image.label, f"no image of {row.name} has its name or its pixels")
     return []
 
 
-def _targets(row: BenchmarkSet, root: Path, images: list[_Image], outcome: Outcome) -> dict[int, tuple[Path, _Image]]:
-    """Where each image of the source goes that is taken, by its number."""
+def _targets(
+    row: BenchmarkSet, root: Path, images: list[_Candidate], outcome: Outcome
+) -> dict[int, tuple[Path, _Candidate]]:
+    """Choose one image for each name, and its place in the set; by its number in the source."""
     folder = row.gt_folder(root)
     if row.scales and not (folder.is_dir() and list_images(folder)):
         folder = root / row.name / "HR"
@@ -171,7 +167,7 @@ def _targets(row: BenchmarkSet, root: Path, images: list[_Image], outcome: Outco
             if image.role.name not in sizes:
                 outcome.leave_out(image.label, "a low-quality image without its ground truth")
             elif not fits(sizes[image.role.name], image.size, image.role.scale):
-                outcome.leave_out(image.label, "of another size than its ground truth reduced")
+                outcome.leave_out(image.label, "not of the size of its reduced ground truth")
             else:
                 low_quality.append(image)
     for (name, scale), image in _best(low_quality, outcome).items():
@@ -180,15 +176,15 @@ def _targets(row: BenchmarkSet, root: Path, images: list[_Image], outcome: Outco
     return targets
 
 
-def _best(images: Iterable[_Image], outcome: Outcome) -> dict[tuple[str, int], _Image]:
-    """One image for each name and scale."""
-    chosen: dict[tuple[str, int], _Image] = {}
+def _best(images: Iterable[_Candidate], outcome: Outcome) -> dict[tuple[str, int], _Candidate]:
+    """Choose one image for each name and scale."""
+    chosen: dict[tuple[str, int], _Candidate] = {}
     for image in images:
         key = image.role.name, image.role.scale
         rival = chosen.setdefault(key, image)
         if rival is not image:
             chosen[key] = better = max(rival, image, key=lambda i: i.rank)
-            outcome.leave_out((rival if better is image else image).label, "another file of the same name is taken")
+            outcome.leave_out((rival if better is image else image).label, "another file of the same name is used")
     return chosen
 
 
@@ -200,20 +196,20 @@ def _size(path: Path) -> tuple[int, int]:
     return height, width
 
 
-def _copy(source: Path, targets: dict[int, tuple[Path, _Image]], outcome: Outcome, progress: Progress) -> None:
+def _copy(source: Path, targets: dict[int, tuple[Path, _Candidate]], outcome: Outcome, progress: Progress) -> None:
     done = 0
     for number, entry in enumerate(entries(source)):
         if number not in targets or entry.path is None:
             continue
         target, image = targets[number]
         done += 1
-        progress("copy", done, len(targets))
+        progress("copying", done, len(targets))
         there = next((p for p in (target, *_siblings(target)) if p.exists()), None)
         if there is not None:
             if _same(there, image):
                 outcome.there.add(there)
             else:
-                outcome.leave_out(entry.label, f"{target.parent} has another picture of its name, which stays")
+                outcome.leave_out(entry.label, f"{target.parent} has another image of its name, which is kept")
             continue
         if sha256(entry.path) != image.sha256:
             outcome.failed.append(f"{named(Path(entry.label))}: changed while it was copied; run the command again")
@@ -225,11 +221,11 @@ def _copy(source: Path, targets: dict[int, tuple[Path, _Image]], outcome: Outcom
 
 
 def _siblings(target: Path) -> list[Path]:
-    """The same picture in another format."""
+    """Files of the same name in other formats."""
     return [p for p in list_images(target.parent) if p.stem == target.stem] if target.parent.is_dir() else []
 
 
-def _same(path: Path, image: _Image) -> bool:
+def _same(path: Path, image: _Candidate) -> bool:
     if sha256(path) == image.sha256:
         return True
     try:
@@ -244,10 +240,10 @@ def _make_low_quality(
     folder = row.gt_folder(root)
     images = list_images(folder) if folder.is_dir() else []
     if not images:
-        raise FileNotFoundError(f"no images in {folder}; name a folder or archive that has {row.name}")
+        raise FileNotFoundError(f"no images in {folder}; give a folder or archive that holds {row.name}")
     jobs = [(image, scale) for scale in scales for image in images]
     for done, (image, scale) in enumerate(jobs, 1):
-        progress("reduce", done, len(jobs))
+        progress("reducing", done, len(jobs))
         lq_folder = row.lq_folder(root, scale)
         if path := find_lq(lq_folder, image.stem, scale):
             outcome.there |= {path} - outcome.copied

@@ -1,34 +1,49 @@
-"""The benchmark sets as rows: what they hold and measure, whose they are, where their files lie in a folder of sets."""
+"""The benchmark sets: a row each in `sets.toml`, their known files in `files.csv`, and their state in a folder.
 
+Sets circulate as BMP, PNG and TIFF. A hash of the file identifies a copy; a hash of the decoded pixels also identifies
+a copy that was saved again without loss.
+"""
+
+import csv
 import difflib
+import hashlib
 import re
+import tomllib
 from dataclasses import dataclass
-from pathlib import Path
+from functools import cache
+from importlib import resources
+from pathlib import Path, PurePosixPath
+from typing import Any
 
-from swinir.testsets.known import known_images
+import numpy as np
+
+from swinir.image_io.image import list_images
+from swinir.testsets.pairs import find_lq
+
+DATA = resources.files("swinir.testsets")
 
 
 @dataclass(frozen=True)
 class BenchmarkSet:
-    """One set.
+    """A benchmark set.
 
     Attributes:
-        name: as the paper and folders call it.
-        images: how many ground-truth images it has (low-quality ones, where it has no references).
-        gray: whether the images have one channel.
-        scales: super-resolution is measured at these; empty for sets of the other tasks.
-        reference: whether there are ground-truth images.
-        tasks: what the paper measures on it.
-        metrics: by which numbers.
-        source: whose it is and where a user gets it.
-        terms: on what terms, as far as stated.
-        overlap: what it shares with other sets.
-        names: stems of its images, where they are known without their hashes.
-        sizes: (width, height) that all its images have, turned or not, where their hashes are not known.
-        crops: (width, height) of a form of the set that other figures were measured on.
-        from_jpeg: whether its pictures were JPEG files before they became a set.
-        luma_of: the set whose pictures, by MATLAB's `rgb2gray`, are its images; both in the order of their names.
-        aliases: what folders and archives call it, too.
+        name: as in the paper, and of its folder.
+        images: number of ground-truth images, or of low-quality ones in a set without references.
+        gray: True for images of one channel.
+        scales: of super-resolution; empty for sets of the other tasks.
+        reference: False for a set without ground-truth images.
+        tasks: measured on it in the paper.
+        metrics: that the paper reports.
+        source: author, year, and where to get it.
+        terms: of use, as far as stated.
+        overlap: images shared with other sets.
+        names: stems of its images, if `files.csv` does not list them.
+        sizes: (width, height) of all its images, in either orientation, if their hashes are not known.
+        crops: (width, height) of a cropped variant that other publications measured on.
+        from_jpeg: True for images that were JPEG files before they became a set.
+        luma_of: the color set whose images, sorted by name, give its images by MATLAB's `rgb2gray`.
+        aliases: other names of folders and archives.
     """
 
     name: str
@@ -49,187 +64,162 @@ class BenchmarkSet:
     aliases: tuple[str, ...] = ()
 
     def gt_folder(self, root: Path) -> Path:
-        """Where the ground-truth images are under a folder of sets: NAME/HR, or NAME itself where there is no HR."""
+        """Folder of the ground-truth images below a folder of sets: NAME/HR, or NAME if there is no HR."""
         folder = root / self.name / "HR"
         return folder if folder.is_dir() else root / self.name
 
     def lq_folder(self, root: Path, scale: int) -> Path:
-        """Where the low-quality images of a scale belong."""
+        """Folder of the low-quality images of a scale."""
         return root / self.name / "LR_bicubic" / f"X{scale}"
 
     @property
     def stems(self) -> tuple[str, ...]:
-        """Names of its images without suffix; none where they are not known."""
+        """Names of its images without suffix; empty if they are not known."""
         return self.names or tuple(file.stem for file in known_images(self.name))
 
     def is_called(self, name: str) -> bool:
-        """Whether a folder or a user means this set."""
-        return plain(name) in {plain(self.name), *map(plain, self.aliases)}
+        """Compare with the set's name and aliases, letters and digits only."""
+        return _plain(name) in {_plain(self.name), *map(_plain, self.aliases)}
 
 
-def plain(name: str) -> str:
-    """A name in lower case, letters and digits only."""
+def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-_SR = (2, 3, 4)
-_CLASSICAL = {"tasks": "classical and lightweight SR", "metrics": "PSNR, SSIM on Y", "scales": (*_SR, 8)}
-_COLOR_NOISE = {"tasks": "color denoising"}
-_JPEG_METRICS = "PSNR, SSIM, PSNR-B"
-_BERKELEY = "non-commercial research and education"
-_RELEASED = "https://github.com/JingyunLiang/SwinIR, testsets/"
+def _read_sets() -> dict[str, BenchmarkSet]:
+    sets = {}
+    for row in tomllib.loads(DATA.joinpath("sets.toml").read_text(encoding="utf-8"))["set"]:
+        if numbered := row.pop("numbered", None):
+            pattern, first, last = numbered
+            row["names"] = [pattern % n for n in range(first, last + 1)]
+        for name in ("sizes", "crops"):
+            row[name] = map(tuple, row.get(name, ()))
+        lists = ("scales", "names", "sizes", "crops", "aliases")
+        sets[row["name"]] = BenchmarkSet(**row | {name: tuple(row.get(name, ())) for name in lists})
+    return sets
 
-# The 100 test images of BSDS300 that CBSD68 does not have.
-_ONLY_BSD100 = (
-    "156065 361010 37073 376043 38082 38092 385039 41033 41069 42012 42049 43074 45096 54082 55073 58060 62096 65033 "
-    "66053 69015 69020 69040 76053 78004 8023 85048 86000 86016 86068 87046 89072 97033"
-)
 
-_ROWS = (
-    BenchmarkSet(
-        "Set5",
-        5,
-        source=f"Bevilacqua et al. 2012; {_RELEASED}Set5",
-        **_CLASSICAL,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "Set14",
-        14,
-        source="Zeyde et al. 2010; https://github.com/cszn/DnCNN, testsets/Set14",
-        overlap="monarch is in LIVE1",
-        **_CLASSICAL,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "BSD100",
-        100,
-        source="test images of BSDS300, folder val of BSDS500; https://www2.eecs.berkeley.edu/Research/Projects/CS/vision/bsds/",
-        terms=_BERKELEY,
-        overlap="68 of its pictures are CBSD68",
-        names=tuple(sorted([*(file.stem for file in known_images("CBSD68")), *_ONLY_BSD100.split()])),
-        sizes=((481, 321),),
-        from_jpeg=True,
-        aliases=("B100", "BSDS100"),
-        **_CLASSICAL,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "Urban100",
-        100,
-        tasks="classical and lightweight SR; denoising",
-        metrics="PSNR, SSIM on Y; PSNR",
-        scales=(*_SR, 8),
-        source="Huang et al. 2015; https://github.com/jbhuang0604/SelfExSR",
-        names=tuple(f"img_{n:03d}" for n in range(1, 101)),
-        from_jpeg=True,
-    ),
-    BenchmarkSet(
-        "Manga109",
-        109,
-        source="Matsui et al. 2017, a page of each volume; on request from http://www.manga109.org",
-        terms="academic use; must not be passed on",
-        from_jpeg=True,
-        **_CLASSICAL,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "DIV2K-val",
-        100,
-        tasks="classical and lightweight SR",
-        metrics="PSNR, SSIM on RGB and Y",
-        scales=_SR,
-        source="Agustsson and Timofte 2017; https://data.vision.ee.ethz.ch/cvl/DIV2K/, DIV2K_valid_HR.zip",
-        terms="academic research",
-        names=tuple(f"{n:04d}" for n in range(801, 901)),
-        aliases=("DIV2K", "DIV2K100", "DIV2K_val", "DIV2K_valid", "DIV2K_valid_HR"),
-    ),
-    BenchmarkSet(
-        "Set12",
-        12,
-        gray=True,
-        tasks="grayscale denoising",
-        source=f"Zhang et al. 2017; {_RELEASED}Set12",
-    ),
-    BenchmarkSet(
-        "BSD68",
-        68,
-        gray=True,
-        tasks="grayscale denoising",
-        source="Roth and Black 2009; https://github.com/cszn/FFDNet, testsets/BSD68",
-        terms=_BERKELEY,
-        overlap="CBSD68 in gray",
-        from_jpeg=True,
-        luma_of="CBSD68",
-    ),
-    BenchmarkSet(
-        "CBSD68",
-        68,
-        source="the color originals of BSD68; https://github.com/cszn/FFDNet, testsets/CBSD68",
-        terms=_BERKELEY,
-        overlap="a part of BSD100",
-        from_jpeg=True,
-        **_COLOR_NOISE,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "Kodak24",
-        24,
-        source="Kodak's PCD0992; http://r0k.us/graphics/kodak/",
-        terms="released by Kodak for unrestricted use, as that page says",
-        overlap="LIVE1 has many of its photographs",
-        names=tuple(f"kodim{n:02d}" for n in range(1, 25)),
-        sizes=((768, 512),),
-        crops=((500, 500),),  # those of DnCNN and FFDNet
-        aliases=("Kodak", "PCD0992", "PhotoCD_PCD0992"),
-        **_COLOR_NOISE,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "McMaster",
-        18,
-        source=f"Zhang et al. 2011; {_RELEASED}McMaster",
-        terms="research use; no licence stated",
-        aliases=("McM",),
-        **_COLOR_NOISE,  # type: ignore[arg-type]
-    ),
-    BenchmarkSet(
-        "classic5",
-        5,
-        gray=True,
-        tasks="grayscale JPEG artifact removal",
-        metrics=_JPEG_METRICS,
-        source=f"Foi et al. 2007; {_RELEASED}classic5",
-    ),
-    BenchmarkSet(
-        "LIVE1",
-        29,
-        tasks="JPEG artifact removal, grayscale (on its luma) and color",
-        metrics=_JPEG_METRICS,
-        source="LIVE, University of Texas at Austin, 2006; https://github.com/cszn/DnCNN, testsets/LIVE1 (BMP)",
-        terms="research, with citation",
-        overlap="many are photographs of Kodak24; monarch is in Set14",
-        aliases=("LIVE",),
-    ),
-    BenchmarkSet(
-        "RealSRSet+5images",
-        25,
-        reference=False,
-        tasks="real-world SR",
-        metrics="no reference: judged by eye",
-        source=f"Zhang et al. 2021, and five more; {_RELEASED}RealSRSet+5images",
-        from_jpeg=True,
-        aliases=("RealSRSet",),
-    ),
-)
-
-BENCHMARK_SETS: dict[str, BenchmarkSet] = {row.name: row for row in _ROWS}
+BENCHMARK_SETS = _read_sets()
 
 
 def find_set(name: str) -> BenchmarkSet:
-    """The row of a set by its name or one that is in use for it, case aside.
+    """Find a set by its name or an alias, in any case.
 
     Raises:
         ValueError: for an unknown name; the message suggests the nearest.
     """
-    rows = BENCHMARK_SETS.values()
-    for row in rows:
+    sets = BENCHMARK_SETS.values()
+    for row in sets:
         if row.is_called(name):
             return row
-    near = difflib.get_close_matches(plain(name), [plain(row.name) for row in rows], n=1)
-    meant = next((f"; did you mean {row.name}?" for row in rows if [plain(row.name)] == near), "")
+    near = difflib.get_close_matches(_plain(name), [_plain(row.name) for row in sets], n=1)
+    meant = next((f"; did you mean {row.name}?" for row in sets if [_plain(row.name)] == near), "")
     raise ValueError(f"unknown test set {name!r}{meant or '; choose one of ' + ', '.join(BENCHMARK_SETS)}")
+
+
+@dataclass(frozen=True)
+class KnownFile:
+    """A file of a set, as first published or as the released program brings it.
+
+    Attributes:
+        set: name of the set.
+        file: path below the set's folder, with slashes.
+        bytes, sha256: of the file.
+        width, height, channels: of its image.
+        pixels: `pixel_hash` of its image.
+    """
+
+    set: str
+    file: str
+    bytes: int
+    sha256: str
+    width: int
+    height: int
+    channels: int
+    pixels: str
+
+    @property
+    def stem(self) -> str:
+        """Name without folders and suffix."""
+        return PurePosixPath(self.file).stem
+
+    @property
+    def ground_truth(self) -> bool:
+        """False for the low-quality files of a super-resolution set."""
+        return not self.file.startswith("LR_")
+
+    @property
+    def lossless(self) -> bool:
+        """False for JPEG files, which decoders read with small differences."""
+        return PurePosixPath(self.file).suffix.lower() not in (".jpg", ".jpeg")
+
+
+def pixel_hash(image: np.ndarray) -> str:
+    """SHA-256 of an (H, W, 1) or (H, W, 3) RGB uint8 image and its shape."""
+    height, width, channels = image.shape
+    digest = hashlib.sha256(f"{height}x{width}x{channels}\n".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+@cache
+def known_files() -> dict[str, tuple[KnownFile, ...]]:
+    """Known files by set; a set that is absent has none."""
+    table: dict[str, list[KnownFile]] = {}
+    for row in csv.DictReader(DATA.joinpath("files.csv").read_text(encoding="utf-8").splitlines()):
+        fields: dict[str, Any] = dict(row)
+        known = KnownFile(**fields | {name: int(row[name]) for name in ("bytes", "width", "height", "channels")})
+        table.setdefault(known.set, []).append(known)
+    return {name: tuple(files) for name, files in table.items()}
+
+
+def known_images(name: str) -> tuple[KnownFile, ...]:
+    """The known ground truths of a set, or its images if it has no references."""
+    return tuple(file for file in known_files().get(name, ()) if file.ground_truth)
+
+
+@dataclass(frozen=True)
+class Presence:
+    """State of a set below a folder of sets, by the names of its files.
+
+    Attributes:
+        set: the set.
+        folder: of its images, which may not exist.
+        images: ground truths, or images of a set without references.
+        low_quality: low-quality images by scale, for each scale that has a folder.
+    """
+
+    set: BenchmarkSet
+    folder: Path
+    images: tuple[Path, ...]
+    low_quality: dict[int, tuple[Path, ...]]
+
+    @property
+    def state(self) -> str:
+        """Any of "missing", "present", "incomplete (n of m)", and "too many (n of m)"."""
+        found, expected = len(self.images), self.set.images
+        if found == expected:
+            return "present"
+        return "missing" if not found else f"{'incomplete' if found < expected else 'too many'} ({found} of {expected})"
+
+    @property
+    def complete_scales(self) -> tuple[int, ...]:
+        """Scales at which every ground truth has its low-quality image."""
+        return tuple(scale for scale, files in self.low_quality.items() if len(files) == len(self.images) > 0)
+
+
+def presence_of(row: BenchmarkSet, root: Path) -> Presence:
+    """List the files of a set below a folder of sets.
+
+    Raises:
+        OSError: for a folder that cannot be listed.
+    """
+    folder = row.gt_folder(root)
+    images = tuple(list_images(folder)) if folder.is_dir() else ()
+    low_quality = {}
+    for scale in row.scales:
+        lq_folder = row.lq_folder(root, scale)
+        if lq_folder.is_dir():
+            partners = (find_lq(lq_folder, image.stem, scale) for image in images)
+            low_quality[scale] = tuple(path for path in partners if path)
+    return Presence(row, folder, images, low_quality)

@@ -9,32 +9,32 @@ import zipfile
 import cv2
 import numpy as np
 import pytest
-from photographs import GREY, TRIO, known, photographs, write_set
+from photographs import GRAY, TRIO, known, photographs, write_set
 from PIL import Image
 
 from swinir.cli.main import main
 from swinir.image_io.image import read, to_gray, write
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet
-from swinir.testsets.known import known_files, pixel_hash
-from swinir.testsets.lumas import LUMAS, MATLABS
+from swinir.testsets.conversions import GRAY_CONVERSIONS, MATLAB_GRAY
 from swinir.testsets.pairs import reduced, rounded_once
+from swinir.testsets.sets import known_files, pixel_hash
 
 
 @pytest.fixture(autouse=True)
 def _trio(monkeypatch):
     monkeypatch.setitem(BENCHMARK_SETS, TRIO.name, TRIO)
-    monkeypatch.setitem(BENCHMARK_SETS, GREY.name, GREY)
+    monkeypatch.setitem(BENCHMARK_SETS, GRAY.name, GRAY)
 
 
 @pytest.fixture
 def hashes(monkeypatch):
     """The sets' pixels are known."""
-    for row, pictures in ((TRIO, photographs()), (GREY, grey_photographs())):
+    for row, pictures in ((TRIO, photographs()), (GRAY, gray_photographs())):
         monkeypatch.setitem(known_files(), row.name, known(row, pictures))
 
 
-def grey_photographs():
-    return {name: LUMAS[MATLABS](image) for name, image in photographs().items()}
+def gray_photographs():
+    return {name: GRAY_CONVERSIONS[MATLAB_GRAY](image) for name, image in photographs().items()}
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_low_quality_files_are_taken_too_and_others_left_out_with_reasons(run, t
     code, lines = run("prepare", "Trio", source.parent)
     assert code == 1  # one file could not be read
     assert any(
-        line.startswith("left out, the result of a method: 3 (image_SRF_2/astronaut_SRF_2_nearest") for line in lines
+        line.startswith("left out, the output of a method: 3 (image_SRF_2/astronaut_SRF_2_nearest") for line in lines
     )
     assert any("without its ground truth: 1" in line for line in lines)
     assert any(line.startswith("image_SRF_2/broken_SRF_2_HR.png: ") for line in lines)
@@ -179,7 +179,7 @@ def test_known_pixels_give_a_file_its_name_in_any_format(run, tmp_path, hashes):
     code, lines = run("prepare", "Trio", source)
     assert code == 0
     assert any(
-        line.startswith("left out, no picture of Trio has its name or its pixels: 1 (holiday.png)") for line in lines
+        line.startswith("left out, no image of Trio has its name or its pixels: 1 (holiday.png)") for line in lines
     )
     truths = tmp_path / "sets" / "Trio" / "HR"
     assert sorted(path.name for path in truths.iterdir()) == ["astronaut.bmp", "chelsea.tif", "coffee.png"]
@@ -197,7 +197,7 @@ def test_of_a_set_with_known_names_other_files_are_not_even_decoded(run, tmp_pat
     (source / "train" / "2092.jpg").write_bytes(b"no image at all")
     code, lines = run("prepare", "Trio", tmp_path / "BSDS300")
     assert code == 0
-    assert lines[0] == "left out, no picture of Trio has its name: 1 (images/train/2092.jpg)"
+    assert lines[0] == "left out, no image of Trio has its name: 1 (images/train/2092.jpg)"
     assert sorted(p.name for p in (tmp_path / "sets/Trio/LR_bicubic/X2").iterdir())[0] == "astronautx2.png"
     assert run("check", "Trio")[0] == 0
 
@@ -233,7 +233,7 @@ def test_what_stands_there_is_never_overwritten(run, tmp_path, folder):
     before = state(folder)
     code, lines = run("prepare", "Trio", source)
     assert code == 0
-    assert "has another picture of its name, which stays: 1 (coffee.png)" in lines[0]
+    assert "has another image of its name, which is kept: 1 (coffee.png)" in lines[0]
     assert state(folder) == before
 
 
@@ -349,12 +349,12 @@ def not_reduced(folder):
     write(folder / "LR_bicubic/X2/coffeex2.png", read(folder / "HR/coffee.png"))
 
 
-def grey_low_quality(folder):
+def gray_low_quality(folder):
     path = folder / "LR_bicubic/X2/coffeex2.png"
     write(path, to_gray(read(path)))
 
 
-def grey_ground_truth(folder):
+def gray_ground_truth(folder):
     path = folder / "HR/coffee.png"
     write(path, to_gray(read(path)))
 
@@ -386,14 +386,14 @@ PLANTED = [
     (swapped_ground_truth, "HR/coffee.png", "has its channels in the order BGR"),
     (mirrored_ground_truth, "HR/coffee.png", "is turned by 90 degrees to the left"),
     (compressed_low_quality, "LR_bicubic/X2/coffeex2.png", "was compressed by JPEG at quality 30"),
-    (other_picture, "LR_bicubic/X2/coffeex2.png", "shows something else than its ground truth"),
+    (other_picture, "LR_bicubic/X2/coffeex2.png", "shows another scene than its ground truth"),
     (other_scale, "LR_bicubic/X3/coffeex3.png", "73x60 pixels, where 146x121 at scale 3 makes 48x40; its scale is 2"),
     (not_reduced, "LR_bicubic/X2/coffeex2.png", "it is not reduced, or was enlarged again"),
-    (grey_low_quality, "LR_bicubic/X2/coffeex2.png", "the low-quality image is grey, the ground truth in colors"),
-    (grey_ground_truth, "HR/coffee.png", "grey where the set has colors"),
+    (gray_low_quality, "LR_bicubic/X2/coffeex2.png", "the low-quality image is gray, the ground truth in colors"),
+    (gray_ground_truth, "HR/coffee.png", "gray where the set has colors"),
     (compressed_ground_truth, "HR/coffee.png", "was compressed by JPEG at quality 75"),
     (cropped_ground_truth, "HR/coffee.png", "144x120 pixels, where the set has 146x121"),
-    (duplicate, "HR/coffee.png", "the same picture as Trio/HR/chelsea.png"),
+    (duplicate, "HR/coffee.png", "the same image as Trio/HR/chelsea.png"),
     (truncated, "HR/coffee.png", ""),
 ]
 
@@ -424,7 +424,7 @@ def test_every_fault_is_a_line_with_the_way_out(run, folder):
     assert code == 1
     assert lines[0] == "Trio: present; faults in 1 file"
     assert lines[1].startswith("  fault: Trio/LR_bicubic/X2/coffeex2.png: is not by MATLAB's bicubic but by OpenCV's")
-    assert lines[1].endswith("; move it away; swinir data prepare Trio makes it anew")
+    assert lines[1].endswith("; remove it; swinir data prepare Trio makes it again")
     assert len(lines) == 2
     (folder / "LR_bicubic/X2/coffeex2.png").unlink()
     assert run("prepare", "Trio")[0] == 0
@@ -450,7 +450,7 @@ def test_jpeg_is_a_fault_as_a_format_and_noted_by_its_traces(run, folder, monkey
     (folder / "HR/coffee.png").unlink()
     code, found = findings(run)
     assert code == 1
-    assert ("fault", "HR/coffee.jpg", "a JPEG file at quality 75, where the set is without loss") in found
+    assert ("fault", "HR/coffee.jpg", "a JPEG file at quality 75, where the set is lossless") in found
 
 
 def test_another_rounding_is_a_note(run, folder):
@@ -463,20 +463,20 @@ def test_another_rounding_is_a_note(run, folder):
 # Grey sets.
 
 
-def test_a_grey_picture_with_three_channels_is_harmless(run, tmp_path, hashes):
-    folder = write_set(tmp_path / "sets", GREY, grey_photographs())
-    write(folder / "coffee.png", np.repeat(grey_photographs()["coffee"], 3, axis=2))
+def test_a_gray_picture_with_three_channels_is_harmless(run, tmp_path, hashes):
+    folder = write_set(tmp_path / "sets", GRAY, gray_photographs())
+    write(folder / "coffee.png", np.repeat(gray_photographs()["coffee"], 3, axis=2))
     code, found = findings(run, "GreyTrio")
     assert code == 0
-    assert found == [("note", "coffee.png", "a grey picture saved with three channels")]
+    assert found == [("note", "coffee.png", "a gray image saved with three channels")]
 
 
-def test_colors_in_a_grey_set_are_a_fault_and_the_formula_is_named(run, tmp_path, hashes):
-    folder = write_set(tmp_path / "sets", GREY, grey_photographs())
+def test_colors_in_a_gray_set_are_a_fault_and_the_formula_is_named(run, tmp_path, hashes):
+    folder = write_set(tmp_path / "sets", GRAY, gray_photographs())
     write(folder / "coffee.png", photographs()["coffee"])
     code, lines = run("check", "GreyTrio")
     assert code == 1
-    assert "coffee.png: colors where the set is grey; MATLAB's rgb2gray makes the set's picture of it" in lines[1]
+    assert "coffee.png: colors where the set is gray; MATLAB's rgb2gray gives the set's image" in lines[1]
 
 
 @pytest.mark.parametrize(
@@ -491,7 +491,7 @@ def test_colors_in_a_grey_set_are_a_fault_and_the_formula_is_named(run, tmp_path
 def test_luma_by_another_formula_is_named_where_the_color_set_is_there(run, tmp_path, hashes, monkeypatch, name, make):
     row = BenchmarkSet("GreyTrio", 3, gray=True, source="scikit-image", luma_of="Trio")
     monkeypatch.setitem(BENCHMARK_SETS, row.name, row)
-    folder = write_set(tmp_path / "sets", row, grey_photographs())
+    folder = write_set(tmp_path / "sets", row, gray_photographs())
     write_set(tmp_path / "sets")
     if name.startswith("BT.601"):  # OpenCV's Y is of the full range; the other comes from the formula of the standard
         image = photographs()["coffee"].astype(float)
@@ -501,7 +501,7 @@ def test_luma_by_another_formula_is_named_where_the_color_set_is_there(run, tmp_
         write(folder / "coffee.png", make(photographs()["coffee"]))
     code, found = findings(run, "GreyTrio")
     assert code == 1
-    assert [text for _, _, text in found if f"made of the color picture by {name}" in text], found
+    assert [text for _, _, text in found if f"made of the color image by {name}" in text], found
 
 
 def test_the_public_sets_pass(run, public_folder, capsys):

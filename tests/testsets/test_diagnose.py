@@ -124,13 +124,13 @@ def test_the_same_picture_with_one_value_changed_is_not_exact():
 
 def test_another_picture_is_called_one():
     other = photographs(156, 216)["coffee"]
-    assert "something else" in describe(diagnose(PHOTO, reduced(other, 2), 2))
+    assert "another scene" in describe(diagnose(PHOTO, reduced(other, 2), 2))
 
 
 def test_what_was_blurred_is_of_no_known_way():
     found = diagnose(PHOTO, cv2.GaussianBlur(reduced(PHOTO, 2), (5, 5), 1.5), 2)
     assert found.made_by == ()
-    assert "nor by any way known here" in describe(found)
+    assert "nor by any other known method" in describe(found)
 
 
 def test_sizes_that_do_not_fit_are_refused():

@@ -10,10 +10,9 @@ from photographs import TRIO, photographs, write_set
 
 from swinir.image_io.image import read, write
 from swinir.testsets import BENCHMARK_SETS, BenchmarkSet, find_set
-from swinir.testsets.inventory import take_stock
-from swinir.testsets.known import known_files, known_images, pixel_hash
-from swinir.testsets.naming import role_of, set_of
 from swinir.testsets.pairs import reduced, rounded_once
+from swinir.testsets.sets import known_files, known_images, pixel_hash, presence_of
+from swinir.testsets.sources import role_of, set_of
 
 README = (Path(__file__).parents[2] / "testsets" / "README.md").read_text(encoding="utf-8")
 # From the paper: sets, their images, and what is measured at which scales.
@@ -75,8 +74,8 @@ def test_berkeleys_sets_share_their_pictures():
 def test_the_hashes_are_those_of_the_public_files(public_folder):
     root = public_folder("testsets")
     with (root / "MANIFEST.csv").open(newline="") as file:
-        published = {row["file"].removeprefix("testsets/"): row["sha256"] for row in csv.DictReader(file)}
-    published = {name: digest for name, digest in published.items() if name.split("/")[0] in known_files()}
+        files = {row["file"].removeprefix("testsets/"): row["sha256"] for row in csv.DictReader(file)}
+    published = {name: digest for name, digest in files.items() if name.split("/")[0] in known_files()}
     ours = {f"{name}/{file.file}": file for name, files in known_files().items() for file in files}
     assert {name: file.sha256 for name, file in ours.items()} == published
     for name in ("Set5/HR/bird.png", "McMaster/1.tif", "classic5/lena.bmp"):
@@ -86,13 +85,13 @@ def test_the_hashes_are_those_of_the_public_files(public_folder):
 
 
 def test_bsd68_is_cbsd68_by_matlabs_formula(public_folder):
-    from swinir.testsets.lumas import LUMAS, MATLABS
+    from swinir.testsets.conversions import GRAY_CONVERSIONS, MATLAB_GRAY
 
     root = public_folder("testsets")
-    grey = {file.stem: file.pixels for file in known_images("BSD68")}
+    gray = {file.stem: file.pixels for file in known_images("BSD68")}
     colors = sorted((root / "CBSD68").iterdir(), key=lambda path: path.stem)
-    for stem, path in list(zip(sorted(grey), colors, strict=True))[::7]:
-        assert pixel_hash(LUMAS[MATLABS](read(path))) == grey[stem]
+    for stem, path in list(zip(sorted(gray), colors, strict=True))[::7]:
+        assert pixel_hash(GRAY_CONVERSIONS[MATLAB_GRAY](read(path))) == gray[stem]
 
 
 def test_the_pixel_hash_tells_shapes_and_values_apart():
@@ -149,20 +148,20 @@ def test_the_nearest_folder_of_a_set_says_whose_a_file_is():
 
 
 def test_stock_is_taken_of_sets_with_and_without_a_folder_for_ground_truths(tmp_path):
-    assert take_stock(TRIO, tmp_path).state == "missing"
+    assert presence_of(TRIO, tmp_path).state == "missing"
     folder = write_set(tmp_path)
-    whole = take_stock(TRIO, tmp_path)
+    whole = presence_of(TRIO, tmp_path)
     assert (whole.state, whole.folder, whole.complete_scales) == ("present", folder / "HR", (2, 3))
     (folder / "LR_bicubic/X3/coffeex3.png").unlink()
     (folder / "HR/chelsea.png").unlink()
-    part = take_stock(TRIO, tmp_path)
+    part = presence_of(TRIO, tmp_path)
     assert (part.state, part.complete_scales) == ("incomplete (2 of 3)", (2,))
     assert {scale: len(files) for scale, files in part.low_quality.items()} == {2: 2, 3: 1}
     flat = BenchmarkSet("Flat", 2)
     (tmp_path / "Flat").mkdir()
     for name, image in photographs().items():
         write(tmp_path / "Flat" / f"{name}.png", image)
-    assert take_stock(flat, tmp_path).state == "too many (3 of 2)"
+    assert presence_of(flat, tmp_path).state == "too many (3 of 2)"
     assert flat.gt_folder(tmp_path) == tmp_path / "Flat"
 
 

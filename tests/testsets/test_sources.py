@@ -133,7 +133,7 @@ def test_a_long_name_of_a_tar_is_not_read_into_memory(tmp_path):
 def test_a_cut_archive_is_said_to_be_damaged(tmp_path, write_archive):
     path = write_archive(tmp_path / "a", {f"{n}.png": PNG for n in range(5)})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
-    with pytest.raises(ValueError, match=r"cannot be read to its end|neither a folder nor"):
+    with pytest.raises(ValueError, match=r"is corrupt|neither a folder nor"):
         found(path)
 
 

@@ -1,8 +1,10 @@
-"""Ways to reduce an image that are in use, the benchmark's first, to tell what a low-quality file was made with.
+"""Common ways to reduce an image and to make it gray, to tell which of them made a file.
 
-Each takes a ground truth, (H, W, C) uint8 whose sides are multiples of the scale, and gives (H / scale, W / scale, C).
-Kernels without antialiasing meet only pixels near the sampling points; at odd scales these are pixels themselves, and
-several of these ways give the same image.
+Reducers take a ground truth, (H, W, C) uint8 with sides that are multiples of the scale, and return
+(H / scale, W / scale, C). Without antialiasing a kernel meets only pixels near the sampling points; at odd scales these
+are pixels themselves, so that several of these reducers return the same image.
+
+Gray conversions take (H, W, 3) RGB uint8 and return (H, W, 1) uint8.
 """
 
 from collections.abc import Callable
@@ -13,6 +15,8 @@ import numpy as np
 from PIL import Image
 
 from swinir.degradations.resize import imresize
+from swinir.image_io.color import luma
+from swinir.image_io.image import to_gray
 from swinir.testsets.pairs import reduced, rounded_once
 
 Reducer = Callable[[np.ndarray, int], np.ndarray]
@@ -23,7 +27,7 @@ def _on_bytes(gt: np.ndarray, scale: int) -> np.ndarray:
 
 
 def point_cubic(gt: np.ndarray, scale: int, a: float = -0.5) -> np.ndarray:
-    """Keys' cubic convolution of four pixels an axis, whatever the scale; the edge's pixels repeated."""
+    """Reduce by Keys' cubic convolution over four pixels per axis at any scale; pixels at the edges are repeated."""
     result = gt.astype(np.float64)
     for axis in (0, 1):
         length = gt.shape[axis]
@@ -54,12 +58,12 @@ def _every_nth(gt: np.ndarray, scale: int) -> np.ndarray:
     return gt[::scale, ::scale]
 
 
-MATLABS = "MATLAB's bicubic"
+MATLAB_BICUBIC = "MATLAB's bicubic"
 REDUCERS: dict[str, Reducer] = {
-    MATLABS: reduced,
-    f"{MATLABS}, rounded after each axis": _on_bytes,
-    f"{MATLABS}, rounded once": rounded_once,
-    "MATLAB's bicubic without antialiasing": point_cubic,
+    MATLAB_BICUBIC: reduced,
+    f"{MATLAB_BICUBIC}, rounded after each axis": _on_bytes,
+    f"{MATLAB_BICUBIC}, rounded once": rounded_once,
+    f"{MATLAB_BICUBIC} without antialiasing": point_cubic,
     "OpenCV's (or PyTorch's) bicubic, which has no antialiasing": partial(_by_opencv, method=cv2.INTER_CUBIC),
     "OpenCV's (or PyTorch's) bilinear, which has no antialiasing": partial(_by_opencv, method=cv2.INTER_LINEAR),
     "OpenCV's Lanczos, which has no antialiasing": partial(_by_opencv, method=cv2.INTER_LANCZOS4),
@@ -70,4 +74,29 @@ REDUCERS: dict[str, Reducer] = {
     "means of squares (OpenCV's area, Pillow's box)": partial(_by_opencv, method=cv2.INTER_AREA),
     "every n-th pixel (OpenCV's nearest)": _every_nth,
     "every n-th pixel from the middle (Pillow's nearest)": partial(_by_pillow, method=Image.Resampling.NEAREST),
+}
+
+
+def _weighted(*weights: float) -> Callable[[np.ndarray], np.ndarray]:
+    return lambda image: np.floor(image @ np.array(weights) + 0.5).clip(0, 255).astype(np.uint8)[..., None]
+
+
+def _by_pillow_gray(image: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).convert("L"))[..., None]
+
+
+# MATLAB inverts its YIQ matrix, whose entries have three digits; the entries of the inverse have more.
+_RGB2GRAY = np.linalg.inv(np.array([[1.0, 0.956, 0.621], [1.0, -0.272, -0.647], [1.0, -1.106, 1.703]]))[0]
+
+MATLAB_GRAY = "MATLAB's rgb2gray"  # BSD68 is CBSD68 by it, to the last value
+GRAY_CONVERSIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    MATLAB_GRAY: _weighted(*_RGB2GRAY),
+    "OpenCV's conversion (BT.601, full range)": lambda image: cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)[..., None],
+    "libpng's, as OpenCV reads a color PNG in gray": to_gray,
+    "Pillow's convert('L')": _by_pillow_gray,
+    "BT.601 luma in [16, 235], MATLAB's rgb2ycbcr": lambda image: luma(image).round().astype(np.uint8),
+    "BT.709 luma": _weighted(0.2126, 0.7152, 0.0722),
+    "the mean of the channels": _weighted(1 / 3, 1 / 3, 1 / 3),
+    "the green channel alone": lambda image: image[..., 1:2],
+    "weights for BGR on RGB channels": _weighted(*_RGB2GRAY[::-1]),
 }
