@@ -1,4 +1,4 @@
-"""`swinir data`: the benchmark sets: what is there, laying them out, whether they are right."""
+"""`swinir data`: list, prepare and check the benchmark sets."""
 
 import json
 import sys
@@ -17,26 +17,26 @@ if TYPE_CHECKING:
     from swinir.testsets.sets import Presence
 
 app = typer.Typer(
-    help="Test sets: what is there, laying them out, checking them. Nothing is downloaded.",
+    help="List, prepare and check test sets. Nothing is downloaded.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
 
-Root = Annotated[Path, typer.Option("--testsets", metavar="DIR", help="Folder of the sets.")]
+Root = Annotated[Path, typer.Option("--testsets", metavar="DIR", help="Folder that holds the sets.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TESTSETS = Path("testsets")
-SHOWN_NOTES = 8  # of a set; faults are shown all
+SHOWN_NOTES = 8  # per set; all faults are shown
 
 
 @app.command("list")
 def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
-    """Show the sets, what each measures, and what is there of them."""
+    """List the sets, the tasks they measure, and the images that are present."""
     from swinir.testsets import BENCHMARK_SETS
     from swinir.testsets.sets import presence_of
 
     stock = [presence_of(row, testsets) for row in BENCHMARK_SETS.values()]
     if as_json:
-        print(json.dumps([_facts(presence) for presence in stock], indent=2))
+        print(json.dumps([_set_json(presence) for presence in stock], indent=2))
         return
     titles = ("SET", "IMAGES", "FOR", "THERE", "LOW QUALITY", "TERMS")
     rows = []
@@ -48,32 +48,35 @@ def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
 
 @app.command()
 def prepare(
-    name: Annotated[str, typer.Argument(metavar="SET", help="A set, as `swinir data list` shows it.")],
+    name: Annotated[str, typer.Argument(metavar="SET", help="Name of a set, from `swinir data list`.")],
     source: Annotated[
-        Path | None, typer.Argument(help="Folder, zip or tar archive that has it; makes low-quality images without.")
+        Path | None,
+        typer.Argument(
+            help="Folder, zip or tar archive with its images; without it, only low-quality images are made."
+        ),
     ] = None,
     testsets: Root = TESTSETS,
     scale: Annotated[
-        list[int] | None, typer.Option("--scale", min=2, help="Make low-quality images for this scale; repeatable.")
+        list[int] | None, typer.Option("--scale", min=2, help="Scale of the low-quality images to make; repeatable.")
     ] = None,
 ) -> None:
-    """Lay out a set from files that you have; make its low-quality images. What is there stays; source files, too."""
+    """Copy a set from your files into place and make its low-quality images; existing files are kept."""
     from swinir.testsets import find_set
-    from swinir.testsets.prepare import prepare as lay_out
+    from swinir.testsets.prepare import prepare as prepare_set
     from swinir.testsets.sets import presence_of
 
     row = find_set(name)
     if source is None and not row.scales:
-        raise ValueError(f"{row.name} has no low-quality images to make; name the folder or archive that has the set")
+        raise ValueError(f"{row.name} has no low-quality images to make; give the folder or archive that holds the set")
     if scale and not row.scales:
-        raise ValueError(f"{row.name} is measured at no scale; leave --scale out")
+        raise ValueError(f"{row.name} has no scales; omit --scale")
     with _Status() as status:
-        outcome = lay_out(row, source, testsets, scales=scale or None, progress=status.show)
+        outcome = prepare_set(row, source, testsets, scales=scale or None, progress=status.show)
     presence = presence_of(row, testsets)
-    _tell(outcome)
+    _print_outcome(outcome)
     print(
         f"{row.name}: {len(outcome.copied)} copied, {outcome.made} low-quality images made, "
-        f"{len(outcome.there)} were there; {presence.state} in {presence.folder}"
+        f"{len(outcome.there)} existed; {presence.state} in {presence.folder}"
     )
     if outcome.failed or presence.state != "present":
         raise typer.Exit(1)
@@ -81,17 +84,19 @@ def prepare(
 
 @app.command()
 def check(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[SET...]", help="Sets; all without.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[SET...]", help="Names of sets; all by default.")
+    ] = None,
     testsets: Root = TESTSETS,
     as_json: AsJson = False,
 ) -> None:
-    """Look at every file: hashes, sizes, channels, pairs. Exits 1 for faults, or if a set that is named is missing."""
+    """Check every file: hashes, sizes, channels, pairs. Exits 1 for faults and for a named set that is missing."""
     from swinir.testsets import BENCHMARK_SETS, find_set
     from swinir.testsets.check import check_set
 
     rows = [find_set(name) for name in names] if names else list(BENCHMARK_SETS.values())
     if not testsets.is_dir():
-        raise FileNotFoundError(f"folder not found: {testsets}; name the folder of the sets by --testsets")
+        raise FileNotFoundError(f"folder not found: {testsets}; give the folder of the sets by --testsets")
     reports = []
     for row in dict.fromkeys(rows):
         with _Status() as status:
@@ -99,7 +104,7 @@ def check(
         if not as_json:
             _print_report(reports[-1])
     if as_json:
-        print(json.dumps([_report_facts(report) for report in reports], indent=2))
+        print(json.dumps([_report_json(report) for report in reports], indent=2))
     if any(report.faults or (names and report.presence.state == "missing") for report in reports):
         raise typer.Exit(1)
 
@@ -113,13 +118,13 @@ def _print_report(report: "SetReport") -> None:
         way_out = f"; {finding.way_out}" if finding.way_out else ""
         print(f"  {finding.level}: {where}{finding.text}{way_out}")
     if len(notes) > SHOWN_NOTES:
-        print(f"  and {len(notes) - SHOWN_NOTES} more notes, which --json has")
+        print(f"  and {len(notes) - SHOWN_NOTES} more notes; --json shows all")
 
 
-def _tell(outcome: "Outcome") -> None:
+def _print_outcome(outcome: "Outcome") -> None:
     for reason, files in outcome.left_out.items():
         some = ", ".join(files[:3]) + (", ..." if len(files) > 3 else "")
-        print(f"left out, {reason}: {len(files)} ({some})")
+        print(f"not used, {reason}: {len(files)} ({some})")
     for line in outcome.failed:
         print(line, file=sys.stderr)
 
@@ -136,7 +141,7 @@ def _scales(presence: "Presence") -> str:
     return " ".join(texts) or "none"
 
 
-def _facts(presence: "Presence") -> dict[str, Any]:
+def _set_json(presence: "Presence") -> dict[str, Any]:
     row = presence.set
     facts = asdict(row) | {"names": list(row.stems)}
     return facts | {
@@ -147,7 +152,7 @@ def _facts(presence: "Presence") -> dict[str, Any]:
     }
 
 
-def _report_facts(report: "SetReport") -> dict[str, Any]:
+def _report_json(report: "SetReport") -> dict[str, Any]:
     return {
         "set": report.presence.set.name,
         "state": report.presence.state,
@@ -159,17 +164,17 @@ def _report_facts(report: "SetReport") -> dict[str, Any]:
 
 
 class _Status:
-    """One line on a terminal that says what is going on; nothing elsewhere."""
+    """A status line on a terminal; nothing elsewhere."""
 
     def __enter__(self) -> "_Status":
         self.shown = sys.stderr.isatty()
         return self
 
-    def show(self, what: str, done: int, total: int | None) -> None:
-        """Replace the line."""
+    def show(self, stage: str, done: int, total: int | None) -> None:
+        """Replace the line by a stage and its progress."""
         if self.shown:
             count = f" {done}" + (f" of {total}" if total else "") if done else ""
-            print(f"\r\x1b[K{what}{count}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{stage}{count}", end="", file=sys.stderr, flush=True)
 
     def show_path(self, path: Path) -> None:
         """Replace the line by a path."""

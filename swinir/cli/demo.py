@@ -1,20 +1,24 @@
-"""`swinir demo`: restore a photograph that every install has, and show the gain."""
+"""`swinir demo`: enlarge a photograph that comes with scikit-image, and compare with bicubic interpolation."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EXPERT = "lightweight_sr_x2_tiny"
+from swinir.cli.options import choose_device, print_table
+
+MODEL = "lightweight_sr_x2_tiny"
 PHOTOGRAPH = "astronaut.png"  # NASA, public domain
 DETAIL = (350, 126, 84)  # top, left, side of the enlarged square: the embroidered mission patch
 
 
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the picture goes.")] = Path("demo/demo.png"),
-    device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, ...; a GPU if there is one.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="PNG file to write.")] = Path("demo/demo.png"),
+    device: Annotated[
+        str | None, typer.Option("--device", help="cpu, cuda, ...; by default a GPU if there is one.")
+    ] = None,
 ) -> None:
-    """Halve a photograph, enlarge it again by bicubic and by the bundled x2 expert, and compare."""
+    """Reduce a photograph by 2, enlarge it by bicubic interpolation and by the bundled x2 model, and compare."""
     import time
 
     import skimage
@@ -26,9 +30,10 @@ def demo(
     from swinir.inference.restore import restore
     from swinir.metrics.full_reference import psnr, ssim
     from swinir.report.figures import side_by_side
+    from swinir.report.text_table import TextTable
     from swinir.weights.checkpoint import load_model
 
-    model = load_model(EXPERT, device=device)
+    model = load_model(MODEL, device=choose_device(device))
     scale = model.config.upscale
     gt = read(Path(skimage.__file__).parent / "data" / PHOTOGRAPH)
     gt = gt[: gt.shape[0] // scale * scale, : gt.shape[1] // scale * scale]
@@ -38,16 +43,16 @@ def demo(
     seconds = time.perf_counter() - start
 
     versions = {"bicubic": imresize(lq, scale), "SwinIR": restored}
-    typer.echo(f"{PHOTOGRAPH}: {lq.shape[1]}x{lq.shape[0]} to {gt.shape[1]}x{gt.shape[0]} by {EXPERT}, {seconds:.1f} s")
-    typer.echo(f"{'':10s}{'PSNR':>10s}{'SSIM':>9s}{'PSNR_Y':>11s}{'SSIM_Y':>9s}")
+    rows = []
     for name, image in versions.items():
-        rgb = f"{psnr(image, gt, crop_border=scale):7.2f} dB{ssim(image, gt, crop_border=scale):9.4f}"
-        y, gt_y = luma(image), luma(gt)
-        luminance = f"{psnr(y, gt_y, crop_border=scale):8.2f} dB{ssim(y, gt_y, crop_border=scale):9.4f}"
-        typer.echo(f"{name:10s}{rgb}{luminance}")
+        pairs = ((image, gt), (luma(image), luma(gt)))
+        scores = [(psnr(*pair, crop_border=scale), ssim(*pair, crop_border=scale)) for pair in pairs]
+        rows.append([name, *(text for p, s in scores for text in (f"{p:.2f} dB", f"{s:.4f}"))])
+    typer.echo(f"{PHOTOGRAPH}: {lq.shape[1]}x{lq.shape[0]} to {gt.shape[1]}x{gt.shape[0]} by {MODEL}, {seconds:.1f} s")
+    print_table(TextTable(("", "PSNR", "SSIM", "PSNR Y", "SSIM Y"), rows, right=(1, 2, 3, 4)))
 
     nearest = lq.repeat(scale, axis=0).repeat(scale, axis=1)
     panels = [("input, pixels repeated", nearest), *versions.items(), ("ground truth", gt)]
     output.parent.mkdir(parents=True, exist_ok=True)
     write(output, side_by_side(panels, detail=DETAIL, zoom=6))
-    typer.echo(f"look at {output}")
+    typer.echo(f"written: {output}")

@@ -1,4 +1,4 @@
-"""`swinir info`: what a weights file holds."""
+"""`swinir info`: the network, task and cost of a weights file."""
 
 import json
 import re
@@ -6,13 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from swinir.cli.options import print_table
+from swinir.report.text_table import TextTable
+
 if TYPE_CHECKING:
     from swinir.models.swinir import NetworkConfig
 
-DEFAULT_SIZE = (256, 256)  # the low-quality image for which the released program's page states its cost
+DEFAULT_SIZE = (256, 256)  # of the low-quality image for which the released program's page states its cost
 
-# What the paper prints where it differs from the released networks, by task and scale.
-LEAVES_OUT = "its Table 3 leaves one 3x3 convolution out"
+# The paper's parameter counts that differ from the released networks, by task and scale, with the reason.
+LEAVES_OUT = "its Table 3 omits one 3x3 convolution"
 PAPER_PARAMETERS = {
     ("lightweight_sr", 2): ("878K", LEAVES_OUT),
     ("lightweight_sr", 3): ("886K", LEAVES_OUT),
@@ -23,21 +26,24 @@ PAPER_PARAMETERS = {
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="Weights file, or a name that `swinir zoo list` shows.")],
+    file: Annotated[str, typer.Argument(help="Weights file, or a name from `swinir zoo list`.")],
     size: Annotated[
         str | None,
         typer.Option(
             metavar="HxW",
-            help="Low-quality image to count operations for, in pixels (default 256x256).",
+            help="Size of the low-quality image for which operations are counted, in pixels (default 256x256).",
             show_default=False,
         ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Show what a weights file holds: network, task, parameters, cost, and what had to be assumed."""
+    """Show the network, task, parameters and cost of a weights file, and the assumptions that were made."""
     requested = _parse_size(size) if size else None
-    facts = _facts(file, requested)
-    print(json.dumps(facts, indent=2) if as_json else _text(facts))
+    facts = read_facts(file, requested)
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2))
+    else:
+        _print(facts)
 
 
 def _parse_size(text: str) -> tuple[int, int]:
@@ -47,7 +53,8 @@ def _parse_size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
+def read_facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
+    """Read a weights file and count the parameters and operations of its network."""
     from swinir.models.complexity import count_macs, count_macs_as_published
     from swinir.weights.checkpoint import find_checkpoint, guess_tasks, read_checkpoint, sha256
 
@@ -59,7 +66,7 @@ def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
     if network.ape:
         size = (network.img_size, network.img_size)
         if requested not in (None, size):
-            raise ValueError(f"{path}: this network takes only images of {size[0]}x{size[1]}; leave --size out")
+            raise ValueError(f"{path}: this network takes only images of {size[0]}x{size[1]}; omit --size")
     return {
         "file": str(path),
         "bytes": path.stat().st_size,
@@ -82,7 +89,7 @@ def _facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
 
 
 def _in_paper(network: "NetworkConfig", tasks: list[str]) -> str | None:
-    """The paper's count and why it differs, for exactly the released networks it is wrong about."""
+    """The paper's parameter count and the reason for the difference, for the released networks that differ."""
     from dataclasses import replace
 
     from swinir.tasks import TASKS
@@ -95,34 +102,34 @@ def _in_paper(network: "NetworkConfig", tasks: list[str]) -> str | None:
     return None
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _print(facts: dict[str, Any]) -> None:
     height, width = facts["macs_size"]
-    source = {"file": "as the file states", "network": "by its network"}.get(facts["task_told_by"])
-    paper = facts["parameters_in_paper"]
+    source = {"file": "stated by the file", "network": "inferred from its network"}.get(facts["task_told_by"])
+    paper, macs = facts["parameters_in_paper"], facts["macs_as_in_paper"]
     rows = {
         "file": facts["file"],
         "bytes": f"{facts['bytes']:,}",
         "SHA-256": facts["sha256"],
         "weights under": facts["key"] or "the top level",
-        "task": f"{facts['task']} ({source})" if source else ", ".join(facts["possible_tasks"]) or "cannot be told",
+        "task": f"{facts['task']} ({source})" if source else ", ".join(facts["possible_tasks"]) or "unknown",
         "step": "not stated" if facts["step"] is None else f"{facts['step']:,}",
         "parameters": f"{facts['parameters']:,}" + (f" (the paper says {paper})" if paper else ""),
         "MACs": f"{facts['macs'] / 1e9:,.1f} G for a {height}x{width} image, attention included",
-        "MACs as in paper": _macs_in_paper(facts["macs_as_in_paper"]),
+        "MACs as in paper": f"{macs / 1e9:,.1f} G, counted as in Table 3: 1024x720 output, some parts omitted"
+        if macs
+        else "",
         "training patch": f"{facts['training_patch']}x{facts['training_patch']}",
-    }
-    lines = [f"{name:<16} {value}" for name, value in rows.items() if value]
-    lines += ["network", *(f"  {name:<15} {_option(value)}" for name, value in facts["network"].items())]
+        "network": "",
+    } | {f"  {name}": _option_text(value) for name, value in facts["network"].items()}
+    shown = [(name, value) for name, value in rows.items() if value or name == "network"]
+    print_table(TextTable((), shown))
     if facts["rules"]:
-        lines += ["assumed, since the file does not tell", *(f"  {rule}" for rule in facts["rules"])]
-    return "\n".join(lines)
+        typer.echo("assumed, because the file does not state it")
+        for rule in facts["rules"]:
+            typer.echo(f"  {rule}")
 
 
-def _macs_in_paper(macs: int | None) -> str:
-    return f"{macs / 1e9:,.1f} G, Table 3's way of counting: a 1024x720 output, parts left out" if macs else ""
-
-
-def _option(value: Any) -> str:
+def _option_text(value: Any) -> str:
     if isinstance(value, list):
         return " ".join(map(str, value))
     return str(value) if value != "" else "none"

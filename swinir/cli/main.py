@@ -1,4 +1,4 @@
-"""Entry point of the `swinir` command: gathers the subcommands and turns errors into exit codes.
+"""Entry point of the `swinir` command: the subcommands, and exit codes for errors.
 
 Subcommand modules import torch inside their functions, so that `swinir --help` answers at once.
 """
@@ -11,9 +11,9 @@ from types import FrameType
 
 import typer
 
-# Threads of GNU OpenMP, which PyTorch computes with, spin while they wait for one another. On a machine that is
-# busy with anything else this multiplies the time (seen: 1.7 s became 4 to 29 s); a short spin costs a quiet one
-# nothing. The setting is read when torch loads, so it stands before everything else; the user's own is kept.
+# The threads of GNU OpenMP, which PyTorch uses, spin while they wait for one another. On a busy machine this
+# multiplies the time (measured: 4 to 29 s instead of 1.7 s); a shorter spin costs nothing on a quiet one. torch reads
+# the variable when it is imported, so it is set first; a value set by the user is kept.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 

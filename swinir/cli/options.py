@@ -1,4 +1,4 @@
-"""What options that several subcommands have mean."""
+"""Options and output that several subcommands share."""
 
 import sys
 from pathlib import Path
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def print_table(table: "TextTable") -> None:
-    """Print a table: fitted to a terminal, or as plain text that depends on nothing but the table."""
+    """Print a table, fitted to a terminal; elsewhere as plain text of its natural width."""
     if sys.stdout.isatty():
         from rich.console import Console
 
@@ -24,13 +24,15 @@ def print_table(table: "TextTable") -> None:
 
 
 def check_parent(file: Path | None) -> None:
-    """A FileNotFoundError when a file to be written has no folder: before the work, not after it."""
+    """Raise a FileNotFoundError, before any work, if the folder of an output file does not exist."""
     if file is not None and not file.absolute().parent.is_dir():
-        raise FileNotFoundError(f"folder not found: {file.absolute().parent}; make it, or write {file.name} elsewhere")
+        raise FileNotFoundError(
+            f"folder not found: {file.absolute().parent}; create it, or write {file.name} elsewhere"
+        )
 
 
 def choose_device(name: str | None) -> "torch.device":
-    """The device of that name, or the GPU if there is one; a ValueError if it cannot be used."""
+    """Return the device of that name, by default the GPU if there is one; a ValueError if it cannot be used."""
     import torch
 
     if name is None:
@@ -56,7 +58,7 @@ def make_protocol(
     self_ensemble: bool,
     compile: bool = False,
 ) -> "Protocol":
-    """What options say about a benchmark; a ValueError for what a task does not have, and for values out of range."""
+    """Build the protocol of a benchmark from options; a ValueError for values that the task does not have."""
     from swinir.evaluation.protocol import Protocol
     from swinir.inference.options import RunOptions
     from swinir.inference.tiling import TileBlend

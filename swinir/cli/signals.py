@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as a request, for work that ends at a place of its own choice and goes on from there."""
+"""Ctrl-C and SIGTERM as requests: the work finishes its current step, and a later run resumes from there."""
 
 import signal
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from types import FrameType
 
 @contextmanager
 def asked_to_stop() -> Iterator[list[int]]:
-    """The signals that came within the block, empty as long as none did."""
+    """Collect the signals that arrive in the block, instead of ending the process."""
     asked: list[int] = []
 
     def ask(signum: int, _frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""`swinir zoo`: list, describe, fetch and check the released and bundled weights."""
+"""`swinir zoo`: list, describe, download and verify the released and bundled weights."""
 
 import json
 import sys
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from swinir.weights.zoo import Verdict, ZooEntry
 
 app = typer.Typer(
-    help="Weights: the released ones and those that come with the package.",
+    help="List, download and verify released and bundled weights.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -24,17 +24,17 @@ NAME_HELP = "Alias, name or file name of weights, as `swinir zoo list` shows the
 
 @app.command("list")
 def list_weights(
-    task: Annotated[str | None, typer.Option(help="Show one task only, such as classical_sr.")] = None,
+    task: Annotated[str | None, typer.Option(help="Show only this task, such as classical_sr.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every field.")] = False,
 ) -> None:
-    """Show all weights and which of them are on this machine."""
+    """List all weights and show which are on this machine."""
     from swinir.weights.zoo import RELEASED, TASK_IN_NAME, bundled
 
     if task is not None and task not in TASK_IN_NAME:
         raise ValueError(f"unknown task {task!r}; choose one of {', '.join(TASK_IN_NAME)}")
     entries = [entry for entry in (*bundled(), *RELEASED) if task in (None, entry.parts.task)]
     if as_json:
-        print(json.dumps([_facts(entry) for entry in entries], indent=2))
+        print(json.dumps([_entry_facts(entry) for entry in entries], indent=2))
         return
     titles = ("ALIAS", "TASK", "LEVEL", "DATA", "SIZE", "MB", "PRESENT")
     rows = []
@@ -48,10 +48,10 @@ def list_weights(
 
 @app.command()
 def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
-    """Show everything known about one weights file."""
+    """Show all facts about one weights file."""
     from swinir.weights.zoo import find
 
-    facts = _facts(find(name))
+    facts = _entry_facts(find(name))
     facts["size"] = f"{facts['size']} ({facts.pop('size_word')})"
     rows = [(key.replace("_", " "), "-" if value in (None, "") else str(value)) for key, value in facts.items()]
     print_table(TextTable((), rows))
@@ -61,14 +61,14 @@ def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
 def download(
     names: Annotated[list[str], typer.Argument(metavar="NAME...", help=NAME_HELP)],
     folder: Annotated[
-        Path | None, typer.Option(help="Folder to write to; model_zoo/swinir, or $SWINIR_ZOO, without it.")
+        Path | None, typer.Option(help="Folder to write to; model_zoo/swinir or $SWINIR_ZOO by default.")
     ] = None,
 ) -> None:
-    """Fetch released weights and check them; prints the path of each. $SWINIR_ZOO_MIRROR names another source."""
+    """Download and verify released weights, and print the path of each. $SWINIR_ZOO_MIRROR sets a mirror."""
     from swinir.weights.zoo import DownloadError, default_folder, find
     from swinir.weights.zoo import download as fetch
 
-    entries = list(dict.fromkeys(find(name) for name in names))  # a misspelt name stops before any transfer
+    entries = list(dict.fromkeys(find(name) for name in names))  # an unknown name is refused before any download
     failures: list[DownloadError] = []
     for entry in entries:
         try:
@@ -83,10 +83,10 @@ def download(
 @app.command()
 def verify(
     path: Annotated[
-        Path | None, typer.Argument(help="Weights file or folder; the downloaded and the bundled ones without it.")
+        Path | None, typer.Argument(help="Weights file or folder; all downloaded and bundled weights by default.")
     ] = None,
 ) -> None:
-    """Check weights by SHA-256, or by the checksums in the file where no hash is known. Exits 1 if any is bad."""
+    """Verify weights by SHA-256, or by the checksums in the file if no hash is known. Exits 1 if any is bad."""
     verdicts = _verdicts_everywhere() if path is None else _verdicts_at(path)
     rows = [("bad" if not v.ok else "ok", v.how, str(v.path), v.message) for v in verdicts]
     if rows:
@@ -131,7 +131,7 @@ def _verdicts_everywhere() -> list["Verdict"]:
     return verdicts
 
 
-def _facts(entry: "ZooEntry") -> dict[str, Any]:
+def _entry_facts(entry: "ZooEntry") -> dict[str, Any]:
     from swinir.weights.zoo import SIZE_WORDS
 
     parts = entry.parts

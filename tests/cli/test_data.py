@@ -97,7 +97,7 @@ def test_low_quality_images_are_made_for_what_stands_there(run, tmp_path, folder
         path.rename(flat / path.name)
     (flat / "HR").rmdir()
     code, lines = run("prepare", "Trio")
-    assert (code, lines) == (0, [f"Trio: 0 copied, 6 low-quality images made, 0 were there; present in {flat}"])
+    assert (code, lines) == (0, [f"Trio: 0 copied, 6 low-quality images made, 0 existed; present in {flat}"])
     assert {path: pixel_hash(read(path)) for path in folder.rglob("LR_bicubic/*/*.png")} == expected
 
 
@@ -107,7 +107,7 @@ def test_the_second_run_changes_nothing(run, tmp_path, folder):
     assert run("prepare", "Trio", source)[0] == 0
     before = state(tmp_path / "sets")
     code, lines = run("prepare", "Trio", source)
-    assert (code, lines[-1].split(";")[0]) == (0, "Trio: 0 copied, 0 low-quality images made, 9 were there")
+    assert (code, lines[-1].split(";")[0]) == (0, "Trio: 0 copied, 0 low-quality images made, 9 existed")
     assert state(tmp_path / "sets") == before
 
 
@@ -116,7 +116,7 @@ def test_a_run_goes_on_where_it_was_stopped(run, tmp_path, folder):
     before = state(folder)
     for name in ("HR/coffee.png", "LR_bicubic/X2/chelseax2.png", "LR_bicubic/X3/coffeex3.png"):
         (folder / name).unlink()
-    assert "3 copied, 0 low-quality images made, 6 were there" in run("prepare", "Trio", source)[1][-1]
+    assert "3 copied, 0 low-quality images made, 6 existed" in run("prepare", "Trio", source)[1][-1]
     after = state(folder)
     assert {name: digest for name, (digest, _) in after.items()} == {
         name: digest for name, (digest, _) in before.items()
@@ -163,7 +163,7 @@ def test_low_quality_files_are_taken_too_and_others_left_out_with_reasons(run, t
     code, lines = run("prepare", "Trio", source.parent)
     assert code == 1  # one file could not be read
     assert any(
-        line.startswith("left out, the output of a method: 3 (image_SRF_2/astronaut_SRF_2_nearest") for line in lines
+        line.startswith("not used, the output of a method: 3 (image_SRF_2/astronaut_SRF_2_nearest") for line in lines
     )
     assert any("without its ground truth: 1" in line for line in lines)
     assert any(line.startswith("image_SRF_2/broken_SRF_2_HR.png: ") for line in lines)
@@ -179,7 +179,7 @@ def test_known_pixels_give_a_file_its_name_in_any_format(run, tmp_path, hashes):
     code, lines = run("prepare", "Trio", source)
     assert code == 0
     assert any(
-        line.startswith("left out, no image of Trio has its name or its pixels: 1 (holiday.png)") for line in lines
+        line.startswith("not used, no image of Trio has its name or its pixels: 1 (holiday.png)") for line in lines
     )
     truths = tmp_path / "sets" / "Trio" / "HR"
     assert sorted(path.name for path in truths.iterdir()) == ["astronaut.bmp", "chelsea.tif", "coffee.png"]
@@ -197,7 +197,7 @@ def test_of_a_set_with_known_names_other_files_are_not_even_decoded(run, tmp_pat
     (source / "train" / "2092.jpg").write_bytes(b"no image at all")
     code, lines = run("prepare", "Trio", tmp_path / "BSDS300")
     assert code == 0
-    assert lines[0] == "left out, no image of Trio has its name: 1 (images/train/2092.jpg)"
+    assert lines[0] == "not used, no image of Trio has its name: 1 (images/train/2092.jpg)"
     assert sorted(p.name for p in (tmp_path / "sets/Trio/LR_bicubic/X2").iterdir())[0] == "astronautx2.png"
     assert run("check", "Trio")[0] == 0
 

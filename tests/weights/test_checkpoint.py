@@ -918,7 +918,7 @@ def test_info_tells_all_facts_as_json(tmp_path: Path, small: dict[str, Tensor]) 
 
 def test_info_tells_what_it_assumed(tmp_path: Path, small: dict[str, Tensor]) -> None:
     text = run_info(saved(tmp_path, small))
-    assert "lightweight_sr (by its network)" in text
+    assert "lightweight_sr (inferred from its network)" in text
     assert "the top level" in text
     assert "256x256" in text
     assert "img_range is 1 as in all released networks" in text
@@ -928,7 +928,7 @@ def test_info_states_the_count_that_the_paper_prints_instead(tmp_path: Path) -> 
     network = TASKS["lightweight_sr"].network
     path = saved(tmp_path, learned(weights(network)))
     text = run_info(path, "--size", "64x64")
-    assert "910,152 (the paper says 878K, its Table 3 leaves one 3x3 convolution out)" in text
+    assert "910,152 (the paper says 878K, its Table 3 omits one 3x3 convolution)" in text
 
 
 def test_info_counts_a_network_with_position_embedding_at_its_only_size(tmp_path: Path) -> None:
