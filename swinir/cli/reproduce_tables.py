@@ -11,7 +11,8 @@ from swinir.reproduce.published import TABLES, Table, notes
 from swinir.weights.zoo import TASK_IN_NAME
 
 if TYPE_CHECKING:
-    from swinir.reproduce.measure import Bench, Settings
+    from swinir.inference.options import RunOptions
+    from swinir.reproduce.measure import Bench
     from swinir.reproduce.plan import CellPlan, Wanted
     from swinir.reproduce.results import Result
     from swinir.reproduce.summary import Summary
@@ -82,11 +83,11 @@ def _command(name: str, tables: tuple[Table, ...], flag: str, known: str) -> Cal
 
         tolerance = Tolerance(psnr_tolerance, ssim_tolerance)
         wanted = Wanted(tables, _split(sets), _numbers(flag, levels), self_ensemble)
-        settings = _settings(device, precision, tile, tile_overlap)
+        options = _options(precision, tile, tile_overlap)
         planned = _plan(wanted, weights or ["released"], testsets)
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"--output must be a folder, and {output} is a file")
-        bench = Bench(testsets, output, settings, notice=_notice)
+        bench = Bench(testsets, output, choose_device(device), options, notice=_notice)
         summary = _measure(name, tables, planned, bench, tolerance, alternatives=alternatives)
         if planned.missing or summary.failures or any(result.measured.failed for result in summary.results):
             raise typer.Exit(1)
@@ -105,9 +106,11 @@ def _numbers(flag: str, text: str) -> tuple[int, ...]:
     return tuple(map(int, _split(text)))
 
 
-def _settings(device: str | None, precision: str, tile: int | None, overlap: int) -> "Settings":
+def _options(precision: str, tile: int | None, overlap: int) -> "RunOptions":
+    from dataclasses import replace
+
+    from swinir.evaluation.protocol import RELEASED
     from swinir.models.optimized import PRECISIONS
-    from swinir.reproduce.measure import Settings
 
     if precision not in PRECISIONS:
         raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
@@ -117,7 +120,7 @@ def _settings(device: str | None, precision: str, tile: int | None, overlap: int
     most = None if tile is None else tile - 8  # a tile is rounded down to whole windows
     if overlap < 0 or (most is not None and overlap > most):
         raise ValueError(f"--tile-overlap must be from 0 to {most or 'the tile'}, got {overlap}")
-    return Settings(choose_device(device), precision, tile, overlap)
+    return replace(RELEASED, precision=precision, tile=tile, tile_overlap=overlap)
 
 
 def _notice(text: str) -> None:
@@ -171,7 +174,7 @@ def _measure(
     failures: list[Failure] = []
 
     def summarize() -> Summary:
-        done, machine = (tuple(results), tuple(failures)), environment(bench.settings.device)
+        done, machine = (tuple(results), tuple(failures)), environment(bench.device)
         return Summary(name, tables, *done, planned.missing, tolerance, machine, planned.lacking)
 
     bench.folder.mkdir(parents=True, exist_ok=True)

@@ -292,6 +292,7 @@ def _write_files(
     csv_file: Path | None,
 ) -> None:
     from swinir.evaluation.results import run_facts, write_csv, write_json
+    from swinir.weights.verify import sha256
 
     if json_file is None and csv_file is None:
         return
@@ -299,6 +300,7 @@ def _write_files(
         protocol,
         device,
         checkpoint=checkpoint.path,
+        digest=sha256(checkpoint.path),
         key=checkpoint.key,
         engine=checkpoint.engine,
         complete=len(rows) == total,

@@ -15,7 +15,6 @@ from swinir.atomic import atomic_path
 from swinir.environment import environment
 from swinir.evaluation.protocol import Protocol
 from swinir.models.optimized import resolve_precision
-from swinir.weights.verify import sha256
 
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
 
@@ -46,12 +45,13 @@ def means(rows: Sequence[Row]) -> dict[str, float]:
 
 
 def run_facts(
-    protocol: Protocol, device: torch.device, *, checkpoint: Path, key: str, engine: str, complete: bool
+    protocol: Protocol, device: torch.device, *, checkpoint: Path, digest: str, key: str, engine: str, complete: bool
 ) -> dict[str, Any]:
     """The settings, weights, versions and hardware that the numbers of a run depend on.
 
     Args:
-        checkpoint: the weights file; its hash is recorded.
+        checkpoint: the weights file.
+        digest: SHA-256 of the file.
         key: the entry of the file that holds the weights.
         engine: name and version of the library that ran the network.
         complete: True if every image was reached.
@@ -62,7 +62,7 @@ def run_facts(
         "precision": resolve_precision(protocol.options.precision, device),
         "complete": complete,
         "checkpoint": checkpoint.name,
-        "checkpoint_sha256": sha256(checkpoint),
+        "checkpoint_sha256": digest,
         "checkpoint_key": key,
         "engine": engine,
         **environment(device),

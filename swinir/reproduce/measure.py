@@ -1,6 +1,6 @@
-"""One cell measured: evaluated by the tester's own code, kept as JSON, taken up again where it was stopped.
+"""Measurement of a cell by the tester's own functions. Results are kept as JSON; interrupted cells resume.
 
-Cell -> Bench.measure -> Measured -> Bench.alternatives -> Measured with more to judge by
+Cell -> Bench.measure -> Measured -> Bench.alternatives -> Measured in further ways
 """
 
 import json
@@ -16,11 +16,12 @@ import torch
 
 from swinir.environment import environment
 from swinir.evaluation.evaluate import evaluate
-from swinir.evaluation.protocol import Protocol, check_network
+from swinir.evaluation.protocol import RELEASED, Protocol, check_network
 from swinir.evaluation.results import METRICS, Row, means, run_facts, write_json
 from swinir.evaluation.samples import Sample, find_set
 from swinir.image_io.image import read, to_rgb
 from swinir.inference.forward import Runnable
+from swinir.inference.options import RunOptions
 from swinir.models.complexity import count_parameters
 from swinir.models.optimized import resolve_precision
 from swinir.reproduce.plan import Cell, Weights
@@ -29,35 +30,25 @@ from swinir.testsets.pairs import reduced
 from swinir.weights.checkpoint import Checkpoint, build_model, read_checkpoint
 from swinir.weights.verify import sha256
 
-FORMAT = 1  # of the kept files; those of another one are measured again
+FORMAT = 1  # version of the kept files; cells of another version are measured again
 SAVE_SECONDS = 10
-SAMPLE = 3  # images whose low-quality files are held against MATLAB's bicubic
+SAMPLE = 3  # number of images whose low-quality files are compared with MATLAB's bicubic
 NO_PADDING = "no padding"
 MATLAB = "MATLAB's bicubic"
-PADDING_MATTERS = 0.3  # dB: no more than the extra window was ever seen to change
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How networks are run; as in `swinir.evaluation.protocol.Protocol`."""
-
-    device: torch.device
-    precision: str = "fp32"
-    tile: int | None = None
-    tile_overlap: int = 32
+PADDING_MATTERS = 0.3  # dB: the extra window has never changed a score by more
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A cell with what was measured.
+    """A measured cell.
 
     Attributes:
-        rows: of its images, in their order.
-        facts: of the run, as its file has them.
-        parameters: of the network.
-        published_network: whether it is the architecture that the published figures are of.
-        alternatives: means that other ways to measure give, by their names.
-        reused: whether all was there from an earlier run.
+        rows: results of its images, in their order.
+        facts: settings, versions and hardware, as in the kept file.
+        parameters: number of parameters of the network.
+        published_network: the network has the published architecture.
+        alternatives: means that were measured in other ways, by the way's name.
+        reused: an earlier run had measured all images.
     """
 
     cell: Cell
@@ -70,12 +61,12 @@ class Measured:
 
     @cached_property
     def means(self) -> dict[str, float]:
-        """Of the images that could be measured."""
+        """Means of the metrics over the measured images."""
         return means(self.rows)
 
     @property
     def failed(self) -> tuple[Row, ...]:
-        """The images that could not."""
+        """Rows of the images that could not be measured."""
         return tuple(row for row in self.rows if row.status == "failed")
 
 
@@ -88,33 +79,40 @@ class _Loaded:
 
 
 class Bench:
-    """Measures cells in the order given; holds one network at a time.
+    """Measures cells, one network in memory at a time.
 
     Args:
-        testsets: the folder of benchmark sets.
-        folder: where results are kept.
-        settings: how networks are run.
-        notice: told why a cell is measured again.
+        testsets: folder of the benchmark sets.
+        folder: folder of the kept results.
+        device: device of the networks.
+        options: how networks are run.
+        notice: called with the reason why a cell is measured again.
     """
 
     def __init__(
-        self, testsets: Path, folder: Path, settings: Settings, *, notice: Callable[[str], None] = lambda _: None
+        self,
+        testsets: Path,
+        folder: Path,
+        device: torch.device,
+        options: RunOptions = RELEASED,
+        *,
+        notice: Callable[[str], None] = lambda _: None,
     ) -> None:
-        self.testsets, self.folder, self.settings, self.notice = testsets, folder, settings, notice
+        self.testsets, self.folder, self.device, self.options, self.notice = testsets, folder, device, options, notice
         self._loaded: _Loaded | None = None
         self._hashes: dict[Path, str] = {}
 
     def measure(self, cell: Cell, *, progress: Callable[[int, int], None] | None = None) -> Measured:
-        """What is kept of a cell and still holds, completed by what has to be measured.
+        """Measure the images of a cell that have no valid kept result.
 
-        A failed image is a failed row, and is tried again next time. The file is written while it grows, also when
-        the run is stopped.
+        A failed image becomes a failed row and is tried again next time. Results are saved every few seconds, and when
+        the run is interrupted.
 
         Args:
             progress: called with (images done, images in all).
 
         Raises:
-            ValueError, OSError: for weights that cannot be read or do not fit the task, and for a set without images.
+            ValueError, OSError: for weights that cannot be read or do not fit the task, and a set without images.
         """
         loaded = self._load(cell.weights)
         protocol = self.protocol(cell)
@@ -127,7 +125,7 @@ class Bench:
         left = [sample for sample in samples if sample.name not in rows]
         if not left and kept is not None and kept["complete"]:
             return replace(self._measured(cell, loaded, rows, samples, kept), reused=True)
-        facts = self._facts(cell, protocol, loaded, samples) | {"key": key}
+        facts = self._describe_run(cell, protocol, loaded, samples) | {"key": key}
         file.parent.mkdir(parents=True, exist_ok=True)
         saved = time.monotonic()
         try:
@@ -144,10 +142,10 @@ class Bench:
         return self._measured(cell, loaded, rows, samples, facts)
 
     def alternatives(self, measured: Measured, distance: float) -> Measured:
-        """Measure a cell in the other ways that may explain why it is off, and keep what they give.
+        """Measure a cell in other ways that may explain its difference, and keep the results.
 
         Args:
-            distance: largest difference of a PSNR from the published one, in dB; not every way is worth trying.
+            distance: largest difference of a PSNR in dB; ways that cannot explain it are skipped.
         """
         cell, facts = measured.cell, dict(measured.facts)
         tried = dict(facts["alternatives"])
@@ -155,16 +153,12 @@ class Bench:
         samples = find_set(protocol, cell.set, self.testsets)
         loaded = self._load(cell.weights)
         if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.options.tile is None:
-            self.notice(
-                f"{cell.label} on {cell.set.name} differs: measured again without the further window of padding"
-            )
+            self.notice(f"{cell.title} differs: measured again without the additional window of padding")
             unpadded = replace(protocol.options, extra_window=False)
             tried[NO_PADDING] = _means(evaluate(loaded.model, samples, replace(protocol, options=unpadded)))
         lq = facts["lq_as_matlab"]
         if MATLAB not in tried and lq is not None and lq["same"] < lq["compared"]:
-            self.notice(
-                f"{cell.label} on {cell.set.name} differs: measured again with MATLAB's bicubic, made on the spot"
-            )
+            self.notice(f"{cell.title} differs: measured again with inputs made by MATLAB's bicubic")
             tried[MATLAB] = _means(evaluate(loaded.model, samples, protocol, load=_load_reduced))
         if tried != facts["alternatives"]:
             facts["alternatives"] = tried
@@ -172,36 +166,33 @@ class Bench:
         return replace(measured, facts=facts, alternatives=tried)
 
     def protocol(self, cell: Cell) -> Protocol:
-        """The tester's settings of a cell."""
-        task, settings = get_task(cell.table.task), self.settings
+        """Settings of the tester for a cell."""
+        task = get_task(cell.table.task)
         return Protocol(
             task,
             scale=cell.level if task.degradation is None else 1,
             noise=cell.level if task.degradation == "noise" else Protocol.noise,
             jpeg=cell.level if task.degradation == "jpeg" else Protocol.jpeg,
-            options=replace(
-                Protocol.options,
-                tile=settings.tile,
-                tile_overlap=settings.tile_overlap,
-                precision=settings.precision,
-                self_ensemble=cell.plus,
-            ),
+            options=replace(self.options, self_ensemble=cell.plus),
         )
 
     def _load(self, weights: Weights) -> _Loaded:
         if self._loaded is None or self._loaded.weights != weights:
-            self._loaded = None  # the last network goes before the next one comes
+            self._loaded = None  # free the last network before the next one is loaded
             checkpoint = read_checkpoint(weights.path, key=get_task(weights.task).weights_key)
-            model = build_model(checkpoint, self.settings.device)
-            self._loaded = _Loaded(weights, checkpoint, sha256(weights.path), model)
+            model = build_model(checkpoint, self.device)
+            self._loaded = _Loaded(weights, checkpoint, self._hash(weights.path), model)
         return self._loaded
 
-    def _facts(self, cell: Cell, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
-        """What a reader of the kept file wants to know of the run."""
+    def _describe_run(
+        self, cell: Cell, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]
+    ) -> dict[str, Any]:
+        """Settings, weights, versions and hardware, for readers of the kept file."""
         facts = run_facts(
             protocol,
-            self.settings.device,
+            self.device,
             checkpoint=cell.weights.path,
+            digest=loaded.sha256,
             key=loaded.checkpoint.key,
             engine=f"torch {torch.__version__}",
             complete=False,
@@ -217,14 +208,14 @@ class Bench:
         }
 
     def _key(self, protocol: Protocol, loaded: _Loaded, samples: Sequence[Sample]) -> dict[str, Any]:
-        """What the figures follow from; a kept file with another one is of no use."""
+        """Everything that the figures depend on; a kept file with another key is measured again."""
         return {
             "format": FORMAT,
             "checkpoint_sha256": loaded.sha256,
             "task": protocol.task.name,
             "level": protocol.level,
             "self_ensemble": protocol.options.self_ensemble,
-            "precision": resolve_precision(protocol.options.precision, self.settings.device),
+            "precision": resolve_precision(protocol.options.precision, self.device),
             "tile": protocol.options.tile,
             "tile_overlap": protocol.options.tile_overlap if protocol.options.tile else None,
             "images_sha256": {
@@ -238,22 +229,22 @@ class Bench:
         return self._hashes[path]
 
     def _kept_rows(self, cell: Cell, kept: Mapping[str, Any] | None, key: Mapping[str, Any]) -> dict[str, Row]:
-        """The good rows of an earlier run by the images' names, if it would give the same ones now."""
+        """Valid rows of an earlier run, by image, if the same figures can be expected now."""
         if kept is None:
             return {}
         changed = [name for name, value in key.items() if kept["key"].get(name) != value]
         if changed:
-            self.notice(f"{cell.label} on {cell.set.name}: measured again, since {', '.join(changed)} changed")
+            self.notice(f"{cell.title}: measured again, because {', '.join(changed)} changed")
             return {}
-        here = environment(self.settings.device)
+        here = environment(self.device)
         if not kept["complete"] and any(kept.get(name) != value for name, value in here.items()):
-            self.notice(f"{cell.label} on {cell.set.name}: measured from the start, since it was begun elsewhere")
+            self.notice(f"{cell.title}: measured from the start, because it was begun with other versions or hardware")
             return {}
         rows = [_row(image) for image in kept["images"]]
         return {row.image: row for row in rows if row.status == "ok"}
 
     def _lq_as_matlab(self, cell: Cell, samples: Sequence[Sample]) -> dict[str, int] | None:
-        """How many of a few low-quality files are what MATLAB's bicubic makes of their ground truth."""
+        """Compare a few low-quality files with MATLAB's bicubic of their ground truth."""
         if not cell.is_sr:
             return None
         few = [sample for sample in samples if sample.gt and sample.lq][:SAMPLE]
@@ -284,13 +275,13 @@ def _ordered(rows: Mapping[str, Row], samples: Sequence[Sample]) -> list[Row]:
 
 
 def _means(rows: Iterator[Row]) -> dict[str, float]:
-    """Of a whole set; empty when an image failed, since the mean of the others is another figure."""
+    """Means over a whole set; empty if an image failed, because the means of the others are not comparable."""
     found = list(rows)
     return {} if any(row.status == "failed" for row in found) else means(found)
 
 
 def _read(file: Path) -> dict[str, Any] | None:
-    """A kept file; None where there is none, or it is not of ours."""
+    """Read a kept file; None if there is none, or it is damaged."""
     try:
         kept = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -300,7 +291,7 @@ def _read(file: Path) -> dict[str, Any] | None:
 
 
 def _row(image: Mapping[str, Any]) -> Row:
-    """From JSON, where infinite numbers are words."""
+    """Row from JSON, where infinite numbers are strings."""
     values: dict[str, Any] = dict(image)
     for metric in METRICS:
         values[metric] = None if values[metric] is None else float(values[metric])
@@ -312,12 +303,12 @@ def _is_reduced(sample: Sample, scale: int) -> bool:
     assert sample.lq is not None
     try:
         return np.array_equal(reduced(to_rgb(read(sample.gt)), scale), to_rgb(read(sample.lq)))
-    except (ValueError, OSError):  # a bad file is a failed row
+    except (ValueError, OSError):  # reported by the image's failed row
         return False
 
 
 def _load_reduced(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-    """As `load_sample`, with the low-quality image made by MATLAB's bicubic instead of read."""
+    """Load a sample as `load_sample`, but make the low-quality image by MATLAB's bicubic."""
     assert sample.gt is not None
     gt = to_rgb(read(sample.gt))
     lq = reduced(gt, protocol.scale)

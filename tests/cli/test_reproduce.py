@@ -101,7 +101,7 @@ def test_a_published_architecture_with_other_weights_differs_and_the_remark_says
     assert reproduce("table3", "--weights", name, "--sets", "Set5", "--testsets", "whole") == 0
     captured = capsys.readouterr()
     assert "differs: no known reason for PSNR on luma and SSIM on luma; SHA-256 is not that" in captured.out
-    assert "measured again, since images_sha256 changed" in captured.err
+    assert "measured again, because images_sha256 changed" in captured.err
 
 
 def test_weights_that_do_not_fit_fail_and_the_rest_runs(place, capsys):
