@@ -5,15 +5,9 @@ from pathlib import Path
 import pytest
 from training import configuration
 
-from swinir.models.swinir import SwinIR
 from swinir.train.config import TrainConfig, load_config, standard_config, varied
 
 ROOT = Path(__file__).parents[2]
-CONFIGS = [
-    path
-    for path in sorted((ROOT / "configs").rglob("*.toml"))
-    if path.parent.name != "joint"  # comparisons, not single trainings
-]
 TOML = """
 name = "small"
 task = "lightweight_sr"
@@ -49,17 +43,6 @@ def refusal(path, *overrides):
     assert message.startswith(f"{path}: ")
     assert "\n" not in message
     return message.removeprefix(f"{path}: ")
-
-
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: f"{p.parent.name}/{p.stem}")
-def test_every_configuration_of_the_project_loads(path):
-    config = load_config(path)
-    if config.network_name == "swinir":
-        SwinIR(config.network_config())
-
-
-def test_there_are_configurations():
-    assert CONFIGS
 
 
 @pytest.mark.parametrize(
