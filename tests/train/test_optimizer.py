@@ -1,4 +1,4 @@
-"""Steps: the released training's, split or whole, in every precision; and what stops one before a weight moves."""
+"""Training steps: those of the released training, split or whole, in every precision, and states."""
 
 import copy
 import json
@@ -138,30 +138,18 @@ def test_the_averaged_network_is_a_copy_for_inference():
     assert all(p.requires_grad for p in ours.network.parameters())
 
 
-def test_without_averaging_the_averages_are_the_weights():
-    ours = trained(ema=0.0)
-    assert all(torch.equal(ours.ema.averages[name], p) for name, p in ours.network.named_parameters())
-
-
 # Parts.
 
 
-@pytest.mark.parametrize("parts", [2, 4])
-@pytest.mark.parametrize("rate", [0.0, 0.3])
+@pytest.mark.parametrize(("parts", "rate"), [(2, 0.0), (4, 0.3)])
 def test_a_batch_run_in_parts_gives_the_weights_of_the_whole(parts, rate):
     options = {"network": SMALL | {"drop_path_rate": rate}, "precision": "fp64", "batch_size": 4}
     whole, split_up = trained(**options), trained(parts=parts, **options)
     assert difference(whole.network, split_up.network) < 1e-11
     assert difference(whole.network, trained(0, **options).network) > 1e-3
-
-
-def test_losses_and_norms_of_parts_are_those_of_the_whole():
-    results = []
-    for parts in (1, 2):
-        ours = optimization(accumulate=parts, data={"batch": 4}, precision="fp64")
-        results.append(ours.step(split(batch(0, 4), parts), 0))
-    assert results[0].loss == pytest.approx(results[1].loss, rel=1e-12)
-    assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=1e-12)
+    ours, theirs = (o.step(split(batch(3, 4), n), 3) for o, n in ((whole, 1), (split_up, parts)))
+    assert ours.loss == pytest.approx(theirs.loss, rel=1e-10)
+    assert ours.grad_norm == pytest.approx(theirs.grad_norm, rel=1e-9)
 
 
 def test_every_process_has_parts_of_its_own_and_none_is_left_out():
@@ -183,9 +171,9 @@ def test_the_draws_of_a_step_depend_on_seed_and_step_alone():
 # What is not finite.
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-@pytest.mark.parametrize("which", [0, 1])
-@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize(
+    ("precision", "which", "bad"), [("fp32", 0, math.nan), ("fp32", 1, math.inf), ("fp16", 0, math.inf)]
+)
 def test_a_loss_that_is_not_finite_stops_before_any_weight_moves(precision, which, bad):
     ours = optimization(precision=precision)
     ours.step([batch(0)], 0)
@@ -277,7 +265,7 @@ def test_half_precision_has_nearly_the_gradient_of_float32(precision, within):
     assert results[0].grad_norm != results[1].grad_norm
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16", "fp64"])
+@pytest.mark.parametrize("precision", ["bf16", "fp64"])
 def test_parameters_stay_in_their_precision(precision):
     ours = trained(1, precision=precision)
     assert {p.dtype for p in ours.parameters} == {torch.float64 if precision == "fp64" else torch.float32}
@@ -343,13 +331,6 @@ def test_muon_steps_the_linear_layers_and_adam_the_rest_as_pytorchs_do_by_hand()
     assert difference(ours.network, optimization(precision="fp64").network) > 1e-3
 
 
-def test_adam_alone_steps_the_linear_layers_unless_muon_is_asked_for():
-    ours = optimization()
-    assert ours.muon is None
-    assert ours.state()["muon"] is None
-    assert len(ours.optimizer.param_groups[0]["params"]) == len(ours.parameters)
-
-
 def test_bytes_are_divided_by_255():
     lq, gt = ((255 * tensor).byte() for tensor in batch())
     results = [
@@ -394,10 +375,12 @@ def test_the_seed_decides_the_discriminator_and_the_global_generator_stays():
     assert same(*found)
 
 
-def test_the_discriminator_learns_and_its_losses_are_reported():
-    ours = optimization(loss=ADVERSARIAL)
+def test_the_discriminator_learns_by_the_same_schedule_and_its_losses_are_reported():
+    ours = optimization(loss=ADVERSARIAL, schedule={"warmup": 4})
     before = [p.detach().clone() for p in ours.objective.adversary.discriminator.parameters()]
     result = ours.step([batch()], 0)
+    (group,) = ours.objective.adversary.optimizer.param_groups
+    assert (result.lr, group["lr"]) == (2e-3 / 4, 1e-3 / 4)
     assert set(result.parts) == {"pixel", "adversarial", "discriminator"}
     assert result.loss == pytest.approx(result.parts["pixel"] + 0.1 * result.parts["adversarial"], rel=1e-6)
     after = list(ours.objective.adversary.discriminator.parameters())
@@ -418,15 +401,12 @@ def test_the_discriminators_loss_does_not_move_the_network():
 @pytest.mark.parametrize(
     "options",
     [
-        {},
-        {"precision": "fp16"},
         {"precision": "fp64", "optimizer": {"weight_decay": 0.1}},
-        {"loss": ADVERSARIAL},
+        {"loss": ADVERSARIAL, "precision": "fp16"},
         {"channels_last": True},
-        {"optimizer": MUON},
         {"optimizer": MUON | {"weight_decay": 0.1}, "precision": "fp16"},
     ],
-    ids=["fp32", "fp16", "fp64", "adversarial", "channels_last", "muon", "muon_fp16"],
+    ids=["fp64", "adversarial", "channels_last", "muon"],
 )
 def test_a_state_goes_on_as_if_nothing_had_happened(options):
     network = SMALL | {"drop_path_rate": 0.2}
@@ -445,26 +425,17 @@ def test_a_state_goes_on_as_if_nothing_had_happened(options):
 
 
 def test_a_state_does_not_bring_back_the_optimizers_former_options():
-    former = trained(optimizer={"lr": 1e-3, "weight_decay": 0.0})
-    ours = optimization(optimizer={"lr": 2e-3, "weight_decay": 0.1, "betas": (0.8, 0.9)})
-    ours.load_state(former.state())
-    (group,) = ours.optimizer.param_groups
-    assert (group["lr"], group["weight_decay"], group["betas"]) == (2e-3, 0.1, (0.8, 0.9))
-    moments = [o.optimizer.state_dict()["state"] for o in (former, ours)]
-    assert same(*moments)
-
-
-def test_a_state_does_not_bring_back_muons_former_options():
     former = trained(optimizer=MUON | {"weight_decay": 0.1})
-    ours = optimization(optimizer=MUON | {"lr": 1e-3, "rest_lr": 1e-4})
+    ours = optimization(optimizer=MUON | {"lr": 1e-3, "rest_lr": 1e-4, "betas": (0.8, 0.9)})
     ours.load_state(former.state())
     assert [o.param_groups[0]["lr"] for o in (ours.muon, ours.optimizer)] == [1e-3, 1e-4]
     assert ours.muon.param_groups[0]["weight_decay"] == 0
-    assert same(former.muon.state_dict()["state"], ours.muon.state_dict()["state"])
+    assert ours.optimizer.param_groups[0]["betas"] == (0.8, 0.9)
+    for name in ("muon", "optimizer"):
+        assert same(former.state()[name]["state"], ours.state()[name]["state"])
 
 
-@pytest.mark.parametrize("before", ["fp32", "fp16", "fp64"])
-@pytest.mark.parametrize("after", ["fp32", "fp16", "fp64"])
+@pytest.mark.parametrize(("before", "after"), [("fp32", "fp16"), ("fp16", "fp64"), ("fp64", "fp32")])
 def test_a_run_may_go_on_in_another_precision(before, after):
     former, ours = trained(precision=before), optimization(precision=after)
     ours.load_state(former.state())
@@ -537,12 +508,3 @@ def test_warm_up_is_linear_and_the_cosine_begins_after_it():
 def test_every_step_of_a_short_schedule_has_a_rate(kind, iterations, warmup):
     schedule = ScheduleConfig(iterations=iterations, warmup=warmup, kind=kind)
     assert all(0 < learning_rate(schedule, 1.0, step) <= 1 for step in range(iterations))
-
-
-def test_a_step_moves_the_discriminator_at_a_rate_of_the_same_shape():
-    schedule = {"iterations": 10, "warmup": 4}
-    ours = optimization(loss=ADVERSARIAL, schedule=schedule)
-    for step in range(3):
-        result = ours.step([batch()], step)
-    assert result.lr == pytest.approx(2e-3 * 3 / 4)
-    assert ours.objective.adversary.optimizer.param_groups[0]["lr"] == pytest.approx(1e-3 * 3 / 4)

@@ -22,13 +22,13 @@ from training import (
     train,
 )
 
-from swinir.train.config import TrainConfig
 from swinir.train.distributed import Processes
 from swinir.train.optimizer import NotFiniteError
 from swinir.train.trainer import Trainer
 from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 
 DROPPING = {"network": SMALL | {"drop_path_rate": 0.2}}
+GAN = {"adversarial": {"num_feat": 4}}
 
 
 def stopped(config, run, at):
@@ -108,40 +108,9 @@ def test_states_are_saved_as_often_as_wanted_and_the_last_few_kept(images, tmp_p
     assert steps_of(tmp_path / "run" / "states") == [6, 8, 10, 12]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"task": "color_dn", "scale": 1, "noise": 25},
-        {"task": "gray_dn", "scale": 1, "noise": 50},
-        {"task": "color_jpeg_car", "scale": 1, "jpeg": 10, "data": {"patch": 14}},
-        {"task": "jpeg_car", "scale": 1, "jpeg": 40, "data": {"patch": 14}},
-        {"task": "classical_sr", "scale": 3},
-        {"task": "real_sr", "network": SMALL | {"num_feat": 8}, "loss": {"adversarial": {"num_feat": 4}}},
-    ],
-    ids=lambda options: options["task"],
-)
-def test_every_task_trains_goes_on_and_loads(images, tmp_path, options):
-    options = {"network": SMALL | {"num_feat": 8}} | options
-    config = configuration(images, schedule={"iterations": 4}, validate_every=2, log_every=1, **options)
-    train(config, tmp_path / "whole")
-    stopped(config, tmp_path / "parts", 1)
-    gone_on(config, tmp_path / "parts")
-    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
-    found = rows(tmp_path / "whole")
-    assert all(math.isfinite(row["loss"]) for row in found if "loss" in row)
-    assert [row["step"] for row in found if "psnr" in row] == [2, 4]
-    checkpoint = read_checkpoint(tmp_path / "whole" / "small.pth")
-    assert (checkpoint.task, checkpoint.key) == (options["task"], config.task_row.weights_key)
-    load_model(tmp_path / "whole" / "small.pth", device="cpu")
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"precision": "bf16"}, {"precision": "fp16"}, {"precision": "fp64"}, {"channels_last": True}, {"accumulate": 2}],
-    ids=lambda options: str(*options.values()),
-)
+@pytest.mark.parametrize("options", [{"precision": "bf16"}, {"precision": "fp16"}, {"channels_last": True}], ids=str)
 def test_every_way_of_computing_learns_and_its_weights_load(images, tmp_path, options):
-    config = configuration(images, schedule={"iterations": 30}, log_every=10, data={"holdout": 0}, **options)
+    config = configuration(images, schedule={"iterations": 20}, log_every=10, data={"holdout": 0}, **options)
     train(config, tmp_path / "run")
     losses = [row["loss"] for row in rows(tmp_path / "run")]
     assert losses[-1] < losses[0]
@@ -151,7 +120,7 @@ def test_every_way_of_computing_learns_and_its_weights_load(images, tmp_path, op
 
 def test_workers_draw_the_same_batches(images, tmp_path):
     for workers in (0, 2):
-        train(configuration(images, data={"workers": workers}), tmp_path / str(workers))
+        train(configuration(images, schedule={"iterations": 4}, data={"workers": workers}), tmp_path / str(workers))
     assert timeless(tmp_path / "0") == timeless(tmp_path / "2")
     assert same(last_state(tmp_path / "0")["optimization"], last_state(tmp_path / "2")["optimization"])
 
@@ -160,7 +129,7 @@ def test_the_seed_decides_the_run(images, tmp_path):
     losses = []
     for i, seed in enumerate((3, 3, 4)):
         torch.manual_seed(i)
-        train(configuration(images, seed=seed, **DROPPING), tmp_path / str(i))
+        train(configuration(images, seed=seed, schedule={"iterations": 4}, **DROPPING), tmp_path / str(i))
         losses.append([row["loss"] for row in rows(tmp_path / str(i)) if "loss" in row])
     assert losses[0] == losses[1] != losses[2]
 
@@ -171,8 +140,8 @@ def test_training_leaves_every_global_generator_where_it_was(images, tmp_path, w
         return torch.get_rng_state().tolist(), repr(np.random.get_state()), random.getstate()
 
     before = states()
-    adversarial = {"adversarial": {"num_feat": 4}}
-    trainer = train(configuration(images, data={"workers": workers}, loss=adversarial, **DROPPING), tmp_path / "run")
+    options = {"data": {"workers": workers}, "loss": GAN, "schedule": {"iterations": 3}, "validate_every": 2}
+    trainer = train(configuration(images, **options, **DROPPING), tmp_path / "run")
     trainer.resume()
     assert states() == before
 
@@ -194,28 +163,16 @@ def test_images_that_cannot_be_trained_on_are_refused_before_anything_is_written
 # Going on.
 
 
-@pytest.mark.parametrize("at", [0, 1, 5, 6, 11])
-def test_a_run_that_was_stopped_ends_with_the_same_weights(images, tmp_path, at):
-    config = configuration(images, schedule={"warmup": 3, "kind": "cosine"}, **DROPPING)
-    train(config, tmp_path / "whole")
-    first = stopped(config, tmp_path / "parts", at)
-    assert not first.weights_path.exists()
-    second = cpu_trainer(config, tmp_path / "parts")
-    second.resume()
-    assert second.step == at
-    assert second.fit()
-    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
-
-
 def test_a_run_that_is_stopped_at_every_step_ends_with_the_same_weights(images, tmp_path):
-    config = configuration(images, precision="fp16", accumulate=2, **DROPPING)
+    schedule = {"warmup": 3, "kind": "cosine"}
+    config = configuration(images, precision="fp16", accumulate=2, schedule=schedule, **DROPPING)
     train(config, tmp_path / "whole")
-    finished = False
-    for step in range(1, 14):
+    for step in range(13):
         trainer = cpu_trainer(config, tmp_path / "parts")
-        assert bool(trainer.resume()) == (step > 1)
-        finished = trainer.fit(stop=lambda trainer=trainer, step=step: trainer.step == step)
-    assert finished
+        assert bool(trainer.resume()) == (step > 0)
+        assert not trainer.fit(stop=lambda trainer=trainer, step=step: trainer.step == step) or step == 12
+        assert trainer.step == step
+        assert trainer.weights_path.exists() == (step == 12)
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
 
 
@@ -262,15 +219,14 @@ def test_starting_again_forgets_rows_of_steps_that_are_done_again(images, tmp_pa
     assert [row["step"] for row in rows(tmp_path / "run")] == [4, 6, 8, 12, 12]
 
 
-@pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_newest_state_is_passed_over_aloud_and_nothing_is_lost_but_time(images, tmp_path, damage, caplog):
+def test_a_damaged_newest_state_is_skipped_with_a_warning_and_the_run_ends_the_same(images, tmp_path, caplog):
     config = configuration(images, save_every=3, **DROPPING)
     train(config, tmp_path / "whole")
     stopped(config, tmp_path / "parts", 10)
     path = state_of(tmp_path / "parts", 10)
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes({"cut": data[:-1000], "flipped": data, "empty": b""}[damage])
+    path.write_bytes(data)
     trainer = cpu_trainer(config, tmp_path / "parts")
     with caplog.at_level(logging.WARNING):
         assert trainer.resume() == state_of(tmp_path / "parts", 9)
@@ -324,20 +280,15 @@ def refusal(trainer, path=None):
     return message
 
 
-@pytest.mark.parametrize("content", [b"", b"nonsense", b"PK\x03\x04" + bytes(50), b"\x80\x02}q\x00."], ids=repr)
-def test_a_state_that_is_none_is_refused(images, tmp_path, content):
-    trainer = cpu_trainer(configuration(images), tmp_path / "run")
-    for name in ("state.pt", f"step-00000004-{'0' * 16}.pt"):
-        (tmp_path / name).write_bytes(content)
-        assert refusal(trainer, tmp_path / name).startswith(str(tmp_path / name))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        trainer.resume(tmp_path / f"nowhere/step-00000004-{'0' * 16}.pt")
-
-
-def test_a_file_of_weights_is_no_training_state(images, tmp_path):
+def test_files_that_are_no_states_are_refused(images, tmp_path):
     trainer = cpu_trainer(configuration(images), tmp_path / "run")
     write_checkpoint(tmp_path / "x.pth", trainer.optimization.network.state_dict(), trainer.optimization.network.config)
     assert "has no name of a state" in refusal(trainer, tmp_path / "x.pth")
+    named = tmp_path / f"step-00000004-{'0' * 16}.pt"
+    named.write_bytes(b"PK\x03\x04" + bytes(50))
+    assert refusal(trainer, named).startswith(f"{named}: is damaged")
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        trainer.resume(tmp_path / "nowhere" / named.name)
 
 
 def test_a_state_that_lacks_something_is_refused(images, tmp_path):
@@ -361,7 +312,7 @@ def test_nothing_but_damaged_states_is_refused(images, tmp_path):
         ({"network": SMALL | {"embed_dim": 8}}, "belongs to another network"),
         ({"scale": 3}, "belongs to another network"),
         ({"seed": 4}, "the state has seed 3, the configuration 4"),
-        ({"loss": {"adversarial": {"num_feat": 4}}}, "differ in loss.adversarial"),
+        ({"loss": GAN}, "differ in loss.adversarial"),
     ],
 )
 def test_the_state_of_another_run_is_refused_and_changes_nothing(images, tmp_path, options, message):
@@ -426,16 +377,7 @@ def test_rows_stay_json_when_a_step_of_half_precision_overflows(images, tmp_path
     assert norms[1] > 0
 
 
-# What a run says of itself.
-
-
-def test_the_configuration_in_the_folder_is_the_whole_one(images, tmp_path):
-    config = configuration(images)
-    train(config, tmp_path / "run")
-    assert TrainConfig.model_validate_json((tmp_path / "run" / "config.json").read_text()) == config
-
-
-GAN = {"adversarial": {"num_feat": 4}}
+# Discriminators, and going back.
 
 
 def test_a_discriminator_is_written_and_another_run_starts_from_it(images, tmp_path):
