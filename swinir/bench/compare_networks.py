@@ -1,6 +1,6 @@
 """Several networks on the same images: quality, size, time and memory of each, under one protocol.
 
-    names -> peers.load_peer -> memory, alone -> turns, image by image -> rows
+    names -> peers.load_external -> memory, alone -> turns, image by image -> rows
 
 Every network goes through `swinir.evaluation`, with the same files, tiles and metrics. The networks take turns on each
 image, so that whatever else keeps the machine busy slows all of them. One that fails is a row that says why.
@@ -21,7 +21,7 @@ from swinir.evaluation.evaluate import evaluate, run
 from swinir.evaluation.protocol import Protocol, fit_tile
 from swinir.evaluation.results import Row
 from swinir.evaluation.samples import Sample, load_sample
-from swinir.inference.external import INTERPOLATION, Loaded, load_peer
+from swinir.inference.external import INTERPOLATION, Loaded, load_external
 from swinir.inference.forward import optimize_for
 from swinir.metrics.niqe import niqe
 from swinir.metrics.perceptual import DISTANCES, Network, distance
@@ -213,7 +213,7 @@ def compare(
     """Measure each network on all samples.
 
     Args:
-        names: of networks, as `swinir.inference.external.load_peer` takes them.
+        names: of networks, as `swinir.inference.external.load_external` takes them.
         metrics: from `choose_metrics`.
         distances: from `swinir.metrics.perceptual.load_distance`, for those among `metrics`.
         memory: measure memory too, which takes a new process for each network.
@@ -226,7 +226,7 @@ def compare(
     for candidate in candidates:
         tell(f"loading {candidate.label}")
         with candidate.attempt():
-            loaded = load_peer(candidate.name, protocol.task, protocol.scale, device)
+            loaded = load_external(candidate.name, protocol.task, protocol.scale, device)
             candidate.protocol = _suited(protocol, loaded, device)
             candidate.loaded = replace(loaded, model=optimize_for(loaded.model, candidate.protocol.options))
     read, unread, largest = _Reader(), dict[str, str](), None
@@ -294,7 +294,7 @@ def _corner(lq: np.ndarray) -> np.ndarray:
 
 def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -> int | None:
     """Bytes that one restoration takes beside weights and input; run in a process of its own."""
-    model = optimize_for(load_peer(name, protocol.task, protocol.scale, device).model, protocol.options)
+    model = optimize_for(load_external(name, protocol.task, protocol.scale, device).model, protocol.options)
     lq, _ = load_sample(sample, protocol)
     run(model, _corner(lq), protocol)  # prepares weights and starts threads
     return peak_bytes(lambda: run(model, lq, protocol), device)

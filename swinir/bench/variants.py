@@ -15,13 +15,13 @@ from torch import Tensor, nn
 
 from swinir.inference.export import exported
 from swinir.inference.forward import Runnable
-from swinir.models.rcan import BaselineConfig, Peer
-from swinir.models.reference import PlainSwinIR
+from swinir.models.rcan import BaselineConfig, ExternalNetwork
+from swinir.models.reference import ReferenceSwinIR
 from swinir.models.swinir import SwinIR
 from swinir.weights.checkpoint import write_checkpoint
 
 
-class Foreign(Peer):
+class FunctionNetwork(ExternalNetwork):
     """Any function of an image, in the form that `restore` takes beside `SwinIR`, with the windows of `model`."""
 
     def __init__(self, name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> None:
@@ -59,7 +59,7 @@ def _as_it_is(model: SwinIR) -> Runnable:
 
 
 def _plain(model: SwinIR) -> Runnable:
-    return Foreign("plain", model, PlainSwinIR(model.config, model.state_dict()))
+    return FunctionNetwork("plain", model, ReferenceSwinIR(model.config, model.state_dict()))
 
 
 def _to_compile(model: SwinIR) -> Runnable:
@@ -79,7 +79,7 @@ def _spandrel(model: SwinIR) -> Runnable:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of PyTorch, about how spandrel calls it
             loaded = ModelLoader(device=model.conv_first.weight.device).load_from_file(path)
-    return Foreign("spandrel", model, loaded.model.eval().requires_grad_(False))
+    return FunctionNetwork("spandrel", model, loaded.model.eval().requires_grad_(False))
 
 
 def _exported(engine: str, model: SwinIR) -> Runnable:

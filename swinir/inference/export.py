@@ -39,7 +39,6 @@ from swinir.models.swinir import (
     SwinTransformerLayer,
     WindowAttention,
     layer_norm_2d,
-    reconstruct,
 )
 from swinir.models.windows import MASKED, relative_position_index
 from swinir.version import __version__
@@ -163,7 +162,7 @@ class WholeWindows(nn.Module):
         x = (lq - model.mean) * config.img_range
         shallow = model.conv_first(x)
         deep = model.conv_after_body(self._deep_features(shallow)) + shallow
-        return reconstruct(model, deep, x) / config.img_range + model.mean
+        return model.reconstruction()(deep, x) / config.img_range + model.mean
 
     def _deep_features(self, x: Tensor) -> Tensor:
         window = self.model.config.window

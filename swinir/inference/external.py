@@ -1,6 +1,6 @@
 """Any network beside SwinIR, as `swinir.restore` takes it: what spandrel loads, exported files, bicubic interpolation.
 
-    "bicubic", weights file, name in the zoo, exported file -> load_peer -> Loaded: the network and what it costs
+    "bicubic", weights file, name in the zoo, exported file -> load_external -> Loaded: the network and what it costs
 
 Weights files are untrusted: they are read by `swinir.weights.checkpoint` alone, and spandrel is given the tensors.
 """
@@ -20,7 +20,7 @@ from swinir.inference.forward import Runnable, out_of_memory
 from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.inference.tiling import mirror_to
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
-from swinir.models.rcan import BaselineConfig, Peer
+from swinir.models.rcan import BaselineConfig, ExternalNetwork
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TaskSpec
 from swinir.weights.checkpoint import (
@@ -81,7 +81,7 @@ class Bicubic:
         return torch.from_numpy(enlarged).permute(0, 3, 1, 2).float() / 255
 
 
-class SpandrelNetwork(Peer):
+class SpandrelNetwork(ExternalNetwork):
     """A network that spandrel has loaded, called as spandrel calls it.
 
     Images of any size: those that are too small, or no squares where the network needs some, are extended by their
@@ -123,7 +123,7 @@ class SpandrelNetwork(Peer):
         return restored[..., : height * scale, : width * scale]
 
 
-def load_peer(name: str, task: TaskSpec, scale: int, device: torch.device) -> Loaded:
+def load_external(name: str, task: TaskSpec, scale: int, device: torch.device) -> Loaded:
     """The network of that name, on the device if it can, to be run at a task and scale.
 
     Args:

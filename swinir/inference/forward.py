@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from swinir.inference.options import RunOptions
 from swinir.inference.tiling import TooLargeError
 from swinir.models.optimized import OptimizedSwinIR, optimize, resolve_precision
-from swinir.models.rcan import RCAN, BaselineConfig, Peer
+from swinir.models.rcan import RCAN, BaselineConfig, ExternalNetwork
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 logger = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ class Backend(Protocol):
 
 
 Restorer = SwinIR | RCAN  # networks that can be trained
-Runnable = Restorer | Peer | Backend  # networks that `restore` can run
+Runnable = Restorer | ExternalNetwork | Backend  # networks that `restore` can run
 
 
 def place_of(model: Runnable) -> Tensor | Backend:

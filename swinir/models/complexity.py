@@ -1,22 +1,22 @@
-"""What a network costs: parameters and multiply-accumulates, and the paper's own way of counting them."""
+"""The cost of a network: parameters and multiply-accumulates, also as the paper counts them."""
 
 import torch
 from torch import Tensor, nn
 
-from swinir.models.swinir import NetworkConfig, SwinIR, closing_conv, shuffle_steps
+from swinir.models.reconstruction import shuffle_steps
+from swinir.models.swinir import NetworkConfig, SwinIR, closing_conv
 
 
 def count_parameters(config: NetworkConfig) -> int:
-    """Number of learned values, as all parameters of the module add up."""
+    """Count the learned values of all parameters."""
     with torch.device("meta"):
         return sum(p.numel() for p in SwinIR(config).parameters())
 
 
 def count_macs(config: NetworkConfig, height: int, width: int) -> int:
-    """Multiply-accumulates of one (1, C, height, width) image: convolutions, linear layers, and attention.
+    """Count the multiply-accumulates for a (1, C, height, width) image: convolutions, linear layers, attention.
 
-    Counts the image as the network runs it, extended to whole windows. Normalisation, softmax and
-    activations are left out.
+    The image is counted as extended to whole windows. Normalisation, softmax and activations are left out.
     """
     w = config.window
     pixels = (-(-height // w) * w) * (-(-width // w) * w)
@@ -45,13 +45,13 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
 
 
 def measure_macs(model: nn.Module, chans: int, height: int, width: int) -> int:
-    """Multiply-accumulates of any network for a (1, chans, height, width) image, counted as it runs.
+    """Count the multiply-accumulates of any network for a (1, chans, height, width) image while it runs.
 
-    The convention is that of `count_macs`: convolutions and matrix products, and nothing else. The network runs without
-    numbers, on tensors that have shapes only: no memory is taken and nothing is computed.
+    As in `count_macs`, these are convolutions and matrix products only. The network runs on tensors that have shapes
+    but no values, which takes neither memory nor computation.
 
     Raises:
-        Exception: whatever the network raises, and where what it does depends on numbers.
+        Exception: from the network, also if its steps depend on values.
     """
     from torch._subclasses.fake_tensor import FakeTensorMode  # takes a second to load
     from torch.func import functional_call
@@ -69,18 +69,18 @@ def measure_macs(model: nn.Module, chans: int, height: int, width: int) -> int:
 
 
 def count_parameters_as_published(config: NetworkConfig) -> int:
-    """The paper's own count (Table 3: 878K, 886K, 897K), which leaves out the convolution after the RSTBs."""
+    """Count parameters as the paper does (Table 3: 878K, 886K, 897K): without the convolution after the RSTBs."""
     with torch.device("meta"):
         left_out = sum(p.numel() for p in closing_conv(config).parameters())
     return count_parameters(config) - left_out
 
 
 def count_macs_as_published(config: NetworkConfig) -> int:
-    """The paper's own Mult-Adds of lightweight networks (Table 3: 195.6, 87.2, 49.6 G), for comparison only.
+    """Count Mult-Adds of lightweight networks as the paper does (Table 3: 195.6, 87.2, 49.6 G), for comparison.
 
-    That count is of a 1024x720 output, although the table says 1280x720, from an input extended by one more
-    window; it takes the convolution after the RSTBs for 3 C**2 operations a pixel, the last one for three
-    output channels, and adds two per value for the LayerNorms.
+    The paper's count is for a 1024x720 output, although the table says 1280x720, and an input extended by one more
+    window. It has 3 C**2 operations a pixel for the convolution after the RSTBs, three output channels for the last
+    convolution, and two operations a value for the LayerNorms.
 
     Raises:
         ValueError: for networks other than "pixelshuffledirect" ones with one convolution in the residuals.

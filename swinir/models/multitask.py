@@ -2,8 +2,8 @@
 
     lq of a task -> its conv_first -> shared body -> + -> its reconstruction -> restored
 
-Put otherwise, and so it is built: SwinIRs that hold the same modules where they have a body. What trains, restores
-and writes a SwinIR does so for any of them.
+It is built as one SwinIR for each task, all of which hold the same modules for the body. Each of them can be trained,
+run and saved like any SwinIR.
 """
 
 from collections.abc import Mapping
@@ -15,21 +15,21 @@ from torch import Tensor, nn
 
 from swinir.models.swinir import NetworkConfig, SwinIR
 
-BODY = ("patch_embed", "absolute_pos_embed", "layers", "norm", "conv_after_body")  # the rest is head and tail
-OWN_OPTIONS = ("in_chans", "upscale", "upsampler", "num_feat")  # what head and tail follow from
+BODY = ("patch_embed", "absolute_pos_embed", "layers", "norm", "conv_after_body")  # the other modules are head and tail
+OWN_OPTIONS = ("in_chans", "upscale", "upsampler", "num_feat")  # that decide head and tail
 
 
 class JointSwinIR(nn.Module):
     """SwinIRs that share their body, by the names of their tasks.
 
-    A shared parameter occurs once among `parameters()`, under the first task's name. A backward pass through one
-    task's expert leaves the gradients of the other tasks' heads and tails as they were.
+    A shared parameter occurs once among `parameters()`, under the first task's name. A backward pass through the
+    network of one task does not change the gradients of the other tasks' heads and tails.
 
     Args:
         configs: the network of each task, in its order; names are free of dots.
 
     Raises:
-        ValueError: when there is none, or two differ in an option of the body, with both values.
+        ValueError: if there is none, or two differ in an option of the body, with both values.
     """
 
     def __init__(self, configs: Mapping[str, NetworkConfig]) -> None:
@@ -46,23 +46,23 @@ class JointSwinIR(nn.Module):
             self.experts[name] = expert
 
     def expert(self, task: str) -> SwinIR:
-        """The network of one task, which shares its parameters with this one.
+        """Get the network of one task, whose body is shared.
 
         Raises:
-            ValueError: for an unknown task, with those there are.
+            ValueError: for an unknown task, naming the known ones.
         """
         if task not in self.experts:
             raise ValueError(f"the joint network has no task {task!r}; choose one of {', '.join(self.experts)}")
         return cast(SwinIR, self.experts[task])
 
     def forward(self, x: Tensor, task: str) -> Tensor:
-        """(B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale) of that task."""
+        """Restore (B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale) of the task."""
         restored: Tensor = self.expert(task)(x)
         return restored
 
 
 def count_joint_parameters(configs: Mapping[str, NetworkConfig]) -> int:
-    """Number of learned values, those of the body once."""
+    """Count the learned values, those of the body once."""
     with torch.device("meta"):
         return sum(p.numel() for p in JointSwinIR(configs).parameters())
 

@@ -1,12 +1,9 @@
-"""A network made ready for inference: the numbers of `SwinIR.forward`, sooner and in less memory.
+"""SwinIR optimized for inference: the output of `SwinIR.forward`, sooner and in less memory.
 
-    lq -> conv_first -------------------------------- + -> reconstruction -> restored
-              \\-> RSTB x K -> norm -> conv_after_body -/
+The stream is one (B, T, C) tensor of tokens in window order, changed in place. A Swin Transformer layer processes
+chunks of windows that fit a processor's cache, so its working memory depends on the chunk, not on the image.
 
-The stream is one (B, T, C) tensor of tokens in window order, changed in place. A Swin Transformer layer runs over
-chunks of windows that stay in a processor's cache, so its working memory depends on the chunk, not on the image.
-
-Weights are prepared once. The query's scale and, where it pays, zeros up to a friendlier head size go into the
+Weights are converted once. The scale of the queries, and where it pays zeros up to a faster head size, go into the
 linear layers; position bias and mask become one table for each class of windows; linear layers are packed by oneDNN
 on CPUs; the linear end of "pixelshuffle" becomes one convolution.
 """
@@ -15,7 +12,6 @@ import copy
 import functools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from types import SimpleNamespace
 from typing import NamedTuple
 
 import torch
@@ -25,13 +21,13 @@ from einops import rearrange
 from torch import Tensor
 
 from swinir.models.graphs import Recording
-from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, WindowAttention, framed, layer_windows, reconstruct
-from swinir.models.windows import Windows, in_windows, to_windows
+from swinir.models.reconstruction import Reconstruction
+from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, WindowAttention, framed
+from swinir.models.windows import Windows, in_windows, layer_windows, to_windows
 
 PRECISIONS = ("fp32", "bf16", "auto")
-TAIL = ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last")  # reconstruction
-CHUNK_TOKENS = {"cpu": 4096}  # enough for efficient products, few enough for a CPU's cache
-CHUNK_TOKENS_DEFAULT = 65536  # other devices: enough parallel work
+CHUNK_TOKENS = {"cpu": 4096}  # large enough for efficient products, small enough for the cache
+CHUNK_TOKENS_DEFAULT = 65536  # on other devices: enough parallel work
 MAX_RECORDINGS = 3  # CUDA graphs kept, each with the memory of a whole run
 MAX_PRODUCTS = 65535  # matrix products that a GPU takes in one call
 
@@ -45,8 +41,8 @@ class OptimizedSwinIR:
         model: the network to copy, on any device, in any mode.
         precision: "fp32" computes in the weights' own dtype. In "bf16" the operands of linear layers, attention and
             the RSTBs' convolutions have 16 bits; the stream, norms and the reconstruction do not.
-        compile: let torch.compile fuse what a layer does to a chunk, and on a GPU record all of it as a CUDA graph
-            for each of the last few sizes. For GPUs: on CPUs it gains nothing over the packed layers that it replaces.
+        compile: fuse the work of a layer on a chunk by torch.compile, and on a GPU record the network as a CUDA graph
+            for each of the last few sizes. It is for GPUs: on CPUs the packed layers that it replaces are as fast.
     """
 
     def __init__(self, model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> None:
@@ -70,13 +66,7 @@ class OptimizedSwinIR:
             self.layers = [OptimizedRSTB(layer, form) for layer in model.layers]  # type: ignore[arg-type]
             self.norm = _ready(model.norm, wide)
             self.conv_after_body = _ready(model.conv_after_body, narrow, layout)
-            self.tail = SimpleNamespace(config=model.config)
-            for name, part in model.named_children():
-                if name in TAIL:
-                    setattr(self.tail, name, _ready(part, wide, layout))
-            if self.config.upsampler == "pixelshuffle":
-                self.tail.upsample = MergedShuffles(self.tail.upsample, self.tail.conv_last, layout)
-                self.tail.conv_last = nn.Identity()
+            self.reconstruction = _optimize_reconstruction(model, wide, layout)
 
     @functools.cached_property
     def exact(self) -> "OptimizedSwinIR":
@@ -93,7 +83,7 @@ class OptimizedSwinIR:
             while len(self.recordings) >= MAX_RECORDINGS:
                 self.recordings.popitem(last=False)
             height, width = (-(-side // self.config.window) * self.config.window for side in x.shape[-2:])
-            held = layer_windows(self.config, height, width, x.device)
+            held = layer_windows(height, width, self.config.window, x.device, shifted=self.config.shifted)
             self.recordings[x.shape] = Recording(self._compute, x, held)
         self.recordings.move_to_end(x.shape)
         return self.recordings[x.shape](x)
@@ -102,21 +92,21 @@ class OptimizedSwinIR:
         return framed(self.config, self.mean, x.to(self.mean.dtype), self._restore).to(self.dtype)
 
     def _restore(self, x: Tensor) -> Tensor:
-        """The normalised input to the normalised output."""
+        """Map the normalised input to the normalised output."""
         size, window = (x.shape[-2], x.shape[-1]), self.config.window
         shallow = self.conv_first(x.contiguous(memory_format=self.form.layout))
         stream = to_windows(shallow, window)
         stream = stream.clone() if self.patch_norm is None else self.patch_norm(stream)
         if self.position is not None:
             stream += to_windows(rearrange(self.position, "b (h w) c -> b c h w", h=size[0]), window)
-        plain, shifted = layer_windows(self.config, *size, x.device)
+        plain, shifted = layer_windows(*size, window, x.device, shifted=self.config.shifted)
         for layer in self.layers:
             layer.run(stream, size, plain, shifted)
         image = _image(self.norm(stream), size, window, self.conv_after_body, self.form.layout)
         del stream
         deep = shallow.add_(self.conv_after_body(image))
         del image
-        return reconstruct(self.tail, deep, x)
+        return self.reconstruction(deep, x)
 
 
 def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> OptimizedSwinIR:
@@ -146,7 +136,7 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 class Form(NamedTuple):
-    """What all parts of a prepared network have in common."""
+    """Dtypes, memory layout and compilation, the same for all parts of an optimized network."""
 
     wide: torch.dtype  # of the stream, the norms, and the reconstruction
     narrow: torch.dtype  # of the operands of products
@@ -155,7 +145,7 @@ class Form(NamedTuple):
 
 
 class OptimizedRSTB:
-    """Residual Swin Transformer block (Section 3.2, Eq. 3)."""
+    """Residual Swin Transformer block (Section 3.2)."""
 
     def __init__(self, block: RSTB, form: Form) -> None:
         self.window, self.layout = block.window, form.layout
@@ -163,7 +153,7 @@ class OptimizedRSTB:
         self.conv, self.residual = _ready(block.conv, form.narrow, form.layout), block.residual
 
     def run(self, x: Tensor, size: tuple[int, int], plain: Windows, shifted: Windows) -> None:
-        """Change the stream x of an image of `size` in place."""
+        """Apply the block in place to the stream x of an image of `size`."""
         deep = x.clone()
         for layer in self.layers:
             layer.run(deep, shifted if layer.shifted else plain)
@@ -177,7 +167,7 @@ class OptimizedRSTB:
 
 
 class OptimizedLayer:
-    """The paper's STL (Figure 2b): window attention and MLP, each after a LayerNorm and inside a residual."""
+    """The paper's STL (Section 3.2): X = MSA(LN(X)) + X, then X = MLP(LN(X)) + X."""
 
     def __init__(self, layer: SwinTransformerLayer, form: Form) -> None:
         self.shifted = layer.masks is not None
@@ -191,7 +181,7 @@ class OptimizedLayer:
         self.chunk_windows = min(chunk // self.tokens, MAX_PRODUCTS // self.attention.heads)
 
     def run(self, x: Tensor, windows: Windows) -> None:
-        """Change the stream x in place, chunk by chunk."""
+        """Apply the layer in place to the stream x, chunk by chunk."""
         change = _compiled_change() if self.compile else OptimizedLayer.change
         for first, count, kind in _chunks(windows.counts, max(1, self.chunk_windows // len(x))):
             part = slice(first * self.tokens, (first + count) * self.tokens)
@@ -204,7 +194,7 @@ class OptimizedLayer:
                 x.index_add_(1, index, change(self, x.index_select(1, index), bias))
 
     def change(self, x: Tensor, bias: Tensor) -> Tensor:
-        """What the layer adds to the tokens (B, windows * N, C) of windows that share a bias."""
+        """Compute what the layer adds to the tokens (B, windows * N, C) of windows that share a bias."""
         attended = self.attention(self.norm1(x).to(self.narrow), bias).to(x.dtype)
         hidden = self.fc1(self.norm2(x + attended).to(self.narrow))
         return attended + self.fc2(hidden)
@@ -212,12 +202,12 @@ class OptimizedLayer:
 
 @functools.cache
 def _compiled_change() -> Callable[[OptimizedLayer, Tensor, Tensor], Tensor]:
-    # One compilation serves all layers, which differ in the tensors that they hold and in nothing else.
+    # One compilation serves all layers, which differ in their tensors only.
     return torch.compile(OptimizedLayer.change)
 
 
 class OptimizedAttention:
-    """Multi-head self-attention inside windows of one class (Section 3.2, Eq. 5)."""
+    """Multi-head self-attention inside windows of one class (Section 3.2)."""
 
     def __init__(self, attn: WindowAttention, masks: Tensor | None, form: Form) -> None:
         self.heads = attn.num_heads
@@ -239,7 +229,7 @@ class OptimizedAttention:
         self.biases = table.to(form.narrow, copy=True)  # (classes, heads, N, N)
 
     def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
-        """(B, windows * N, C) tokens of windows that share a bias to the change that attention makes to them."""
+        """Attend inside each of the windows, (B, windows * N, C) tokens that share a bias."""
         batch = len(x)
         q, k, v = rearrange(
             self.qkv(x), "b (n t) (three heads d) -> three (b n) heads t d", three=3, t=bias.shape[-1], heads=self.heads
@@ -269,16 +259,27 @@ class Linear:
         return torch.ops.mkldnn._linear_pointwise(x, self.packed, self.bias, activation, [], algorithm)
 
 
-class MergedShuffles:
-    """The linear end of "pixelshuffle" (all after its only activation) as one 5x5 convolution and one shuffle.
+def _optimize_reconstruction(model: SwinIR, dtype: torch.dtype, layout: torch.memory_format) -> Reconstruction:
+    """Copies of the steps; of "pixelshuffle", all after the only activation in one."""
+    steps, residual = model.reconstruction()
+    ready = tuple(_ready(step, dtype, layout) for step in steps)
+    if model.config.upsampler == "pixelshuffle":
+        before, upsample, last = ready
+        ready = before, MergedShuffles(upsample, last, layout)
+    return Reconstruction(ready, residual)
 
-    Each convolution of the long way pads its own input with zeros, so pixels that come within two of the edge are
-    computed by that, in strips of four.
+
+class MergedShuffles(nn.Module):
+    """The linear end of "pixelshuffle", all after its only activation, as one 5x5 convolution and one shuffle.
+
+    The original convolutions each pad their own input with zeros. Output that depends on pixels within two of the edge
+    is therefore computed by them, in strips of four.
     """
 
     def __init__(
         self, upsample: nn.Module, conv_last: nn.Module, layout: torch.memory_format = torch.contiguous_format
     ) -> None:
+        super().__init__()
         self.long_way = nn.Sequential(upsample, conv_last)
         exact = copy.deepcopy(self.long_way).to("cpu", torch.float64)
         feat = next(upsample.parameters()).shape[1]
@@ -294,7 +295,7 @@ class MergedShuffles:
         self.weight = weight.to(like).contiguous(memory_format=layout)
         self.bias = bias.to(like)
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         if min(x.shape[-2:]) < 4:
             result: Tensor = self.long_way(x)
             return result
@@ -308,13 +309,13 @@ class MergedShuffles:
 
 
 def _ready(module: nn.Module, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
-    """A copy for inference."""
+    """Copy a module for inference."""
     ready = copy.deepcopy(module).requires_grad_(False).eval()
     return ready.to(dtype).to(memory_format=layout)
 
 
 def _image(x: Tensor, size: tuple[int, int], window: int, conv: nn.Module, layout: torch.memory_format) -> Tensor:
-    """(B, T, C) tokens in window order to (B, C, H, W), in the dtype of `conv`."""
+    """Convert (B, T, C) tokens in window order to (B, C, H, W) in the dtype of `conv`."""
     dtype = next(conv.parameters()).dtype
     image = torch.empty(len(x), x.shape[-1], *size, dtype=dtype, device=x.device, memory_format=layout)
     grid = in_windows(image, window)
@@ -323,7 +324,7 @@ def _image(x: Tensor, size: tuple[int, int], window: int, conv: nn.Module, layou
 
 
 def _padding(head: int, on_cpu: bool) -> int:
-    """Zeros to add to a head's size: on a CPU up to full vectors, if that is at most an eighth more work."""
+    """Count the zeros to add to a head's size: on CPUs up to full vectors, if that is at most an eighth more work."""
     extra = -head % 16
     if on_cpu:
         return extra if 8 * extra <= head else 0
@@ -331,7 +332,7 @@ def _padding(head: int, on_cpu: bool) -> int:
 
 
 def _pack(weight: Tensor) -> Tensor | None:
-    """The weight in oneDNN's own layout, or None. The operators are those that PyTorch's compiler uses on CPUs."""
+    """Convert a weight to oneDNN's layout, or None; the operators are those of PyTorch's compiler on CPUs."""
     if weight.device.type != "cpu" or weight.dtype not in (torch.float32, torch.bfloat16):
         return None
     try:
@@ -343,7 +344,7 @@ def _pack(weight: Tensor) -> Tensor | None:
 
 
 def _chunks(counts: tuple[int, ...], size: int) -> Iterator[tuple[int, int, int]]:
-    """(first window, number of windows, class) of chunks that do not cross a class border."""
+    """Yield (first window, number of windows, class) of chunks; no chunk has windows of two classes."""
     first = 0
     for kind, count in enumerate(counts):
         for start in range(0, count, size):

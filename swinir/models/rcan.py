@@ -1,4 +1,4 @@
-"""Networks that the paper compares with, from the spandrel package (extra `baselines`), made to be trained here."""
+"""RCAN, a CNN that the paper compares with, from the spandrel package (extra `baselines`), for training here."""
 
 import inspect
 from collections.abc import Mapping
@@ -10,27 +10,27 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class BaselineConfig:
-    """What a baseline restores, in the terms that `restore` asks of every network.
+    """The properties that `restore` needs of a network other than SwinIR.
 
     Attributes:
         window: images are extended to multiples of it.
-        extra_window: whether those that are multiples already get one window more, as the released program does.
+        extra_window: extend images whose sides are multiples already by one window more, as the released program does.
     """
 
     name: str
     in_chans: int
     upscale: int
     options: dict[str, Any] = field(default_factory=dict)
-    window: int = 1  # any size of image will do
+    window: int = 1  # images of any size
     extra_window: bool = True
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as checkpoints hold them."""
+        """Convert to plain values for checkpoints."""
         return {"name": self.name, "in_chans": self.in_chans, "upscale": self.upscale, **self.options}
 
 
-class Peer(nn.Module):
-    """A network that is not ours, in the form that `restore` takes: (B, in_chans, H, W) to (B, in_chans, H*s, W*s)."""
+class ExternalNetwork(nn.Module):
+    """A network other than SwinIR as `restore` takes it: (B, in_chans, H, W) to (B, in_chans, H*s, W*s)."""
 
     config: BaselineConfig
 
@@ -44,7 +44,7 @@ class RCAN(nn.Module):
         options: of spandrel's RCAN, such as n_resgroups, n_resblocks, n_feats; the published sizes by default.
 
     Raises:
-        ImportError: without spandrel, saying how to install it.
+        ImportError: without spandrel, naming the extra.
         ValueError: for an option that RCAN does not have.
     """
 
@@ -62,7 +62,7 @@ class RCAN(nn.Module):
             if name not in known:
                 raise ValueError(f"unknown RCAN option {name!r}; known options: {', '.join(known)}")
         self.config = BaselineConfig("rcan", in_chans, upscale, options)
-        # The mean that RCAN subtracts is that of colours.
+        # RCAN subtracts a mean of RGB images.
         self.network = theirs(scale=upscale, n_colors=in_chans, norm=in_chans == 3, **options)
         for part in (self.network.sub_mean, self.network.add_mean):
             part.requires_grad_(False)
@@ -72,11 +72,11 @@ class RCAN(nn.Module):
         return restored
 
     def released_state(self) -> dict[str, Tensor]:
-        """Weights under the names that spandrel and RCAN's own program know."""
+        """Get the weights under the names of spandrel and RCAN's own program."""
         return {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
 
     def load_released_state(self, state: Mapping[str, Tensor]) -> None:
-        """Copy weights with those names; a ValueError where they do not fit."""
+        """Copy weights with those names; a ValueError if they do not fit."""
         try:
             self.network.load_state_dict(dict(state))
         except RuntimeError as error:

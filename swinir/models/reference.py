@@ -1,8 +1,8 @@
-"""SwinIR written down from the paper (Liang et al., ICCVW 2021, Section 3), for clarity alone.
+"""SwinIR written from the paper (Liang et al., ICCVW 2021, Section 3), for clarity alone.
 
-An oracle for tests and the base line for speed: it shares no code with the package, and must not. It reads a state
-dict by its keys, so it computes with the very weights of a `SwinIR`, for any configuration. Attention is spelled out
-(roll, cut into windows, mask by regions, softmax) over the whole image at once, as the released program does it.
+It is the oracle of the tests and the baseline for speed, so it shares no code with the rest of the package. It reads
+weights from a state dict by their keys, for any configuration. Attention is spelled out (roll, cut into windows, mask
+by regions, softmax) over the whole image at once, as in the released program.
 """
 
 import math
@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class PlainSwinIR:
+class ReferenceSwinIR:
     """(B, C, H, W) in [0, 1] to (B, C, H*upscale, W*upscale), with the weights and the dtype of a state dict.
 
     Args:
-        config: anything with the attributes of `NetworkConfig`.
-        state: learned weights by the released names, on the device that is to do the work.
+        config: an object with the attributes of `NetworkConfig`.
+        state: learned weights by the released names, on the device for the work.
     """
 
     def __init__(self, config: Any, state: Mapping[str, Tensor]) -> None:
@@ -50,7 +50,7 @@ class PlainSwinIR:
         return self.layer_norm("norm", x).permute(0, 3, 1, 2)
 
     def rstb(self, name: str, x: Tensor, depth: int, heads: int) -> Tensor:
-        """Residual Swin Transformer block (Equation 3): layers, a convolution, a residual."""
+        """Residual Swin Transformer block: layers, a convolution, a residual."""
         deep = x
         for j in range(depth):
             shift = self.config.window // 2 if self.config.shifted and j % 2 == 1 else 0
@@ -61,7 +61,7 @@ class PlainSwinIR:
         return self.closing(f"{name}.conv", deep).permute(0, 2, 3, 1) + x
 
     def layer(self, name: str, x: Tensor, heads: int, shift: int) -> Tensor:
-        """Swin Transformer layer (Equation 6): attention and MLP, each with a norm before it and a residual."""
+        """Swin Transformer layer: attention and MLP, each with a norm before it and a residual."""
         window = self.config.window
         normed = self.layer_norm(f"{name}.norm1", x)
         normed = torch.roll(normed, (-shift, -shift), (1, 2))
@@ -74,7 +74,7 @@ class PlainSwinIR:
         return x + self.linear(f"{name}.mlp.fc2", hidden)
 
     def attention(self, name: str, x: Tensor, heads: int, mask: Tensor | None) -> Tensor:
-        """Multi-head self-attention inside windows (Equations 4 and 5): (B * windows, N, C) to the same."""
+        """Multi-head self-attention inside windows, on (B * windows, N, C)."""
         count, tokens, dim = x.shape
         qkv = self.linear(f"{name}.qkv", x).view(count, tokens, 3, heads, dim // heads).permute(2, 0, 3, 1, 4)
         query, key, value = qkv[0], qkv[1], qkv[2]
@@ -87,7 +87,7 @@ class PlainSwinIR:
         return self.linear(f"{name}.proj", attended.transpose(1, 2).reshape(count, tokens, dim))
 
     def position_bias(self, name: str, heads: int) -> Tensor:
-        """(heads, N, N): a learned number for each offset between two tokens."""
+        """Expand the table to (heads, N, N), a learned number for each offset between two tokens."""
         window = self.config.window
         offset = torch.arange(window)[:, None] - torch.arange(window)[None, :] + window - 1
         rows, cols = offset[:, None, :, None], offset[None, :, None, :]
@@ -135,23 +135,23 @@ class PlainSwinIR:
 
 
 def extend(x: Tensor, multiple: int) -> Tensor:
-    """Reflect (B, C, H, W) at the bottom and right, the edge pixel once, until both sides are multiples."""
+    """Extend (B, C, H, W) at the bottom and right by reflection, without repeating the edge, to multiples."""
     for dim in (2, 3):
         size = x.shape[dim]
-        path = [*range(size), *range(size - 2, 0, -1)]  # there and back again
+        path = [*range(size), *range(size - 2, 0, -1)]  # forwards and backwards
         x = x[(slice(None),) * dim + ([path[i % len(path)] for i in range(-(-size // multiple) * multiple)],)]
     return x
 
 
 def cut(x: Tensor, window: int) -> Tensor:
-    """(B, H, W, C) to (B * windows, N, C)."""
+    """Cut (B, H, W, C) into windows (B * windows, N, C)."""
     batch, height, width, dim = x.shape
     x = x.view(batch, height // window, window, width // window, window, dim)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(-1, window**2, dim)
 
 
 def join(x: Tensor, window: int, shape: torch.Size) -> Tensor:
-    """The inverse of `cut`, back to (B, H, W, C)."""
+    """Undo `cut`: windows to (B, H, W, C)."""
     batch, height, width, dim = shape
     x = x.view(batch, height // window, width // window, window, window, dim)
     return x.permute(0, 1, 3, 2, 4, 5).reshape(shape)

@@ -1,13 +1,15 @@
 """SwinIR (Liang et al., ICCVW 2021): tensors in, tensors out; no files, no tasks.
 
-    lq -> conv_first -------------------------------- + -> reconstruction -> restored
-              \\-> RSTB x K -> norm -> conv_after_body -/
+    I_LQ -> conv_first -> F_0 ------------------------------------- + -> reconstruction -> I_RHQ
+                           \\-> K RSTBs -> norm -> conv_after_body -> F_DF
 
-An RSTB is a stack of Swin Transformer layers closed by a convolution and a residual. Attention runs
-inside windows of N = window_size**2 tokens; every second layer shifts the window grid by half a window.
+Shallow features F_0 = H_SF(I_LQ) are one convolution, deep features F_DF = H_DF(F_0) are K residual Swin Transformer
+blocks (RSTB) and a convolution, and the output is I_RHQ = H_REC(F_0 + F_DF) (Section 3.1). An RSTB is a stack of Swin
+Transformer layers (STL) closed by a convolution and a residual (Section 3.2). Attention runs inside windows of
+N = window_size**2 tokens; every second layer shifts the windows by half their side.
 
-The stream is a (B, T, C) tensor of tokens in window order (see `swinir.models.windows`). This form is the one to train;
-`swinir.models.optimized` makes a faster one of it for inference.
+Between RSTBs features are images (B, C, H, W); inside they are (B, T, C) tokens in window order, see
+`swinir.models.windows`. This form is the one to train; `swinir.models.optimized` copies it into a faster one.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,33 +24,32 @@ from timm.layers import trunc_normal_
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from swinir.models.reconstruction import Reconstruction, check_upsampler, reconstruction_modules
 from swinir.models.windows import (
     Permute,
     Windows,
     attn_mask,
-    cached_shifted_windows,
     class_masks,
+    layer_windows,
+    reflect_to_multiple,
     relative_position_index,
-    shifted_windows,
     to_image,
     to_windows,
 )
 
-UPSAMPLERS = ("pixelshuffle", "pixelshuffledirect", "nearest+conv", "")
-RESI_CONNECTIONS = ("1conv", "3conv", "1x1", "none")  # what closes an RSTB (Table 1)
+RESI_CONNECTIONS = ("1conv", "3conv", "1x1", "none")  # the end of an RSTB (Table 1)
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel input
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """Everything that decides SwinIR's parameters; checked on construction.
+    """The options of the network, by the released program's names; checked on construction.
 
-    Field names are those of the released program. `img_size` is the training patch in low-quality
-    pixels: it fixes the shape of a derived buffer, the absolute position embedding (`ape`), and, when
-    it does not exceed `window_size`, shrinks the window to itself and turns the shift off.
+    `img_size` is the side of training patches in low-quality pixels. It fixes the shape of a derived buffer and of the
+    absolute position embedding (`ape`). If it does not exceed `window_size`, windows have this side and do not shift.
 
     Raises:
-        ValueError: naming the option, the value seen and what is allowed.
+        ValueError: naming the option, the value seen and the values allowed.
     """
 
     in_chans: int = 3
@@ -75,29 +76,10 @@ class NetworkConfig:
         object.__setattr__(self, "num_heads", tuple(self.num_heads))
         for name in ("in_chans", "upscale", "window_size", "embed_dim", "img_size", "num_feat"):
             _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
-        _require(
-            self.upsampler in UPSAMPLERS,
-            f"unknown upsampler {self.upsampler!r}; choose one of {', '.join(map(repr, UPSAMPLERS))}",
-        )
+        check_upsampler(self.upsampler, self.upscale)
         _require(
             self.resi_connection in RESI_CONNECTIONS,
             f"unknown resi_connection {self.resi_connection!r}; choose one of {', '.join(RESI_CONNECTIONS)}",
-        )
-        allowed = {
-            "pixelshuffle": self.upscale == 3 or (self.upscale >= 2 and self.upscale & (self.upscale - 1) == 0),
-            "pixelshuffledirect": self.upscale >= 2,
-            "nearest+conv": self.upscale in (2, 4),
-            "": self.upscale == 1,
-        }
-        advice = {
-            "pixelshuffle": "3 or a power of two from 2",
-            "pixelshuffledirect": "2 or more",
-            "nearest+conv": "2 or 4",
-            "": "1",
-        }
-        _require(
-            allowed[self.upsampler],
-            f"upsampler {self.upsampler!r} needs an upscale of {advice[self.upsampler]}, got {self.upscale}",
         )
         _require(
             len(self.depths) == len(self.num_heads) >= 1 and min(self.depths) >= 1 and min(self.num_heads) >= 1,
@@ -128,19 +110,19 @@ class NetworkConfig:
 
     @property
     def shifted(self) -> bool:
-        """Whether every second layer shifts its windows."""
+        """True if every second layer shifts its windows."""
         return self.img_size > self.window_size
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
-        """Build from plain values; an unknown key is a ValueError."""
+        """Build from plain values; a ValueError for an unknown key."""
         known = [f.name for f in fields(cls)]
         for key in values:
             _require(key in known, f"unknown network option {key!r}; known options: {', '.join(known)}")
         return cls(**values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as JSON, TOML and checkpoints hold them."""
+        """Convert to plain values for JSON, TOML and checkpoints."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -150,7 +132,10 @@ def _require(condition: bool, message: str) -> None:
 
 
 class WindowAttention(nn.Module):
-    """Multi-head self-attention inside windows, with relative position bias (Section 3.2, Eq. 5)."""
+    """Multi-head self-attention inside windows (Section 3.2).
+
+    Attention(Q, K, V) = SoftMax(Q K^T / sqrt(d) + B) V, with a learned bias B for each offset between two tokens.
+    """
 
     relative_position_index: Tensor
 
@@ -165,7 +150,7 @@ class WindowAttention(nn.Module):
         _draw(self.relative_position_bias_table)
 
     def bias(self) -> Tensor:
-        """(heads, N, N) bias of every pair of tokens."""
+        """Expand B to (heads, N, N), a number for every pair of tokens."""
         n = self.relative_position_index.shape[0]
         table = self.relative_position_bias_table[self.relative_position_index.flatten()]
         return rearrange(table, "(q k) heads -> heads q k", q=n).contiguous()
@@ -192,7 +177,7 @@ class WindowAttention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Two linear layers around a GELU (Section 3.2, Eq. 6)."""
+    """Two linear layers around a GELU (Section 3.2)."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
@@ -204,10 +189,10 @@ class Mlp(nn.Module):
 
 
 class StochasticDepth(nn.Module):
-    """Leaves out a residual branch of single images while training (Huang et al., ECCV 2016).
+    """Drop a residual branch for random images of a training batch (Huang et al., ECCV 2016).
 
-    `share` is (index, count) when a batch is one of `count` equal parts of a larger one. The choices are drawn
-    for the whole of it, so that however a batch is split, equal generators leave out the same branches.
+    `share` is (index, count) if the batch is one of `count` equal parts of a larger one. Draws are made for the larger
+    batch, so that equal generators drop the same branches however the batch is split.
     """
 
     def __init__(self, rate: float) -> None:
@@ -226,7 +211,7 @@ class StochasticDepth(nn.Module):
 
 
 class SwinTransformerLayer(nn.Module):
-    """The paper's STL (Figure 2b): window attention and MLP, each after a LayerNorm and inside a residual."""
+    """The paper's STL (Section 3.2): X = MSA(LN(X)) + X, then X = MLP(LN(X)) + X."""
 
     masks: Tensor | None
 
@@ -243,10 +228,7 @@ class SwinTransformerLayer(nn.Module):
         self.register_buffer("masks", torch.empty(4, tokens, tokens) if shifted else None, persistent=False)
 
     def forward(self, x: Tensor, windows: Windows) -> Tensor:
-        """(B, T, C) tokens in window order to the same.
-
-        `windows` are those of a shifted layer; an unshifted one takes `Windows(None, None, (T / N,))`.
-        """
+        """Transform (B, T, C) tokens in window order; `windows` are those that `layer_windows` has for the layer."""
         bias = self.attn.bias()
         biases = [bias] if self.masks is None else list((bias + self.masks[:, None]).unbind())
         runs = [(count, bias) for count, bias in zip(windows.counts, biases, strict=True) if count]
@@ -260,13 +242,13 @@ class SwinTransformerLayer(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
-        # Released files carry the mask of the training size, and tools recognise SwinIR by it.
+        # Released files hold the mask of the training size, and tools recognise SwinIR by it.
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.masks is not None:
             destination[prefix + "attn_mask"] = attn_mask(self.config.img_size, self.config.window).to(self.masks)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        # Derived values are recomputed, not loaded: their shape follows whatever size the file was trained at.
+        # Derived values are computed, not loaded: their shapes depend on the size that the file was trained at.
         state_dict.pop(prefix + "attn_mask", None)
         state_dict[prefix + "attn.relative_position_index"] = self.attn.relative_position_index
         super()._load_from_state_dict(state_dict, prefix, *args)
@@ -293,9 +275,9 @@ class ResidualGroup(nn.Module):
 
 
 class RSTB(nn.Module):
-    """Residual Swin Transformer block (Section 3.2, Eq. 3): layers, convolution, residual; on (B, C, H, W).
+    """Residual Swin Transformer block on (B, C, H, W) (Section 3.2): F_out = H_CONV(F_L) + F_0.
 
-    With `resi_connection` "none" it lacks the residual's addition and nothing else.
+    F_0 is the input, F_L the output of its L layers. With `resi_connection` "none", F_0 is not added.
     """
 
     def __init__(self, config: NetworkConfig, depth: int, num_heads: int, drop_paths: list[float]) -> None:
@@ -304,7 +286,7 @@ class RSTB(nn.Module):
         self.residual_group = ResidualGroup(config, depth, num_heads, drop_paths)
         self.residual = config.resi_connection != "none"
         conv = closing_conv(config)
-        # Under another key: weights with the names and shapes of the default would be taken for it by every program.
+        # Another key without the residual: with equal names and shapes, weights would pass for the default's.
         self.conv = conv if self.residual else nn.Sequential(conv)
 
     def forward(self, x: Tensor, plain: Windows, shifted: Windows) -> Tensor:
@@ -313,18 +295,18 @@ class RSTB(nn.Module):
         return self.close(to_image(tokens, self.window, x.shape[-2:]), x)
 
     def close(self, deep: Tensor, x: Tensor) -> Tensor:
-        """The end of the block: what its layers made of `x`, convolved, and `x` added; both (B, C, H, W)."""
+        """Convolve the layers' output `deep` and add the block's input `x`, both (B, C, H, W)."""
         deep = self.conv(deep)
         return deep + x if self.residual else deep
 
 
 def layer_norm_2d(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """LayerNorm over the channels of (B, C, H, W)."""
+    """Apply a LayerNorm to the channels of (B, C, H, W)."""
     return rearrange(norm(rearrange(x, "b c h w -> b h w c")), "b h w c -> b c h w")
 
 
 def closing_conv(config: NetworkConfig) -> nn.Module:
-    """What closes an RSTB, and follows the last one: a 3x3 or 1x1 convolution, or three with a bottleneck."""
+    """Build the end of an RSTB and of the deep features: a 3x3 or 1x1 convolution, or three with a bottleneck."""
     dim = config.embed_dim
     if config.resi_connection == "1x1":
         return nn.Conv2d(dim, dim, 1)
@@ -340,7 +322,7 @@ def closing_conv(config: NetworkConfig) -> nn.Module:
 
 
 class PatchEmbed(nn.Module):
-    """Holds the LayerNorm before the first RSTB, under the key that released files use."""
+    """The LayerNorm before the first RSTB, under the key that released files use."""
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -350,16 +332,11 @@ class PatchEmbed(nn.Module):
         return x if self.norm is None else layer_norm_2d(self.norm, x)
 
 
-def shuffle_steps(upscale: int) -> list[int]:
-    """Factors of the successive pixel shuffles that make up an enlargement."""
-    return [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
-
-
 class SwinIR(nn.Module):
     """SwinIR for any of the paper's tasks: (B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale).
 
-    Sides that are no multiple of the window are extended by reflection and cropped again. The output is
-    not clamped. Keys of the state dict are those of the released weights, derived buffers included.
+    Sides that are no multiple of the window are extended by reflection, and the output is cropped. It is not clamped.
+    The state dict has the keys of the released weights, derived buffers included.
 
     Raises:
         ValueError: for input that is not (B, in_chans, H, W), or another size than `img_size` with `ape`.
@@ -370,7 +347,7 @@ class SwinIR(nn.Module):
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
         self.config = config
-        dim, chans, feat = config.embed_dim, config.in_chans, config.num_feat
+        dim, chans = config.embed_dim, config.in_chans
         self.register_buffer("mean", torch.empty(1, chans, 1, 1), persistent=False)
 
         self.conv_first = nn.Conv2d(chans, dim, 3, 1, 1)
@@ -387,31 +364,15 @@ class SwinIR(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.conv_after_body = closing_conv(config)
 
-        if config.upsampler in ("pixelshuffle", "nearest+conv"):
-            self.conv_before_upsample = nn.Sequential(nn.Conv2d(dim, feat, 3, 1, 1), nn.LeakyReLU())
-        if config.upsampler == "pixelshuffle":
-            steps: list[nn.Module] = []
-            for factor in shuffle_steps(config.upscale):
-                steps += [nn.Conv2d(feat, factor**2 * feat, 3, 1, 1), nn.PixelShuffle(factor)]
-            self.upsample = nn.Sequential(*steps)
-            self.conv_last = nn.Conv2d(feat, chans, 3, 1, 1)
-        elif config.upsampler == "pixelshuffledirect":
-            direct = nn.Conv2d(dim, config.upscale**2 * chans, 3, 1, 1)
-            self.upsample = nn.Sequential(direct, nn.PixelShuffle(config.upscale))
-        elif config.upsampler == "nearest+conv":
-            self.conv_up1 = nn.Conv2d(feat, feat, 3, 1, 1)
-            if config.upscale == 4:
-                self.conv_up2 = nn.Conv2d(feat, feat, 3, 1, 1)
-            self.conv_hr = nn.Conv2d(feat, feat, 3, 1, 1)
-            self.conv_last = nn.Conv2d(feat, chans, 3, 1, 1)
-        else:
-            self.conv_last = nn.Conv2d(dim, chans, 3, 1, 1)
+        modules = reconstruction_modules(config.upsampler, config.upscale, dim, config.num_feat, chans)
+        for name, module in modules.items():
+            self.add_module(name, module)
         self.apply(_init_linear)
         self.reset_derived_buffers()
 
     @classmethod
     def from_state(cls, config: NetworkConfig, state: Mapping[str, Tensor]) -> "SwinIR":
-        """The network with copies of the weights of a state dict, on the CPU; no initial weights are drawn."""
+        """Build the network on the CPU with copies of a state dict's weights, without drawing initial ones."""
         with torch.device("meta"):
             network = cls(config)
         network.to_empty(device="cpu")
@@ -420,7 +381,7 @@ class SwinIR(nn.Module):
         return network
 
     def reset_derived_buffers(self) -> None:
-        """Compute what is neither learned nor loaded; to be called after `to_empty`, which leaves it undefined."""
+        """Compute the buffers that are neither learned nor loaded, which `to_empty` leaves undefined."""
         self.mean.copy_(torch.tensor(RGB_MEAN if self.config.in_chans == 3 else 0.0).view(1, -1, 1, 1))
         index, masks = relative_position_index(self.config.window), class_masks(self.config.window)
         for layer in self.modules():
@@ -432,27 +393,31 @@ class SwinIR(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return framed(self.config, self.mean, x, self._restore)
 
+    def reconstruction(self) -> Reconstruction:
+        """The last stage, made of this network's own modules."""
+        return Reconstruction.of(self, self.config.upsampler)
+
     def _restore(self, x: Tensor) -> Tensor:
-        """The normalised input to the normalised output."""
+        """Map the normalised input to the normalised output."""
         shallow = self.conv_first(x)
         deep = self.conv_after_body(self._deep_features(shallow)) + shallow
         # Half precision ends here: the image itself needs more than bfloat16's eight bits.
         with torch.autocast(x.device.type, enabled=False):
-            return reconstruct(self, deep.to(x.dtype), x)
+            return self.reconstruction()(deep.to(x.dtype), x)
 
     def _deep_features(self, x: Tensor) -> Tensor:
         height, width = x.shape[-2:]
         x = self.patch_embed(x)
         if self.config.ape:
             x = x + rearrange(self.absolute_pos_embed, "b (h w) c -> b c h w", h=height)
-        plain, shifted = layer_windows(self.config, height, width, x.device)
+        plain, shifted = layer_windows(height, width, self.config.window, x.device, shifted=self.config.shifted)
         for layer in self.layers:
             x = layer(x, plain, shifted)
         return layer_norm_2d(self.norm, x)
 
 
 def framed(config: NetworkConfig, mean: Tensor, x: Tensor, restore: Callable[[Tensor], Tensor]) -> Tensor:
-    """Apply `restore` to an image of whole windows, normalised to the range that the network computes in.
+    """Extend an image to whole windows, normalise it, apply `restore`, and undo both.
 
     Raises:
         ValueError: for input that is not (B, in_chans, H, W), or another size than `img_size` with `ape`.
@@ -470,33 +435,6 @@ def framed(config: NetworkConfig, mean: Tensor, x: Tensor, restore: Callable[[Te
     return x[:, :, : height * config.upscale, : width * config.upscale]
 
 
-def layer_windows(config: NetworkConfig, height: int, width: int, device: torch.device) -> tuple[Windows, Windows]:
-    """Windows of unshifted and of shifted layers on a (height, width) image."""
-    window = config.window
-    plain = Windows(None, None, ((height // window) * (width // window),))
-    build = shifted_windows if torch.compiler.is_compiling() else cached_shifted_windows
-    return plain, build(height, width, window, device) if config.shifted else plain
-
-
-def reconstruct(parts: Any, deep: Tensor, x: Tensor) -> Tensor:
-    """(B, embed_dim, H, W) features and the normalised input to the normalised output (Section 3.1).
-
-    `parts` has a configuration and its modules of the reconstruction, under the names that `SwinIR` gives them.
-    """
-    upsampler = parts.config.upsampler
-    if upsampler == "pixelshuffle":
-        return parts.conv_last(parts.upsample(parts.conv_before_upsample(deep)))
-    if upsampler == "pixelshuffledirect":
-        return parts.upsample(deep)
-    if upsampler == "nearest+conv":
-        deep = parts.conv_before_upsample(deep)
-        deep = F.leaky_relu(parts.conv_up1(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
-        if parts.config.upscale == 4:
-            deep = F.leaky_relu(parts.conv_up2(F.interpolate(deep, scale_factor=2, mode="nearest")), 0.2)
-        return parts.conv_last(F.leaky_relu(parts.conv_hr(deep), 0.2))
-    return x + parts.conv_last(deep)
-
-
 def _init_linear(module: nn.Module) -> None:
     if isinstance(module, nn.Linear):
         _draw(module.weight)
@@ -505,17 +443,5 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _draw(weight: Tensor) -> None:
-    if not weight.is_meta:  # PyTorch takes longer over draws without values than over real ones
+    if not weight.is_meta:  # PyTorch draws on the meta device more slowly than real values
         trunc_normal_(weight, std=0.02)
-
-
-def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Extend (B, C, H, W) at the bottom and right by reflection, as often as it takes for small images."""
-    for dim in (2, 3):
-        size = x.shape[dim]
-        target = -(-size // multiple) * multiple
-        if target != size:
-            period = max(2 * size - 2, 1)
-            position = torch.arange(target, device=x.device) % period
-            x = x.index_select(dim, size - 1 - (position - (size - 1)).abs())
-    return x

@@ -1,8 +1,8 @@
-"""Geometry of attention windows: which tokens share one, in which order, and which of them may not meet.
+"""Geometry of attention windows: the order of their tokens, the shift, and the masks that it needs.
 
-Tokens are in *window order*: the N tokens of one unshifted window lie side by side. A shifted layer reads its
-windows through a permutation that also sorts them into the four classes of Swin's mask (inside, right edge,
-bottom edge, corner), so that four masks serve an image of any size.
+Tokens are in *window order*: the N tokens of an unshifted window are consecutive. A shifted layer permutes them, and
+sorts its windows into the four classes of Swin's mask (inside, right edge, bottom edge, corner), so that four masks
+serve an image of any size.
 """
 
 from functools import lru_cache
@@ -12,14 +12,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-MASKED = -100.0  # added to the logit of two tokens that only the cyclic shift made neighbours
+MASKED = -100.0  # added to the logits of tokens that are neighbours by the cyclic shift only
 
 
 class Windows(NamedTuple):
     """The windows of one layer on an image of a given size.
 
-    `order` and `inverse` permute tokens (window order of the unshifted grid to that of this layer and
-    back; None where they are the same). `counts` says how many windows each mask class has, in order.
+    `order` and `inverse` permute tokens from the unshifted window order to that of the layer and back; None where the
+    two are the same. `counts` has the number of windows of each mask class, in order.
     """
 
     order: Tensor | None
@@ -28,7 +28,7 @@ class Windows(NamedTuple):
 
 
 def shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
-    """Windows of a shifted layer on a (height, width) image, sorted by mask class."""
+    """Build the windows of a shifted layer on a (height, width) image, sorted by mask class."""
     rows, cols = height // window, width // window
     shift = window // 2
     tokens = torch.arange(height * width, device=device)
@@ -43,13 +43,22 @@ def shifted_windows(height: int, width: int, window: int, device: torch.device) 
 
 @lru_cache(maxsize=4)  # 16 bytes a pixel each
 def cached_shifted_windows(height: int, width: int, window: int, device: torch.device) -> Windows:
-    # Built outside inference mode, whoever asks first: training may read the same tensors later.
+    # Built outside inference mode, since training may use the same tensors later.
     with torch.inference_mode(False), torch.no_grad():
         return shifted_windows(height, width, window, device)
 
 
+def layer_windows(
+    height: int, width: int, window: int, device: torch.device, *, shifted: bool
+) -> tuple[Windows, Windows]:
+    """Build the windows of unshifted and of shifted layers on a (height, width) image; equal unless `shifted`."""
+    plain = Windows(None, None, ((height // window) * (width // window),))
+    build = shifted_windows if torch.compiler.is_compiling() else cached_shifted_windows
+    return plain, build(height, width, window, device) if shifted else plain
+
+
 def relative_position_index(window: int) -> Tensor:
-    """(N, N) index into the bias table of (2 window - 1)**2 rows, for each pair of tokens of a window."""
+    """Build the (N, N) index of token pairs into the bias table of (2 window - 1)**2 rows."""
     ys, xs = torch.meshgrid(torch.arange(window), torch.arange(window), indexing="ij")
     y, x = ys.flatten(), xs.flatten()
     dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
@@ -57,7 +66,7 @@ def relative_position_index(window: int) -> Tensor:
 
 
 def class_masks(window: int) -> Tensor:
-    """(4, N, N) additive masks of a shifted layer: windows inside, at the right edge, bottom edge, corner."""
+    """Build the (4, N, N) additive masks of a shifted layer: inside, right edge, bottom edge, corner."""
     shift = window // 2
     wrapped = torch.arange(window) >= window - shift
     down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
@@ -68,7 +77,7 @@ def class_masks(window: int) -> Tensor:
 
 
 def attn_mask(img_size: int, window: int) -> Tensor:
-    """(windows, N, N) mask of an image of the training size, which released files carry; derived, never read."""
+    """Build the (windows, N, N) mask of a training-size image, which released files hold and nothing reads."""
     n = img_size // window
     kind = torch.zeros(n, n, dtype=torch.long)
     kind[:, -1] += 1
@@ -76,18 +85,30 @@ def attn_mask(img_size: int, window: int) -> Tensor:
     return class_masks(window)[kind.flatten()]
 
 
+def reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
+    """Extend (B, C, H, W) at the bottom and right by reflection, as often as it takes for small images."""
+    for dim in (2, 3):
+        size = x.shape[dim]
+        target = -(-size // multiple) * multiple
+        if target != size:
+            period = max(2 * size - 2, 1)
+            position = torch.arange(target, device=x.device) % period
+            x = x.index_select(dim, size - 1 - (position - (size - 1)).abs())
+    return x
+
+
 def in_windows(x: Tensor, window: int) -> Tensor:
-    """(B, C, H, W) to a view of it, (B, rows, columns, window, window, C); flattened, it is in window order."""
+    """View (B, C, H, W) as (B, rows, columns, window, window, C), which flattens to window order."""
     return rearrange(x, "b c (nh wh) (nw ww) -> b nh nw wh ww c", wh=window, ww=window)
 
 
 def to_windows(x: Tensor, window: int) -> Tensor:
-    """(B, C, H, W) to (B, T, C) tokens in window order."""
+    """Convert (B, C, H, W) to (B, T, C) tokens in window order."""
     return in_windows(x, window).flatten(1, 4).contiguous()
 
 
 def to_image(x: Tensor, window: int, size: torch.Size | tuple[int, int]) -> Tensor:
-    """(B, T, C) tokens in window order to (B, C, H, W)."""
+    """Convert (B, T, C) tokens in window order to (B, C, H, W)."""
     rows, cols = size[0] // window, size[1] // window
     return rearrange(x, "b (nh nw wh ww) c -> b c (nh wh) (nw ww)", nh=rows, nw=cols, wh=window, ww=window)
 

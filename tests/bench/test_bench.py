@@ -18,7 +18,7 @@ from swinir.bench import matrix_rate
 from swinir.bench.peak_memory import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
 from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
-from swinir.bench.variants import VARIANTS, Foreign, Variant, get_variants
+from swinir.bench.variants import VARIANTS, FunctionNetwork, Variant, get_variants
 from swinir.image_io.image import read
 from swinir.models.complexity import count_macs
 from swinir.models.optimized import OptimizedSwinIR
@@ -36,7 +36,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep n
 
 def constant(value, model):
     """A network whose every pixel is `value`."""
-    return Foreign("constant", model, lambda x: torch.full((*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2), value))
+    return FunctionNetwork(
+        "constant", model, lambda x: torch.full((*x.shape[:2], x.shape[2] * 2, x.shape[3] * 2), value)
+    )
 
 
 def fake(name, value=0.5, **options):
@@ -56,7 +58,7 @@ def take_200_mb(model):
         ballast = torch.ones(50_000_000)
         return x.repeat_interleave(2, 2).repeat_interleave(2, 3) + ballast[0]
 
-    return Foreign("heavy", model, take)
+    return FunctionNetwork("heavy", model, take)
 
 
 def measure(variants, case=Case(16, 16), **options):  # noqa: B008 - frozen
@@ -161,7 +163,7 @@ def failing(name, after):
                 raise RuntimeError("\n  out of luck\nand more lines")
             return torch.zeros(1, 3, 2 * x.shape[2], 2 * x.shape[3])
 
-        return Foreign(name, model, run)
+        return FunctionNetwork(name, model, run)
 
     return Variant(name, "fp32", "fails", build)
 
@@ -260,7 +262,7 @@ def test_tiles_reach_the_network():
             seen.append(tuple(x.shape))
             return torch.zeros(*x.shape[:2], 2 * x.shape[2], 2 * x.shape[3])
 
-        return Foreign("watched", model, run)
+        return FunctionNetwork("watched", model, run)
 
     measure([Variant("watched", "fp32", "tells", build)], Case(40, 40, batch=2, tile=16, tile_overlap=8), repeats=1)
     assert set(seen) == {(2, 3, 16, 16)}

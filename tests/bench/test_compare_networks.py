@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from external_networks import write_external
 from pictures import smooth, write_expert
-from strangers import write_stranger
 
 from swinir.bench import compare_networks as module
 from swinir.bench.compare_networks import Comparison, ImageRow, ModelRow, choose_metrics, compare, labels
@@ -23,7 +23,7 @@ from swinir.degradations.resize import imresize
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.samples import find_samples
 from swinir.image_io.image import read, write
-from swinir.inference.external import load_peer
+from swinir.inference.external import load_external
 from swinir.inference.options import RunOptions
 from swinir.metrics.full_reference import psnr
 from swinir.models.complexity import count_macs, count_parameters
@@ -109,7 +109,7 @@ def test_a_network_that_runs_out_of_memory_takes_no_more_turns(sets, monkeypatch
     calls = []
 
     def load(name, *rest):
-        loaded = load_peer("bicubic", *rest)
+        loaded = load_external("bicubic", *rest)
         return loaded if name == "bicubic" else replace(loaded, model=Greedy(loaded.model))
 
     class Greedy:
@@ -126,7 +126,7 @@ def test_a_network_that_runs_out_of_memory_takes_no_more_turns(sets, monkeypatch
                 raise MemoryError("too much")
             return self.model(x)
 
-    monkeypatch.setattr(module, "load_peer", load)
+    monkeypatch.setattr(module, "load_external", load)
     found = run(sets, ["greedy", "bicubic"])
     assert [row.status for row in found.models] == ["failed", "ok"]
     assert "out of memory; try --tile" in found.models[0].error
@@ -322,7 +322,7 @@ def test_notes_say_under_which_conditions_each_ran():
 
 
 def test_the_command_writes_what_it_was_asked_for(sets, tmp_path, capsys):
-    expert, rcan = write_expert(tmp_path / "x2.pth"), write_stranger(tmp_path / "rcan.pth", "RCAN")
+    expert, rcan = write_expert(tmp_path / "x2.pth"), write_external(tmp_path / "rcan.pth", "RCAN")
     files = {name: tmp_path / f"out.{name}" for name in ("md", "csv", "json", "png")}
     options = ["--markdown", files["md"], "--csv", files["csv"], "--json", files["json"], "--picture", files["png"]]
     words = ["--models", f"bicubic,{expert}", rcan, "--set", "Set5", "--testsets", sets, "--scale", 2, "--no-memory"]
@@ -396,7 +396,7 @@ def test_a_crop_and_images_of_the_picture_can_be_named(sets, tmp_path, capsys):
     ids=str,
 )
 def test_wrong_usage_is_one_line_before_any_work(words, message, sets, monkeypatch, capsys):
-    monkeypatch.setattr(module, "load_peer", None)
+    monkeypatch.setattr(module, "load_external", None)
     models = [] if "--models" in words else ["--models", "bicubic"]
     if (words[0] == "--scale" and len(words) == 4) or words[0] == "--models":
         words = [*words, "--set", "Set5"]

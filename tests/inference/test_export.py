@@ -15,7 +15,7 @@ import swinir.inference.export
 from swinir.cli.main import main
 from swinir.inference.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
 from swinir.inference.runtimes import load_exported
-from swinir.models.reference import PlainSwinIR, region_mask
+from swinir.models.reference import ReferenceSwinIR, region_mask
 from swinir.models.swinir import NetworkConfig
 from swinir.models.windows import shifted_windows, to_windows
 from swinir.weights.checkpoint import write_checkpoint
@@ -52,7 +52,7 @@ def test_gathers_and_masks_are_those_of_the_windows(rows, columns, window):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_the_exported_form_is_the_papers_network(config, size):
     network, lq = live(config, torch.float32), picture(config, *size)
-    assert (WholeWindows(network)(lq) - PlainSwinIR(config, network.state_dict())(lq)).abs().max() < 1e-5
+    assert (WholeWindows(network)(lq) - ReferenceSwinIR(config, network.state_dict())(lq)).abs().max() < 1e-5
 
 
 # Files
@@ -63,7 +63,7 @@ def check_written(written, format, network):
     assert max(check.difference for check in written.checks) < 1e-5
     assert written.bytes == sum(file.stat().st_size for file in written.files)
     run = torch.export.load(written.files[0]).module() if format == "torch" else load_exported(written.files[0])
-    plain = PlainSwinIR(network.config, {name: tensor.float() for name, tensor in network.state_dict().items()})
+    plain = ReferenceSwinIR(network.config, {name: tensor.float() for name, tensor in network.state_dict().items()})
     for size in SIZES:
         lq = picture(network.config, *size)
         assert (run(lq) - plain(lq)).abs().max() < 1e-5

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
+from external_networks import KINDS, build, write_external
 from pictures import write_expert
-from strangers import KINDS, build, write_stranger
 
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import to_tensor
-from swinir.inference.external import Bicubic, load_peer
+from swinir.inference.external import Bicubic, load_external
 from swinir.inference.restore import restore
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -30,7 +30,7 @@ def image(height=21, width=18, chans=3):
 @pytest.mark.usefixtures("_little_to_count")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_network_of_others_restores_as_spandrel_runs_it(kind, tmp_path):
-    loaded = load_peer(str(write_stranger(tmp_path / "x.pth", kind)), SR, 2, CPU)
+    loaded = load_external(str(write_external(tmp_path / "x.pth", kind)), SR, 2, CPU)
     assert loaded.architecture == KINDS[kind][0]
     import spandrel
 
@@ -46,13 +46,13 @@ def test_a_network_of_others_restores_as_spandrel_runs_it(kind, tmp_path):
 @pytest.mark.usefixtures("_little_to_count")
 @pytest.mark.parametrize("kind", KINDS)
 def test_sides_of_any_length_come_back_enlarged(kind, tmp_path):
-    model = load_peer(str(write_stranger(tmp_path / "x.pth", kind)), SR, 2, CPU).model
+    model = load_external(str(write_external(tmp_path / "x.pth", kind)), SR, 2, CPU).model
     for height, width in ((21, 18), (5, 40), (1, 3)):
         assert restore(model, image(height, width)).shape == (1, 3, 2 * height, 2 * width)
 
 
 def test_a_network_that_takes_any_size_gets_the_image_and_nothing_more(tmp_path):
-    model = load_peer(str(write_stranger(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model
+    model = load_external(str(write_external(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model
     seen = []
     model.network.register_forward_pre_hook(lambda _, args: seen.append(tuple(args[0].shape)))
     restore(model, image(21, 18))
@@ -60,7 +60,7 @@ def test_a_network_that_takes_any_size_gets_the_image_and_nothing_more(tmp_path)
 
 
 def test_sides_are_extended_to_the_multiples_that_a_network_wants(tmp_path):
-    loaded = load_peer(str(write_stranger(tmp_path / "x.pth", "RealESRGAN x2")), SR, 2, CPU)
+    loaded = load_external(str(write_external(tmp_path / "x.pth", "RealESRGAN x2")), SR, 2, CPU)
     assert loaded.model.config.window == 4
     assert loaded.padding == "to multiples of 4"
     seen = []
@@ -70,19 +70,19 @@ def test_sides_are_extended_to_the_multiples_that_a_network_wants(tmp_path):
 
 
 def test_tiles_of_a_network_with_a_small_reach_come_to_the_same(tmp_path):
-    path = write_stranger(tmp_path / "x.pth", "ESRGAN")
-    model, lq = load_peer(str(path), SR, 2, CPU).model, image(60, 50)
+    path = write_external(tmp_path / "x.pth", "ESRGAN")
+    model, lq = load_external(str(path), SR, 2, CPU).model, image(60, 50)
     assert torch.allclose(restore(model, lq, tile=40, tile_overlap=32), restore(model, lq), atol=1e-5)
 
 
 def test_bf16_is_near_and_not_the_same(tmp_path):
-    model, lq = load_peer(str(write_stranger(tmp_path / "x.pth", "ESRGAN")), SR, 2, CPU).model, image()
+    model, lq = load_external(str(write_external(tmp_path / "x.pth", "ESRGAN")), SR, 2, CPU).model, image()
     exact, rounded = restore(model, lq), restore(model, lq, precision="bf16")
     assert 0 < (exact - rounded).abs().max() < 0.02
 
 
 def test_the_input_is_not_written_on(tmp_path):
-    model, lq = load_peer(str(write_stranger(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model, image()
+    model, lq = load_external(str(write_external(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model, image()
     before = lq.clone()
     restore(model, lq)
     assert torch.equal(lq, before)
@@ -100,7 +100,7 @@ def test_bicubic_of_a_task_that_keeps_the_size_is_the_input():
 
 
 def test_swinir_comes_as_this_package_runs_it(tmp_path):
-    loaded = load_peer(str(write_expert(tmp_path / "x2.pth")), SR, 2, CPU)
+    loaded = load_external(str(write_expert(tmp_path / "x2.pth")), SR, 2, CPU)
     assert isinstance(loaded.model, SwinIR)
     assert loaded.parameters == count_parameters(loaded.model.config)
 
@@ -110,7 +110,7 @@ def test_an_exported_network_is_told_by_its_suffix(sample, format):
     from exports import need
 
     need(format)
-    loaded = load_peer(str(sample(format).written.files[0]), SR, 2, CPU)
+    loaded = load_external(str(sample(format).written.files[0]), SR, 2, CPU)
     assert loaded.macs == count_macs(sample(format).network.config, 256, 256)
     assert loaded.bf16 is False
 
@@ -144,7 +144,7 @@ def test_operations_of_a_convolution_and_a_product():
 
 
 def test_rcans_cost_by_hand(tmp_path):
-    loaded = load_peer(str(write_stranger(tmp_path / "x.pth", "RCAN")), SR, 2, CPU)
+    loaded = load_external(str(write_external(tmp_path / "x.pth", "RCAN")), SR, 2, CPU)
     f, area = 8, 256 * 256
 
     def conv(a, b, k=3):
@@ -159,11 +159,11 @@ def test_rcans_cost_by_hand(tmp_path):
 
 
 def test_another_scale_or_number_of_channels_is_refused(tmp_path):
-    path = str(write_stranger(tmp_path / "x.pth", "RCAN"))
+    path = str(write_external(tmp_path / "x.pth", "RCAN"))
     with pytest.raises(ValueError, match=r"x\.pth enlarges by 2, not by 4; name one of that scale"):
-        load_peer(path, SR, 4, CPU)
+        load_external(path, SR, 4, CPU)
     with pytest.raises(ValueError, match=r"takes 1 channels, classical_sr has 3"):
-        load_peer(str(write_expert(tmp_path / "g.pth", in_chans=1)), SR, 2, CPU)
+        load_external(str(write_expert(tmp_path / "g.pth", in_chans=1)), SR, 2, CPU)
 
 
 class Harmful:
@@ -175,7 +175,7 @@ def test_nothing_in_a_file_is_run(tmp_path, capsys):
     state = build("RCAN").state_dict()
     torch.save({"params": state, "more": Harmful()}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="asks to run"):
-        load_peer(str(tmp_path / "x.pth"), SR, 2, CPU)
+        load_external(str(tmp_path / "x.pth"), SR, 2, CPU)
     assert capsys.readouterr().out == ""
 
 
@@ -183,7 +183,7 @@ def test_weights_that_nobody_knows_are_refused_with_both_reasons(tmp_path):
     pytest.importorskip("spandrel", reason="networks of others need spandrel, the extra `baselines`")
     torch.save({"a.weight": torch.zeros(3, 3)}, tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"weights of no network that spandrel knows, and no SwinIR's \(.*x\.pth"):
-        load_peer(str(tmp_path / "x.pth"), SR, 2, CPU)
+        load_external(str(tmp_path / "x.pth"), SR, 2, CPU)
 
 
 def test_weights_that_miss_a_part_are_refused(tmp_path):
@@ -191,7 +191,7 @@ def test_weights_that_miss_a_part_are_refused(tmp_path):
     del state["body.1.bias"]
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(ValueError, match="spandrel cannot load it"):
-        load_peer(str(tmp_path / "x.pth"), SR, 2, CPU)
+        load_external(str(tmp_path / "x.pth"), SR, 2, CPU)
 
 
 def test_weights_that_are_not_finite_are_refused(tmp_path):
@@ -199,18 +199,18 @@ def test_weights_that_are_not_finite_are_refused(tmp_path):
     state["body.1.bias"][0] = float("nan")
     torch.save(state, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match="NaN"):
-        load_peer(str(tmp_path / "x.pth"), SR, 2, CPU)
+        load_external(str(tmp_path / "x.pth"), SR, 2, CPU)
 
 
 def test_without_spandrel_the_extra_is_named(tmp_path, monkeypatch):
-    path = write_stranger(tmp_path / "x.pth", "RCAN")
+    path = write_external(tmp_path / "x.pth", "RCAN")
     monkeypatch.setitem(__import__("sys").modules, "spandrel", None)
     with pytest.raises(ImportError, match=r"pip install 'swinir-toolkit\[baselines\]'"):
-        load_peer(str(path), SR, 2, CPU)
+        load_external(str(path), SR, 2, CPU)
 
 
 def test_a_network_that_breaks_names_its_file(tmp_path, monkeypatch):
-    model = load_peer(str(write_stranger(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model
+    model = load_external(str(write_external(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model
     monkeypatch.setattr(model.network, "forward", lambda _: 1 / 0)
     with pytest.raises(ValueError, match=r"x\.pth: RCAN cannot run: division by zero"):
         restore(model, image())
@@ -220,7 +220,7 @@ def test_a_network_without_memory_is_no_wrong_network(tmp_path, monkeypatch):
     def starve(_):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")
 
-    model = load_peer(str(write_stranger(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model
+    model = load_external(str(write_external(tmp_path / "x.pth", "RCAN")), SR, 2, CPU).model
     monkeypatch.setattr(model.network, "forward", starve)
     with pytest.raises(MemoryError):
         restore(model, image())

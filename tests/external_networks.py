@@ -44,7 +44,7 @@ def build(kind, **options):
         return getattr(module, place)(**usual | options).eval()
 
 
-def write_stranger(path, kind, **options):
+def write_external(path, kind, **options):
     """Its weights as a file, with what its program writes beside them."""
     state, entry = build(kind, **options).state_dict(), KINDS[kind][2]
     torch.save({entry: state, "iter": 5} if entry else state, path)

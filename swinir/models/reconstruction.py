@@ -1,0 +1,92 @@
+"""High-quality image reconstruction, the last stage of SwinIR (Section 3.1), in the four forms that its tasks need.
+
+| upsampler             | task                              | steps                                                    |
+|-----------------------|-----------------------------------|----------------------------------------------------------|
+| "pixelshuffle"        | classical super-resolution        | convolution, sub-pixel convolutions, convolution         |
+| "pixelshuffledirect"  | lightweight super-resolution      | one sub-pixel convolution                                |
+| "nearest+conv"        | real-world super-resolution       | nearest-neighbour enlargement and convolutions by turns  |
+| ""                    | denoising, JPEG artifact removal  | one convolution, whose output is added to the input      |
+"""
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+def check_upsampler(upsampler: str, upscale: int) -> None:
+    """Raise a ValueError for an unknown form, and for an enlargement that the form does not have."""
+    forms = {
+        "pixelshuffle": (upscale == 3 or upscale in (2**n for n in range(1, 32)), "3 or a power of two from 2"),
+        "pixelshuffledirect": (upscale >= 2, "2 or more"),
+        "nearest+conv": (upscale in (2, 4), "2 or 4"),
+        "": (upscale == 1, "1"),
+    }
+    if upsampler not in forms:
+        raise ValueError(f"unknown upsampler {upsampler!r}; choose one of {', '.join(map(repr, forms))}")
+    allowed, advice = forms[upsampler]
+    if not allowed:
+        raise ValueError(f"upsampler {upsampler!r} needs an upscale of {advice}, got {upscale}")
+
+
+def shuffle_steps(upscale: int) -> list[int]:
+    """Factors of the successive pixel shuffles that make up an enlargement."""
+    return [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
+
+
+def reconstruction_modules(upsampler: str, upscale: int, dim: int, feat: int, chans: int) -> dict[str, nn.Module]:
+    """The modules with weights, by the names that they have in released files.
+
+    Args:
+        dim, feat, chans: channels of the deep features, of the features while enlarged, and of the image.
+    """
+    if upsampler == "":
+        return {"conv_last": _conv(dim, chans)}
+    if upsampler == "pixelshuffledirect":
+        return {"upsample": nn.Sequential(_conv(dim, upscale**2 * chans), nn.PixelShuffle(upscale))}
+    modules: dict[str, nn.Module] = {"conv_before_upsample": nn.Sequential(_conv(dim, feat), nn.LeakyReLU())}
+    if upsampler == "pixelshuffle":
+        steps: list[nn.Module] = []
+        for factor in shuffle_steps(upscale):
+            steps += [_conv(feat, factor**2 * feat), nn.PixelShuffle(factor)]
+        modules["upsample"] = nn.Sequential(*steps)
+    else:
+        for i, _ in enumerate(shuffle_steps(upscale), start=1):
+            modules[f"conv_up{i}"] = _conv(feat, feat)
+        modules["conv_hr"] = _conv(feat, feat)
+    return modules | {"conv_last": _conv(feat, chans)}
+
+
+def _conv(inputs: int, outputs: int) -> nn.Conv2d:
+    return nn.Conv2d(inputs, outputs, 3, 1, 1)
+
+
+class Reconstruction(NamedTuple):
+    """The paper's H_REC: (B, dim, H, W) features to the image, both normalised.
+
+    It is no module and owns no weights: its steps are modules of a network, or copies of them.
+
+    Attributes:
+        steps: applied one after another.
+        residual: True where the input is added to the last step's output, so that the network learns the difference.
+    """
+
+    steps: tuple[nn.Module, ...]
+    residual: bool
+
+    @classmethod
+    def of(cls, network: nn.Module, upsampler: str) -> "Reconstruction":
+        """The reconstruction of a network that has the modules of `reconstruction_modules` as attributes."""
+        modules = dict(network.named_children())
+        steps: list[nn.Module] = []
+        for name in ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last"):
+            if name in modules:
+                enlarging = [nn.Upsample(scale_factor=2, mode="nearest")] if name.startswith("conv_up") else []
+                activation = [nn.LeakyReLU(0.2)] if name.startswith(("conv_up", "conv_hr")) else []
+                steps += [*enlarging, modules[name], *activation]
+        return cls(tuple(steps), residual=upsampler == "")
+
+    def __call__(self, features: Tensor, x: Tensor) -> Tensor:
+        """Features and the network's normalised input to its normalised output."""
+        for step in self.steps:
+            features = step(features)
+        return x + features if self.residual else features
