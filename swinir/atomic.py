@@ -1,4 +1,4 @@
-"""Files that are whole or as they were: nobody meets half of one under its final name."""
+"""Atomic writing: a file appears under its final name when it is complete."""
 
 import errno
 import os
@@ -10,22 +10,22 @@ from pathlib import Path
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
-# What systems answer that cannot put a folder's names on the disk by request, or not in a folder we may not list.
-NOT_POSSIBLE = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP)
+# Errors of systems that cannot sync a folder, or cannot sync one that we may not list.
+CANNOT_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP)
 
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path in the same folder that replaces `path` when the block ends well, and vanishes otherwise.
+    """Yield a temporary path in the same folder that replaces `path` if the block succeeds and is deleted if not.
 
-    The data is on the disk before the name is, and the name before the block is left: after a power cut, too,
-    `path` holds the old file or the new one, and the new one if the block had been left.
+    The data is synced before the file is renamed, and the folder before the block ends: even after a power failure
+    `path` holds the old file or the new one, and the new one if the block had ended.
 
     Raises:
-        OSError: when the folder is missing or read-only, or the disk is full.
+        OSError: if the folder does not exist or is read-only, or the disk is full.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.part")
-    temporary.open("xb").close()  # not by `tempfile`, whose files none but the owner may read
+    temporary.open("xb").close()  # `tempfile` makes files that only the owner may read
     try:
         yield temporary
         with temporary.open("r+b") as file:
@@ -37,7 +37,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put a folder's names on the disk, as fsync does with a file's content; nothing where that is not possible."""
+    """Write the names in a folder to the disk, as fsync does with a file's content, if the system can."""
     try:
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -45,10 +45,10 @@ def sync_folder(folder: Path) -> None:
         finally:
             os.close(descriptor)
     except OSError as error:
-        if error.errno not in NOT_POSSIBLE:
+        if error.errno not in CANNOT_SYNC:
             raise
 
 
 def temporaries(folder: Path) -> list[Path]:
-    """The files of `atomic_path` in a folder that are being written, or were when their process was killed."""
+    """List the files of `atomic_path` in a folder that are being written, or were left by a killed process."""
     return [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]

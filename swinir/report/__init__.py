@@ -1,1 +1,1 @@
-"""Pictures made from results."""
+"""Results for people: HTML pages, text tables, plots, and figures made of images."""

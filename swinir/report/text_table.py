@@ -9,7 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -56,7 +56,9 @@ class TextTable:
         table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(self.titles))
         for index in range(len(self.titles or next(iter(self.rows), ()))):
             title = Text(self.titles[index]) if self.titles else ""
-            table.add_column(title, justify="right" if index in right else "left", overflow="fold")
+            justify: Literal["right", "left"] = "right" if index in right else "left"
+            # The first column holds names, which people copy: the others are wrapped first.
+            table.add_column(title, justify=justify, overflow="fold", no_wrap=index == 0)
         for row in self.rows:
             table.add_row(*map(Text, row))  # Text: brackets in a cell are no markup
         return table

@@ -1,6 +1,6 @@
 "use strict";
 
-// The table: a click on a header sorts by it, a second one the other way; what has no value stays last.
+// Tables: a click on a header sorts by that column, a second click reverses; rows without a value stay last.
 
 function sortBy(header) {
   const ascending = header.getAttribute("aria-sort") !== "ascending";
@@ -23,7 +23,7 @@ for (const button of document.querySelectorAll("th button")) {
   button.addEventListener("click", () => sortBy(button.closest("th")));
 }
 
-// Pictures. The slider's value is the share of the visible part, from its left, that shows the input.
+// Images. The value of the slider is the percentage of the visible part, from the left, that shows the input.
 
 class Pair {
   constructor(figure) {
@@ -52,7 +52,7 @@ class Pair {
     this.slider.setAttribute("aria-valuetext", `${Math.round(this.slider.value)} % input`);
   }
 
-  // A factor is in pixels of the screen for each of the picture.
+  // The factor is the number of screen pixels for each pixel of the image.
   zoom(factor) {
     const { view } = this;
     const x = (view.scrollLeft + view.clientWidth / 2) / view.scrollWidth;
@@ -66,7 +66,7 @@ class Pair {
     this.cut();
   }
 
-  // The divider follows the pointer, or what is larger than its frame does; there a finger scrolls by itself.
+  // Drag the divider; in an image larger than its frame the mouse pans, and a finger scrolls by itself.
   grab(event) {
     const { view, stack } = this;
     if (event.button !== 0 || !event.target.closest(".stack")) return;
@@ -99,7 +99,7 @@ class Pair {
 
 const pairs = [...document.querySelectorAll("figure:has(.stack)")].map((figure) => new Pair(figure));
 
-// A window that moves to another screen has other pixels.
+// The ratio of pixels changes when a window moves to another screen.
 addEventListener("resize", () => {
   for (const pair of pairs) if (pair.view.dataset.zoom !== "fit") pair.zoom(pair.view.dataset.zoom);
 });
