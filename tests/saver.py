@@ -1,4 +1,4 @@
-"""A process that saves states until it is killed, again and again; `test_states.py` starts it with a folder.
+"""A process that saves states until it is killed, again and again; `test_checkpoints.py` starts it with a folder.
 
 Each line it reads is "STEP SAVES OPERATIONS": a fork of it saves steps STEP, STEP + 1, ... and kills itself before
 that many further operations on files, after that many saves.
