@@ -19,39 +19,18 @@ def images(*shape):
     return torch.rand(shape, generator=torch.Generator().manual_seed(1))
 
 
-def test_the_published_network_has_four_million_parameters():
-    widths = [
-        (3, 64),
-        (64, 128),
-        (128, 256),
-        (256, 512),
-        (512, 256),
-        (256, 128),
-        (128, 64),
-        (64, 64),
-        (64, 64),
-        (64, 1),
-    ]
-    kernels = [9, 16, 16, 16, 9, 9, 9, 9, 9, 9]
-    biases = 64 + 1
-    expected = sum(i * o * k for (i, o), k in zip(widths, kernels, strict=True)) + biases
-    count = sum(p.numel() for p in UNetDiscriminator().parameters())
-    assert count == expected == 4_376_897
-
-
-def test_keys_are_those_of_published_discriminators():
+def test_the_published_network_has_its_keys_and_four_million_parameters():
+    network = UNetDiscriminator()
+    assert sum(p.numel() for p in network.parameters()) == 4_376_897
     expected = {f"conv{n}.{part}" for n in (0, 9) for part in ("weight", "bias")}
     expected |= {f"{name}.weight_{part}" for name in NORMALISED for part in ("orig", "u", "v")}
-    assert set(discriminator().state_dict()) == expected
+    assert set(network.state_dict()) == expected
 
 
-@pytest.mark.parametrize("size", [(8, 8), (32, 40), (9, 15), (37, 50), (8, 63)])
+@pytest.mark.parametrize("size", [(8, 8), (37, 50), (8, 63)])
 def test_there_is_a_logit_for_every_pixel_of_any_size(size):
     assert discriminator()(images(2, 3, *size)).shape == (2, 1, *size)
-
-
-def test_channels_are_counted():
-    assert discriminator(in_chans=1)(images(1, 1, 16, 16)).shape == (1, 1, 16, 16)
+    assert discriminator(in_chans=1)(images(1, 1, *size)).shape == (1, 1, *size)
 
 
 @pytest.mark.parametrize("size", [(7, 32), (32, 1)])
@@ -126,29 +105,15 @@ def test_evaluation_leaves_the_estimate_alone():
     assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())
 
 
-def test_two_passes_can_be_backpropagated_together():
-    network = discriminator()
-    real, fake = network(images(1, 3, 16, 16)), network(1 - images(1, 3, 16, 16))
-    (fake.mean() - real.mean()).backward()
-    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in network.parameters())
-
-
-def test_a_frozen_discriminator_passes_gradients_to_the_image():
-    network = discriminator().requires_grad_(False)
-    restored = images(1, 3, 16, 16).requires_grad_()
-    network(restored).mean().backward()
-    assert (restored.grad != 0).any()
-    assert all(p.grad is None for p in network.parameters())
-
-
-def test_it_learns_to_tell_flat_images_from_noise():
+def test_it_learns_to_tell_flat_images_from_noise_and_its_gradients_reach_the_images():
     network = discriminator()
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
-    noise = images(4, 3, 16, 16)
-    flat = noise.mean(dim=(2, 3), keepdim=True).expand_as(noise)
+    noise = images(4, 3, 16, 16).requires_grad_()
+    flat = noise.detach().mean(dim=(2, 3), keepdim=True).expand_as(noise)
     for _ in range(30):
         optimizer.zero_grad()
         loss = F.softplus(-network(noise)).mean() + F.softplus(network(flat)).mean()
         loss.backward()
         optimizer.step()
     assert network(noise).mean() > 0 > network(flat).mean()
+    assert (noise.grad != 0).any()

@@ -37,13 +37,9 @@ def test_the_seed_decides_the_first_weights_and_the_global_generator_stays():
     one, same, other = (build_network(configuration("images", seed=seed)) for seed in (1, 1, 2))
     assert difference(one, same) == 0
     assert difference(one, other) > 0
+    assert start_from(one, InitConfig()) == {}
+    assert difference(one, same) == 0
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_without_a_checkpoint_the_weights_are_the_seeds():
-    network = build_network(configuration("images"))
-    assert start_from(network, InitConfig()) == {}
-    assert difference(network, build_network(configuration("images"))) == 0
 
 
 def test_all_weights_of_a_checkpoint_are_copied_and_it_is_named(checkpoint):
@@ -69,11 +65,13 @@ def test_layers_that_are_missing_or_left_over_are_named(checkpoint):
     assert "layers.0.residual_group.blocks.1.norm1.weight (not in the network)" in message
 
 
-def test_what_is_allowed_for_one_layer_is_not_for_another(checkpoint):
+def test_permission_for_one_layer_is_none_for_another_and_unknown_names_are_refused(checkpoint):
     config = configuration("images", scale=3, network=SMALL | {"depths": [3]})
     message = refusal(config, InitConfig(weights=str(checkpoint), allow_mismatch=("layers.0",)))
     assert "upsample.0.weight" in message
     assert "blocks.2" not in message
+    with pytest.raises(ValueError, match="nonsense"):
+        start_from(build_network(config), InitConfig(weights="nonsense"))
 
 
 def test_layers_that_may_differ_are_left_fresh_and_the_rest_is_copied(checkpoint):
@@ -96,11 +94,6 @@ def test_an_expert_of_the_zoo_is_known_by_its_name():
     assert difference(network, expert) == 0
 
 
-def test_a_name_that_nobody_knows_is_refused():
-    with pytest.raises(ValueError, match="nonsense"):
-        start_from(build_network(configuration("images")), InitConfig(weights="nonsense"))
-
-
 @pytest.mark.parametrize(("task", "key"), [("lightweight_sr", "params"), ("real_sr", "params_ema")])
 def test_weights_are_written_in_the_released_layout(tmp_path, task, key):
     config = configuration("images", task=task, network=SMALL | {"num_feat": 8})
@@ -113,14 +106,6 @@ def test_weights_are_written_in_the_released_layout(tmp_path, task, key):
     assert difference(network, load_model(tmp_path / "x.pth", device="cpu")) == 0
     path = tmp_path / "x.pth"
     assert describe_weights(path) == {"file": "x.pth", "bytes": path.stat().st_size, "sha256": sha256(path)}
-
-
-def test_weights_in_another_memory_format_are_written_as_ever(tmp_path):
-    config = configuration("images")
-    for name, form in (("a", torch.contiguous_format), ("b", torch.channels_last)):
-        network = build_network(config).to(memory_format=form)
-        write_weights(tmp_path / f"{name}.pth", network, config, 0)
-    assert difference(*(load_model(tmp_path / f"{name}.pth", device="cpu") for name in "ab")) == 0
 
 
 @pytest.mark.parametrize("scale", [3, 4])

@@ -1,4 +1,4 @@
-"""What a run leaves to read."""
+"""Records of a run: rows, log, facts, TensorBoard."""
 
 import json
 import logging
@@ -10,13 +10,12 @@ import types
 import numpy as np
 import pytest
 import torch
-from training import CPU, configuration, cpu_trainer, rows, smooth_picture, train
+from training import CPU, configuration, cpu_trainer, rows, train
 
 from swinir.environment import source_tree
-from swinir.image_io.image import write
 from swinir.train.config import TrainConfig
 from swinir.train.initialize import build_network
-from swinir.train.logger import Journal, add_facts, run_facts, write_facts
+from swinir.train.logger import Journal, add_facts, run_facts
 from swinir.version import __version__
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.weights.verify import sha256
@@ -47,8 +46,10 @@ def test_rows_are_appended_one_a_line_and_shown(tmp_path):
     assert rows(tmp_path) == shown == [{"step": 0, "loss": 0.1 + 0.2}, {"step": 1, "loss": 0.1 + 0.2}]
 
 
-@pytest.mark.parametrize(("step", "kept"), [(0, []), (4, [4]), (7, [4, 6]), (99, [4, 6, 8])])
+@pytest.mark.parametrize(("step", "kept"), [(0, []), (7, [4, 6]), (99, [4, 6, 8])])
 def test_rows_of_later_steps_are_forgotten(journal, step, kept):
+    journal.forget_after(0)  # there are none yet
+    assert not (journal.folder / "metrics.jsonl").exists()
     for number in (4, 6, 8):
         journal.write({"step": number})
     journal.forget_after(step)
@@ -66,11 +67,6 @@ def test_a_last_line_that_was_cut_short_is_dropped(journal, rest):
     (journal.folder / "metrics.jsonl").write_text(whole + rest)
     journal.forget_after(5)
     assert text_of(journal) == whole
-
-
-def test_without_rows_there_is_nothing_to_forget(journal):
-    journal.forget_after(0)
-    assert not (journal.folder / "metrics.jsonl").exists()
 
 
 # The log.
@@ -122,13 +118,6 @@ def test_the_folder_tells_what_the_run_was_made_with(images, tmp_path):
     assert re.fullmatch("[0-9a-f]{64}", data["index_sha256"])
 
 
-def test_other_images_have_another_hash(images, tmp_path):
-    hashes = [cpu_trainer(configuration(images), tmp_path / "run").stream.facts["index_sha256"] for _ in range(2)]
-    write(images / "a.png", smooth_picture(52, 64, 0))
-    hashes.append(cpu_trainer(configuration(images), tmp_path / "run").stream.facts["index_sha256"])
-    assert hashes[0] == hashes[1] != hashes[2]
-
-
 def test_the_commit_is_that_of_the_source_tree():
     root = source_tree()
     found = run_facts(CPU, 1, {}, {})["commit"]
@@ -147,12 +136,6 @@ def test_without_git_there_is_no_commit(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", missing)
     assert run_facts(CPU, 1, {}, {})["commit"] is None
-
-
-def test_facts_replace_those_of_before(tmp_path):
-    for value in (1, 2):
-        write_facts(tmp_path / "run.json", {"value": value})
-    assert json.loads((tmp_path / "run.json").read_text()) == {"value": 2}
 
 
 # TensorBoard.
@@ -211,16 +194,10 @@ def test_tensorboards_own_events_hold_the_rows(images, tmp_path):
     assert events.Tags()["images"] == ["c.png"]
 
 
-def test_facts_of_earlier_starts_are_kept(tmp_path):
+def test_facts_of_earlier_starts_are_kept_and_an_unreadable_file_is_replaced(tmp_path):
     path = tmp_path / "run.json"
-    for step in (0, 100, 250):
-        add_facts(path, {"step": step})
-    assert json.loads(path.read_text()) == {"step": 250, "earlier": [{"step": 0}, {"step": 100}]}
-
-
-@pytest.mark.parametrize("left", ["", "{", "[]", "3"])
-def test_an_unreadable_file_of_facts_is_replaced(left, tmp_path):
-    path = tmp_path / "run.json"
-    path.write_text(left)
-    add_facts(path, {"step": 1})
-    assert json.loads(path.read_text()) == {"step": 1, "earlier": []}
+    for left in ("", "{", "[]"):
+        path.write_text(left)
+        for step in (0, 100, 250):
+            add_facts(path, {"step": step})
+        assert json.loads(path.read_text()) == {"step": 250, "earlier": [{"step": 0}, {"step": 100}]}

@@ -1,5 +1,7 @@
 """Training of a joint network: whose turn it is, what a turn changes, and that a run goes on with the same bits."""
 
+import json
+
 import pytest
 import torch
 from training import CPU, assert_same_ending, configuration, rows, same
@@ -60,23 +62,28 @@ def test_a_step_of_one_task_leaves_the_others_heads_and_tails_as_they_are(images
     assert {key.split(".")[2] for key in changed - ends} == set(BODY) - {"absolute_pos_embed"}
 
 
-@pytest.mark.parametrize("at", [4, 5, 6, 7])
-def test_a_run_that_was_stopped_at_any_tasks_turn_ends_with_the_same_bits(images, tmp_path, at):
+def test_a_run_that_was_stopped_at_every_tasks_turn_ends_with_the_same_bits(images, tmp_path):
     configs = experts(images, save_every=2)
     assert joint_trainer(configs, tmp_path / "whole").fit()
-    first = joint_trainer(configs, tmp_path / "parts")
-    assert not first.fit(stop=lambda: first.step == at)
-    second = joint_trainer(configs, tmp_path / "parts")
-    assert second.resume()
-    assert second.step == at
-    assert second.fit()
+    for at in (4, 5, 9, 12):
+        trainer = joint_trainer(configs, tmp_path / "parts")
+        assert bool(trainer.resume()) == (at > 4)
+        assert trainer.fit(stop=lambda trainer=trainer, at=at: trainer.step == at) == (at == 12)
+        assert trainer.step == at
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
 
 
-def test_a_run_ends_with_an_ordinary_expert_for_each_task(images, tmp_path):
-    configs = experts(images)
+def test_a_run_leaves_the_losses_and_the_configuration_of_each_task_and_an_ordinary_network_for_it(images, tmp_path):
+    configs = experts(images, log_every=6)
     trainer = joint_trainer(configs, tmp_path / "run")
     trainer.fit()
+    found = rows(tmp_path / "run")
+    assert [row["step"] for row in found] == [6, 12]
+    for row in found:
+        assert row["loss"] == pytest.approx(sum(row[f"loss_{name}"] for name in TASKS) / 3)
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert stored["schedule"]["iterations"] == 12
+    assert stored["tasks"] == {name: config.model_dump(mode="json") for name, config in configs.items()}
     bodies = []
     for name, config in configs.items():
         path = tmp_path / "run" / f"joint_{name}.pth"
@@ -91,27 +98,14 @@ def test_a_run_ends_with_an_ordinary_expert_for_each_task(images, tmp_path):
     assert same(bodies[0], bodies[2])
 
 
-def test_rows_say_the_loss_of_each_task(images, tmp_path):
-    joint_trainer(experts(images, log_every=6), tmp_path / "run").fit()
-    found = rows(tmp_path / "run")
-    assert [row["step"] for row in found] == [6, 12]
-    for row in found:
-        losses = [row[f"loss_{name}"] for name in TASKS]
-        assert row["loss"] == pytest.approx(sum(losses) / 3)
-
-
 def test_a_tasks_turns_have_the_learning_rates_of_its_experts_steps(images):
     configs = experts(images, schedule={"iterations": 8, "milestones": [2, 3]})
     joint, expert = joint_config(configs).schedule, configs["sr_x2"].schedule
     rates = [learning_rate(joint, 1.0, step) for step in range(24)]
     assert rates == [learning_rate(expert, 1.0, step // 3) for step in range(24)]
-
-
-def test_warm_up_ends_at_the_same_turn(images):
-    configs = experts(images, schedule={"iterations": 8, "warmup": 4})
-    rates = [learning_rate(joint_config(configs).schedule, 1.0, step) for step in range(14)]
-    assert rates[:12] == pytest.approx([(step + 1) / 12 for step in range(12)])
-    assert rates[12:] == [1, 1]
+    joint = joint_config(experts(images, schedule={"iterations": 8, "warmup": 4})).schedule
+    rates = [learning_rate(joint, 1.0, step) for step in range(14)]
+    assert rates == pytest.approx([*((step + 1) / 12 for step in range(12)), 1, 1])
 
 
 @pytest.mark.parametrize(
