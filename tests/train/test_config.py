@@ -1,4 +1,4 @@
-"""Training configurations: what is given is checked, what is not follows from the task, and errors name the key."""
+"""Training configurations: checks, defaults from the task, and errors that name the key."""
 
 from pathlib import Path
 
@@ -103,16 +103,13 @@ def test_values_that_do_not_go_together_are_refused(toml, override, message):
     assert message in refusal(toml(), "accumulate=2", override)
 
 
-def test_two_ways_to_validate_and_unequal_numbers_of_folders_are_refused():
+def test_options_that_contradict_each_other_are_refused():
+    with pytest.raises(ValueError, match=r"loss\.perceptual needs colour images, the task is grey"):
+        configuration("images", task="gray_dn", scale=1, loss={"perceptual": {}})
     with pytest.raises(ValueError, match="two ways to validate; set one"):
         configuration("images", data={"validate_gt": "other"})
     with pytest.raises(ValueError, match=r"one folder for each of data\.train, got 1 for 2"):
         configuration("images", data={"train": ("a", "b"), "train_lq": "c"})
-
-
-def test_a_perceptual_loss_on_grey_images_is_refused():
-    with pytest.raises(ValueError, match=r"loss\.perceptual needs colour images, the task is grey"):
-        configuration("images", task="gray_dn", scale=1, loss={"perceptual": {}})
 
 
 def test_adam_is_the_default_and_muon_has_a_second_learning_rate(toml):
@@ -167,12 +164,9 @@ def test_the_task_decides_the_degradation_and_the_network(task, scale, kind):
     assert config.network_config() == config.task_row.network_for(scale, img_size=56)
 
 
-def test_pairs_of_files_need_no_degradation_and_go_with_any_scale():
-    assert configuration("images", data={"train_lq": "lq"}, degradation={"kind": "noise"}).scale == 2
-
-
-def test_one_folder_may_stand_for_a_list_of_one():
-    assert configuration("images").data.train == (Path("images"),)
+def test_pairs_of_files_go_with_any_scale_and_one_folder_stands_for_a_list():
+    config = configuration("images", data={"train_lq": "lq"}, degradation={"kind": "noise"})
+    assert (config.scale, config.data.train) == (2, (Path("images"),))
     assert configuration(["a", "b"]).data.train == (Path("a"), Path("b"))
 
 
@@ -199,28 +193,26 @@ def test_values_may_be_overridden_from_outside(toml):
     assert config.loss.name == "charbonnier"
     assert config.compile is True
     assert config.name == "a.b"
+    with pytest.raises(ValueError, match="frozen"):
+        config.scale = 3
 
 
-@pytest.mark.parametrize("override", ["data.patch", "=3", ""])
-def test_an_override_that_is_none_is_refused(toml, override):
-    with pytest.raises(ValueError, match=r"--set takes section\.key=value, got"):
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.patch", r"--set takes section\.key=value, got"),
+        ("=3", r"--set takes section\.key=value, got"),
+        ("scale.x=3", "scale is a value, not a section"),
+    ],
+)
+def test_an_override_that_is_none_is_refused(toml, override, message):
+    with pytest.raises(ValueError, match=message):
         load_config(toml(), [override])
-
-
-def test_an_override_below_a_value_is_refused(toml):
-    with pytest.raises(ValueError, match="scale is a value, not a section"):
-        load_config(toml(), ["scale.x=3"])
 
 
 def test_an_override_is_checked_like_the_file(toml):
     assert refusal(toml(), "data.pach=3") == "unknown key data.pach; did you mean patch?"
     assert "got -1" in refusal(toml(), "schedule.iterations=-1")
-
-
-def test_a_configuration_cannot_be_changed(toml):
-    config = load_config(toml())
-    with pytest.raises(ValueError, match="frozen"):
-        config.scale = 3
 
 
 def test_configurations_that_come_with_the_package_are_found_there_or_in_the_source_tree(tmp_path, monkeypatch):

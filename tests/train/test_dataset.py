@@ -1,4 +1,4 @@
-"""Samples: number n is the same however it comes about, shows one place, and is degraded as the task says."""
+"""Training samples: places, numbers, degradations, and what a configuration makes of them."""
 
 import math
 import random
@@ -90,11 +90,6 @@ def test_images_may_be_drawn_equally_often_whatever_their_size():
     assert sizes[True] / 2000 == pytest.approx(0.5 * (1 - 49 / 289), abs=0.04)
 
 
-def test_a_patch_as_large_as_the_image_is_the_image():
-    samples = TrainingSamples([coordinates(8, 8, 2)], patch=8, scale=2, seed=0)
-    assert {tuple(lq[..., :2].min(axis=(0, 1))) for lq, _ in patches(samples, 10)} == {(0, 0)}
-
-
 def test_bytes_become_units_of_one_and_floats_are_kept():
     cpu = torch.device("cpu")
     found = to_unit(torch.tensor([0, 51, 255], dtype=torch.uint8), cpu)
@@ -130,16 +125,12 @@ def samples():
     return TrainingSamples(images, patch=8, scale=1, seed=5, degrader=noise_degrader((0, 50)))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 2])
-@pytest.mark.parametrize("batch", [2, 6])
-def test_a_sample_depends_neither_on_workers_nor_on_the_size_of_a_batch(samples, workers, batch):
-    expected = [samples[n] for n in range(12)]
-    assert equal(stream(samples, 12, first=0, batch=batch, workers=workers), expected)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_stream_goes_on_from_any_number(samples, workers):
-    assert equal(stream(samples, 6, first=7, batch=3, workers=workers), [samples[n] for n in range(7, 13)])
+@pytest.mark.parametrize(("workers", "batch", "first"), [(0, 2, 0), (1, 6, 0), (2, 3, 7)])
+def test_a_sample_depends_on_its_number_and_the_seed_alone(samples, workers, batch, first):
+    expected = [samples[n] for n in range(first, first + 12)]
+    assert equal(stream(samples, 12, first=first, batch=batch, workers=workers), expected)
+    other = TrainingSamples(samples.images, patch=8, scale=1, seed=6, degrader=samples.degrader)
+    assert not equal([samples[first]], [other[first]])
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -154,14 +145,6 @@ def test_the_parts_of_all_processes_are_the_batch(samples, accumulate):
     assert equal([pair for lq, gt in dealt for pair in zip(lq, gt, strict=True)], [samples[n] for n in range(16)])
 
 
-def test_another_seed_draws_other_samples():
-    def drawn(seed):
-        return TrainingSamples([coordinates(20, 24, 2)], patch=8, scale=2, seed=seed)[0]
-
-    assert equal([drawn(1)], [drawn(1)])
-    assert not equal([drawn(1)], [drawn(2)])
-
-
 @pytest.mark.parametrize("workers", [0, 1])
 def test_drawing_leaves_every_global_generator_where_it_was(samples, workers):
     def states():
@@ -172,11 +155,10 @@ def test_drawing_leaves_every_global_generator_where_it_was(samples, workers):
     assert states() == before
 
 
-@pytest.mark.parametrize("gray", [True, False])
-def test_samples_are_copies(images, tmp_path, gray):
+def test_samples_are_copies(images, tmp_path):
     write(images / "a.png", noisy_picture(16, 16))
     for cache in (None, tmp_path / "cache"):
-        loaded = load_images(find_sources([images]), gray=gray, cache=cache)
+        loaded = load_images(find_sources([images]), cache=cache)
         before = loaded[0].gt().copy()
         whole = TrainingSamples(loaded[:1], patch=16, scale=1, seed=0, degrader=UNCHANGED)
         with warnings.catch_warnings():
@@ -226,12 +208,6 @@ def test_noise_of_a_range_has_every_deviation_of_it_as_often():
     assert all(abs(count - 100) < 5 * math.sqrt(100) for count in counts)
 
 
-def test_no_noise_is_the_image():
-    gt = noisy_picture(16, 16)
-    lq, clean = patches(TrainingSamples([image(gt)], patch=16, scale=1, seed=0, degrader=noise_degrader(0)), 1)[0]
-    assert np.array_equal(lq, clean.astype(np.float32) / 255)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_compressed_patches_are_cut_from_a_larger_one_at_its_corner_or_anywhere(channels):
     crops = []
@@ -274,8 +250,7 @@ def test_qualities_of_a_range_are_all_met_both_ends_included():
     assert min(counts.values()) > 25
 
 
-@pytest.mark.parametrize("name", ["bsrgan", "bsrgan_plus", "realesrgan"])
-@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize(("name", "scale"), [("bsrgan", 2), ("bsrgan_plus", 4), ("realesrgan", 4)])
 def test_chains_for_photographs_give_patches_of_the_right_size_and_range(name, scale):
     samples = TrainingSamples(
         [image(noisy_picture(100, 100))], patch=16, scale=scale, seed=0, degrader=chain_degrader(name, scale, {})
@@ -290,11 +265,6 @@ def test_chains_for_photographs_give_patches_of_the_right_size_and_range(name, s
         assert torch.equal(lq, samples[number][0])
 
 
-def test_an_option_that_a_chain_does_not_have_is_refused():
-    with pytest.raises(ValueError, match=r"^degradation\.options: .*'blurr'"):
-        chain_degrader("bsrgan", 4, {"blurr": 1})
-
-
 # From configurations.
 
 
@@ -303,16 +273,14 @@ def drawn(config, gt):
     return degrader.degrade(gt, np.random.default_rng(0))[0]
 
 
-def test_the_level_of_the_expert_is_that_of_its_patches():
-    gt = np.full((64, 64, 3), 128, np.uint8)
-    noise = configuration("images", task="color_dn", scale=1, noise=50)
-    assert drawn(noise, gt).std() * 255 == pytest.approx(50, rel=0.05)
-    chosen = configuration("images", task="color_dn", scale=1, noise=50, degradation={"noise": 5})
-    assert drawn(chosen, gt).std() * 255 == pytest.approx(5, rel=0.05)
+@pytest.mark.parametrize(("options", "level"), [({}, 50), ({"degradation": {"noise": 5}}, 5)])
+def test_the_noise_level_is_the_tasks_or_the_chosen_one(options, level):
+    config = configuration("images", task="color_dn", scale=1, noise=50, **options)
+    assert drawn(config, np.full((64, 64, 3), 128, np.uint8)).std() * 255 == pytest.approx(level, rel=0.05)
 
 
 @pytest.mark.parametrize(("options", "quality"), [({}, 10), ({"quality": 90}, 90)])
-def test_the_quality_of_the_expert_is_that_of_its_patches(options, quality):
+def test_the_quality_is_the_tasks_or_the_chosen_one(options, quality):
     gt = to_gray(noisy_picture(14, 14))
     config = configuration(
         "images",
@@ -326,12 +294,10 @@ def test_the_quality_of_the_expert_is_that_of_its_patches(options, quality):
     assert build_degrader(config).margin == 0
 
 
-def test_files_and_bicubic_need_no_degrader():
+def test_files_and_bicubic_need_no_degrader_and_chains_take_their_options_from_the_configuration():
+    real = {"task": "real_sr", "network": {}}
     assert build_degrader(configuration("images")) is None
     assert build_degrader(configuration("images", task="color_dn", scale=1, data={"train_lq": "lq"})) is None
-    assert build_degrader(configuration("images", task="real_sr", degradation={"kind": "bicubic"}, network={})) is None
-
-
-def test_chains_take_their_options_from_the_configuration():
-    with pytest.raises(ValueError, match=r"degradation\.options"):
-        build_degrader(configuration("images", task="real_sr", degradation={"options": {"nonsense": 1}}, network={}))
+    assert build_degrader(configuration("images", degradation={"kind": "bicubic"}, **real)) is None
+    with pytest.raises(ValueError, match=r"^degradation\.options: .*'nonsense'"):
+        build_degrader(configuration("images", degradation={"options": {"nonsense": 1}}, **real))
