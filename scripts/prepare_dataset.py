@@ -1,4 +1,4 @@
-"""Prepare folders of images for training and testing: `python scripts/prepare_dataset.py --help` lists the ways."""
+"""Prepare folders of images for training and testing: `python scripts/prepare_dataset.py --help` lists the commands."""
 
 import csv
 import os
@@ -24,8 +24,7 @@ from swinir.weights.verify import sha256
 INDEX = "index.csv"
 COLUMNS = ("file", "width", "height", "channels", "bytes", "sha256")
 T = TypeVar("T")
-Row = dict[str, str]
-Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; by default one for each core.")]
+Workers = Annotated[int | None, typer.Option("--workers", min=1, help="Processes; default one per core.")]
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -38,11 +37,11 @@ def prepare() -> None:
 @app.command()
 def pairs(
     gt: Annotated[Path, typer.Argument(help="Folder of ground-truth images.")],
-    lq: Annotated[Path, typer.Argument(help="Folder for the low-quality ones, NAMEx{scale}.png.")],
-    scale: Annotated[int, typer.Option("--scale", min=2, help="Reduction.")],
+    lq: Annotated[Path, typer.Argument(help="Output folder for low-quality images, NAMEx{scale}.png.")],
+    scale: Annotated[int, typer.Option("--scale", min=2, help="Scale factor.")],
     workers: Workers = None,
 ) -> None:
-    """Reduce every image by MATLAB's bicubic, cropped to a multiple of the scale; files that are there stay."""
+    """Downsample every image by MATLAB's bicubic, cropped to a multiple of the scale. Existing files are kept."""
     try:
         images = list_images(gt)
         lq.mkdir(parents=True, exist_ok=True)
@@ -50,14 +49,14 @@ def pairs(
         _refuse(error)
     jobs = {path: lq / lq_name(path.stem, scale) for path in images}
     results, failed = _run(partial(write_reduced, scale=scale), jobs, workers, "pairs")
-    typer.echo(f"{sum(results)} made, {len(results) - sum(results)} were there, {failed} failed")
+    typer.echo(f"{sum(results)} written, {len(results) - sum(results)} already there, {failed} failed")
     if failed or not images:
         raise typer.Exit(1 if images else 2)
 
 
 @dataclass(frozen=True)
 class Cut:
-    """How images are cut, in pixels of the ground truth; see the options of `cut`."""
+    """Sizes of pieces in pixels of the ground truth; see the options of `cut`."""
 
     side: int
     step: int
@@ -66,7 +65,7 @@ class Cut:
     multiple: int = 1
 
     def starts(self, length: int) -> list[int]:
-        """Where pieces start along an axis of an image of this reduction: every `step`, and flush with the end."""
+        """Return where pieces start along an axis of an image: every `step` pixels, and flush with the end."""
         full = length * self.scale
         starts = list(range(0, max(full - self.side, 0) + 1, self.step))
         if full - starts[-1] - self.side >= self.least:
@@ -74,7 +73,7 @@ class Cut:
         return [start // self.scale for start in starts]
 
     def stem(self, path: Path, number: int) -> str:
-        """NAME_s001; of a partner NAMEx2 at scale 2 NAME_s001x2, so that training finds the pieces' partners too."""
+        """Return NAME_s001, or NAME_s001x2 for NAMEx2 at scale 2, the name by which training pairs the pieces."""
         suffix = f"x{self.scale}"
         if self.scale == 1 or not path.stem.endswith(suffix):
             suffix = ""
@@ -83,35 +82,40 @@ class Cut:
 
 @app.command()
 def cut(
-    folder: Annotated[Path, typer.Argument(help="Folder of large images, searched with its subfolders.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the pieces, laid out the same way: NAME_s001.png, ...")],
-    side: Annotated[int, typer.Option("--side", min=8, help="Side of a piece in ground-truth pixels.")] = 480,
-    step: Annotated[int, typer.Option("--step", min=1, help="From one piece to the next; less than --side.")] = 240,
+    folder: Annotated[Path, typer.Argument(help="Folder of large images; subfolders are searched.")],
+    out: Annotated[
+        Path, typer.Argument(help="Output folder for the pieces, with the same subfolders: NAME_s001.png, ...")
+    ],
+    side: Annotated[int, typer.Option("--side", min=8, help="Side of a piece in pixels of the ground truth.")] = 480,
+    step: Annotated[
+        int, typer.Option("--step", min=1, help="Distance from one piece to the next, at most --side.")
+    ] = 240,
     least: Annotated[
-        int, typer.Option("--least", min=1, help="Pixels left over at an edge for one more piece, flush with it.")
+        int,
+        typer.Option("--least", min=1, help="Smallest rest at an edge, in pixels, for which one more piece is cut."),
     ] = 1,
     scale: Annotated[
         int,
-        typer.Option("--scale", min=1, help="The folder holds partners reduced by it; all sizes are divided by it."),
+        typer.Option("--scale", min=1, help="Scale of low-quality images; all sizes are divided by it."),
     ] = 1,
     multiple: Annotated[
-        int, typer.Option("--multiple", min=1, help="Crop images to a multiple first, as for partners of that scale.")
+        int, typer.Option("--multiple", min=1, help="Crop images to a multiple first, to match low-quality images.")
     ] = 1,
     workers: Workers = None,
 ) -> None:
-    """Cut large images into overlapping pieces, for faster reading. Pieces that are there stay.
+    """Cut large images into overlapping pieces, which are read faster. Existing pieces are kept.
 
-    Images smaller than a piece become one whole. For pairs cut both folders, with the same --side and --step:
-    `cut HR HR_sub --multiple 2` and `cut LR LR_sub --scale 2`; the pieces are partners again.
+    Images smaller than a piece are copied whole. For pairs cut both folders with the same --side and --step:
+    `cut HR HR_sub --multiple 2` and `cut LR LR_sub --scale 2`. The pieces are pairs again.
     """
     try:
         if step > side:
-            raise ValueError(f"--step must not exceed --side, or pixels are left out, got {step} and {side}")
+            raise ValueError(f"--step must not exceed --side, because pixels would be left out, got {step} and {side}")
         if side % scale or step % scale or side % multiple or step % multiple:
             raise ValueError(f"--side and --step must be multiples of the scale, got {side} and {step}")
         images = _images(folder)
         if out.resolve().is_relative_to(folder.resolve()):
-            raise ValueError(f"{out} lies in {folder}: its pieces would be cut again; choose a folder outside")
+            raise ValueError(f"{out} lies in {folder}, so its pieces would be cut again; choose a folder outside")
     except (ValueError, OSError) as error:
         _refuse(error)
     jobs = {path: out / path.relative_to(folder).parent for path in images}
@@ -119,13 +123,13 @@ def cut(
     names = {path: parent / f"{how.stem(path, 1)}.png" for path, parent in jobs.items()}
     results, failed = _run(partial(_cut, how=how), names, workers, "cut")
     made, were_there = (sum(counts) for counts in zip(*results, strict=True)) if results else (0, 0)
-    typer.echo(f"{made} pieces made, {were_there} were there, {failed} images failed")
+    typer.echo(f"{made} pieces written, {were_there} already there, {failed} images failed")
     if failed:
         raise typer.Exit(1)
 
 
 def _cut(path: Path, first: Path, how: Cut) -> tuple[int, int]:
-    """Pieces made, and pieces that were there."""
+    """Cut an image; returns the numbers of pieces written and of pieces already there."""
     image = read(path)
     height, width = (length // how.multiple * how.multiple for length in image.shape[:2])
     if not height * width:
@@ -144,11 +148,11 @@ def _cut(path: Path, first: Path, how: Cut) -> tuple[int, int]:
 
 @app.command()
 def index(
-    folder: Annotated[Path, typer.Argument(help="Folder of images, searched with its subfolders.")],
-    check: Annotated[bool, typer.Option("--check", help="Compare the folder with its index instead.")] = False,
+    folder: Annotated[Path, typer.Argument(help="Folder of images; subfolders are searched.")],
+    check: Annotated[bool, typer.Option("--check", help="Compare the folder with its index.")] = False,
     workers: Workers = None,
 ) -> None:
-    """Write FOLDER/index.csv, with size and SHA-256 of every image; or name what has changed since."""
+    """Write FOLDER/index.csv with the size and SHA-256 of every image, or list what has changed since."""
     try:
         images = _images(folder)
         known = _read_index(folder / INDEX) if check else {}
@@ -178,14 +182,14 @@ def _hash(path: Path, name: Path) -> tuple[str, str]:
     return name.as_posix(), sha256(path)
 
 
-def _describe(path: Path, name: Path) -> Row:
+def _describe(path: Path, name: Path) -> dict[str, str]:
     height, width, channels = read(path).shape
     values = (name.as_posix(), width, height, channels, path.stat().st_size, sha256(path))
     return dict(zip(COLUMNS, map(str, values), strict=True))
 
 
 def _compare(known: dict[str, str], hashes: dict[str, str], present: set[str]) -> Iterator[str]:
-    """Lines that name what differs; `present` also has files that could not be read."""
+    """Yield a line for each difference; `present` includes files that could not be read."""
     for name in sorted(known.keys() | present):
         if name not in present:
             yield f"missing: {name}"
@@ -196,7 +200,7 @@ def _compare(known: dict[str, str], hashes: dict[str, str], present: set[str]) -
 
 
 def _read_index(path: Path) -> dict[str, str]:
-    """SHA-256 by file."""
+    """Return the SHA-256 of every file in the index."""
     if not path.is_file():
         raise FileNotFoundError(f"no index at {path}; write it first, without --check")
     with _open_csv(path, "r") as file:
@@ -207,19 +211,21 @@ def _read_index(path: Path) -> dict[str, str]:
 
 
 def _open_csv(path: Path, mode: str) -> Any:
-    return path.open(mode, encoding="utf-8", errors="surrogateescape", newline="")  # any name that a disk can hold
+    return path.open(
+        mode, encoding="utf-8", errors="surrogateescape", newline=""
+    )  # for file names that are not valid Unicode
 
 
 @app.command()
 def cache(
-    folder: Annotated[Path, typer.Argument(help="Training folder, as data.train names it.")],
-    out: Annotated[Path, typer.Argument(help="Folder for the decoded images, as data.cache names it.")],
-    task: Annotated[str, typer.Option("--task", help="One of the paper's seven.")],
-    scale: Annotated[int, typer.Option("--scale", min=1, help="Of super-resolution.")] = 1,
-    lq: Annotated[Path | None, typer.Option("--lq", help="Folder of partners, as data.train_lq names it.")] = None,
+    folder: Annotated[Path, typer.Argument(help="Training folder, as in data.train.")],
+    out: Annotated[Path, typer.Argument(help="Folder for the decoded images, as in data.cache.")],
+    task: Annotated[str, typer.Option("--task", help="Task of the training, such as color_dn.")],
+    scale: Annotated[int, typer.Option("--scale", min=1, help="Scale factor of super-resolution.")] = 1,
+    lq: Annotated[Path | None, typer.Option("--lq", help="Folder of low-quality images, as in data.train_lq.")] = None,
 ) -> None:
-    """Decode training images once, into the cache that training then finds, for a task's own degradation."""
-    from swinir.tasks import get_task  # torch comes with it
+    """Decode training images into a cache for a training with the task's default degradation."""
+    from swinir.tasks import get_task  # imports torch
 
     try:
         row = get_task(task)
@@ -255,12 +261,12 @@ def _bar(title: str, total: int | None = None) -> Callable[[Iterable[Any]], Any]
 def _run(
     work: Callable[[Path, Path], T], jobs: dict[Path, Path], workers: int | None, title: str
 ) -> tuple[list[T], int]:
-    """Results of `work` on every image and what it becomes; names the images that failed, and counts them."""
+    """Apply `work` to every image and its output; prints the failures and returns the results and their number."""
     makers: dict[Path, Path] = {}
     results, failures = [], []
     for path, target in jobs.items():
         if makers.setdefault(target, path) is not path:
-            failures.append(f"{path}: {makers[target].name} beside it becomes {target}, too; rename one")
+            failures.append(f"{path}: {makers[target].name} beside it has the same output {target}; rename one")
     attempts = [(work, path, target) for target, path in makers.items()]
     count = min(workers or os.cpu_count() or 1, len(attempts))
     try:
@@ -274,7 +280,7 @@ def _run(
                 else:
                     results.append(result)
     except BrokenProcessPool as error:
-        typer.echo("a process died, perhaps for lack of memory; the same command with --workers 1 goes on", err=True)
+        typer.echo("a process died, perhaps for lack of memory; run the same command again with --workers 1", err=True)
         raise typer.Exit(1) from error
     for failure in failures:
         typer.echo(failure, err=True)
@@ -282,7 +288,7 @@ def _run(
 
 
 def _attempt(job: tuple[Callable[[Path, Path], Any], Path, Path]) -> tuple[Any, str]:
-    """The result, or why there is none."""
+    """Return the result of a job and an empty string, or None and the error."""
     work, path, target = job
     try:
         return work(path, target), ""

@@ -1,6 +1,6 @@
-"""Look at degradations: `python scripts/show_degradations.py FOLDER sheet.png --kind bsrgan --scale 4`.
+"""Show degradations: `python scripts/show_degradations.py FOLDER sheet.png --kind bsrgan --scale 4`.
 
-Each row is an image of the folder: a patch from its middle, then degraded draws of it, enlarged by repeating pixels.
+Each row shows a patch from the middle of an image and several degraded versions, enlarged by repeating pixels.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 class Kind(StrEnum):
-    """What to do to the patches."""
+    """Degradation of the patches."""
 
     bsrgan = "bsrgan"
     bsrgan_plus = "bsrgan_plus"
@@ -39,7 +39,7 @@ Degrade = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
 def make_degrade(kind: Kind, *, patch: int, scale: int, noise: float, quality: int) -> Degrade:
-    """A function of the ground truth and a generator; both images (H, W, 3) float32 in [0, 1]."""
+    """Return a function of the ground truth and a random generator; both images are (H, W, 3) float32 in [0, 1]."""
     steps: dict[Kind, Step] = {
         Kind.noise: GaussianNoise("color", noise),
         Kind.jpeg: Jpeg(quality),
@@ -54,7 +54,7 @@ def make_degrade(kind: Kind, *, patch: int, scale: int, noise: float, quality: i
 
 
 def make_row(image: np.ndarray, degrade: Degrade, rng: np.random.Generator, *, patch: int, samples: int) -> np.ndarray:
-    """The middle of an (H, W, 3) uint8 image and its degraded draws, side by side."""
+    """Return the middle of an (H, W, 3) uint8 image and its degraded versions, side by side."""
     top, left = ((side - patch) // 2 for side in image.shape[:2])
     gt = image[top : top + patch, left : left + patch]
     cells = [gt]
@@ -70,22 +70,22 @@ def make_row(image: np.ndarray, degrade: Degrade, rng: np.random.Generator, *, p
 def main(
     folder: Annotated[Path, typer.Argument(help="Folder of ground-truth images.")],
     output: Annotated[Path, typer.Argument(help="PNG to write.")],
-    kind: Annotated[Kind, typer.Option("--kind", help="What to do to the patches.")] = Kind.bsrgan,
-    scale: Annotated[int, typer.Option("--scale", min=1, max=16, help="Reduction; not of noise and jpeg.")] = 4,
+    kind: Annotated[Kind, typer.Option("--kind", help="Degradation of the patches.")] = Kind.bsrgan,
+    scale: Annotated[int, typer.Option("--scale", min=1, max=16, help="Scale factor; ignored by noise and jpeg.")] = 4,
     patch: Annotated[int, typer.Option("--patch", min=32, help="Side of the ground-truth patches.")] = 256,
-    samples: Annotated[int, typer.Option("--samples", min=1, help="Draws per image.")] = 4,
-    images: Annotated[int, typer.Option("--images", min=1, help="Rows at most.")] = 5,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of all draws.")] = 0,
-    noise: Annotated[float, typer.Option("--noise", min=0, help="Level in units of 1/255.")] = 25.0,
-    quality: Annotated[int, typer.Option("--quality", min=0, max=100, help="Of --kind jpeg.")] = 40,
+    samples: Annotated[int, typer.Option("--samples", min=1, help="Degraded versions of each image.")] = 4,
+    images: Annotated[int, typer.Option("--images", min=1, help="Largest number of rows.")] = 5,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Seed of the random degradations.")] = 0,
+    noise: Annotated[float, typer.Option("--noise", min=0, help="Noise level in units of 1/255.")] = 25.0,
+    quality: Annotated[int, typer.Option("--quality", min=0, max=100, help="JPEG quality for --kind jpeg.")] = 40,
 ) -> None:
-    """Write a contact sheet of ground-truth patches and degraded draws of them."""
+    """Write a contact sheet of ground-truth patches and degraded versions of them."""
     try:
         if patch % scale:
             fits = patch // scale * scale
             raise ValueError(f"--patch must be a multiple of the scale {scale}, got {patch}; try {fits}")
         if output.suffix.lower() != ".png" or not output.parent.is_dir():
-            raise ValueError(f"{output}: give a .png in a folder that exists")
+            raise ValueError(f"{output}: the output must be a .png file in an existing folder")
         degrade = make_degrade(kind, patch=patch, scale=scale, noise=noise, quality=quality)
         rng = np.random.default_rng(seed)
         rows: list[np.ndarray] = []
@@ -102,7 +102,7 @@ def main(
     except (OSError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from error
-    typer.echo(f"{output}: {len(rows)} images, {samples} draws each")
+    typer.echo(f"{output}: {len(rows)} images, {samples} degraded versions each")
 
 
 if __name__ == "__main__":

@@ -15,8 +15,7 @@ import torch
 from swinir.atomic import atomic_path
 from swinir.environment import commit, environment
 
-Row = dict[str, Any]
-Log = Callable[[Row], None]
+Log = Callable[[dict[str, Any]], None]
 
 
 class Journal:
@@ -34,7 +33,7 @@ class Journal:
         self._files = ExitStack()
         self._files.enter_context(train_log(folder))
 
-    def write(self, row: Row) -> None:
+    def write(self, row: dict[str, Any]) -> None:
         """Append a row to `metrics.jsonl` and pass it to `log`."""
         self._log(row)
         with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:

@@ -113,9 +113,9 @@ def test_what_was_cut_stays_and_what_is_missing_is_made(large, tmp_path):
     kept.write_bytes(b"mine")
     code, second, _ = run("cut", large, out, "--side", 32, "--step", 16)
     total = len(names(out))
-    assert first.startswith(f"{total} pieces made, 0 were there")
+    assert first.startswith(f"{total} pieces written, 0 already there")
     assert code == 0
-    assert second.startswith(f"1 pieces made, {total - 1} were there")
+    assert second.startswith(f"1 pieces written, {total - 1} already there")
     assert lost.read_bytes() == content
     assert kept.read_bytes() == b"mine"
 
@@ -137,7 +137,7 @@ def test_two_images_of_one_name_are_not_taken_for_each_other(tmp_path):
     (folder / "a.bmp").write_bytes((folder / "a.png").read_bytes())
     code, _, stderr = run("cut", folder, tmp_path / "out", "--side", 32, "--step", 16)
     assert code == 1
-    assert "a.png: a.bmp beside it" in stderr
+    assert "a.png: a.bmp beside it has the same output" in stderr
     assert run("pairs", folder, tmp_path / "lq", "--scale", 2)[0] == 1
 
 
@@ -196,7 +196,7 @@ def test_pairs_are_the_bicubic_reduction_and_what_is_there_stays(tmp_path):
     np.testing.assert_array_equal(read(lq / "ax3.png"), imresize(picture(25, 32, 1)[:24, :30], 1 / 3))
     assert (lq / "bx3.png").read_bytes() == b"mine"
     assert code == 1
-    assert stdout == "1 made, 1 were there, 1 failed\n"
+    assert stdout == "1 written, 1 already there, 1 failed\n"
     assert "tiny.png" in stderr
 
 

@@ -37,7 +37,7 @@ def test_rows_are_images_and_columns_are_draws(run, folder, kind):
     out = folder.parent / f"{kind}.png"
     done = run(folder, out, "--kind", kind, "--patch", 32, "--samples", 3)
     assert done.exit_code == 0
-    assert done.output.strip() == f"{out}: 2 images, 3 draws each"  # one is too small
+    assert done.output.strip() == f"{out}: 2 images, 3 degraded versions each"  # one is too small
     sheet = read(out)
     assert sheet.shape == (32 * 2 + 4, 32 * 4 + 3 * 4, 3)
     assert np.array_equal(sheet[:32, :32], read(folder / "a.png")[4:36, 9:41])
@@ -67,8 +67,8 @@ def test_the_seed_decides_the_draws(run, folder):
     ("args", "message"),
     [
         (("nowhere", "out.png"), "folder not found: nowhere"),
-        ((".", "out.jpg"), "out.jpg: give a .png in a folder that exists"),
-        ((".", "nowhere/out.png"), "nowhere/out.png: give a .png in a folder that exists"),
+        ((".", "out.jpg"), "out.jpg: the output must be a .png file in an existing folder"),
+        ((".", "nowhere/out.png"), "nowhere/out.png: the output must be a .png file in an existing folder"),
         ((".", "out.png", "--patch", 34), "--patch must be a multiple of the scale 4, got 34; try 32"),
         ((".", "out.png", "--patch", 400), "no image of at least 400x400; pass a smaller --patch"),
     ],

@@ -1,6 +1,6 @@
-"""Bundle a trained expert: store it with 16-bit weights in model_zoo/bundled and record it in index.toml there.
+"""Bundle a trained model: store it with 16-bit weights in model_zoo/bundled and add it to index.toml there.
 
-`python scripts/bundle_expert.py runs/NAME/NAME.pth --result "Set5 37.2/0.957" --config configs/... --trained-on "..."`
+`python scripts/bundle_model.py runs/NAME/NAME.pth --result "Set5 37.2/0.957" --config configs/... --trained-on "..."`
 """
 
 import json
@@ -20,17 +20,17 @@ MAX_BYTES = 1_500_000
 
 
 def bundle(
-    weights: Annotated[Path, typer.Argument(help="Finished weights of a run, named by the zoo's grammar.")],
-    result: Annotated[str, typer.Option("--result", help="What `swinir test` measured with the bundled file.")],
-    config: Annotated[Path, typer.Option("--config", exists=True, help="The configuration it was trained with.")],
-    trained_on: Annotated[str, typer.Option("--trained-on", help="The training images, in a few words.")],
+    weights: Annotated[Path, typer.Argument(help="Final weights of a run, named as the zoo's files are.")],
+    result: Annotated[str, typer.Option("--result", help="Scores of the bundled file, by `swinir test`.")],
+    config: Annotated[Path, typer.Option("--config", exists=True, help="Configuration of the training.")],
+    trained_on: Annotated[str, typer.Option("--trained-on", help="Short description of the training images.")],
 ) -> None:
-    """Bundle a trained expert."""
+    """Bundle a trained model."""
     zoo.parse_name(weights.name)
     checkpoint = read_checkpoint(weights)
     parameters = sum(tensor.numel() for tensor in checkpoint.state.values())
     if parameters > MAX_PARAMETERS:
-        raise ValueError(f"{weights}: {parameters:,} parameters, bundled experts have at most {MAX_PARAMETERS:,}")
+        raise ValueError(f"{weights}: {parameters:,} parameters, bundled models have at most {MAX_PARAMETERS:,}")
     folder = zoo.bundled_folder()
     if folder is None:
         raise FileNotFoundError("model_zoo/bundled not found; run this in a source tree")
@@ -59,10 +59,10 @@ def bundle(
 
 
 def _record(index: Path, row: dict[str, str | int]) -> None:
-    """Add a row to the index, in place of an older one of the same file."""
+    """Add a row to the index; a former row of the same file is replaced."""
     head, *tables = index.read_text(encoding="utf-8").split("[[weights]]\n")
     tables = [table for table in tables if f'file = "{row["file"]}"\n' not in table]
-    # A JSON string or number is also a TOML one.
+    # JSON strings and numbers are valid TOML.
     tables.append("".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in row.items()))
     with atomic_path(index) as temporary:
         temporary.write_text(head.rstrip() + "".join(f"\n\n[[weights]]\n{table.strip()}" for table in tables) + "\n")
