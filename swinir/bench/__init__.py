@@ -1,4 +1,4 @@
-"""Speed, memory and exactness of the ways to run a network.
+"""Speed, memory and exactness of networks, and of the ways to run one.
 
-subject (which network, which image) x variants (ways to run it) -> compare -> rows -> report.speed
+`timing` measures the ways to run one network (`variants`), `compare_networks` several networks on the same images.
 """

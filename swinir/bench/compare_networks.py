@@ -1,13 +1,11 @@
-"""Several networks on the same images: quality, size, time and memory of each, under one protocol.
+"""Comparison of networks on the same images, by one protocol: quality, size, time and memory of each.
 
-    names -> peers.load_external -> memory, alone -> turns, image by image -> rows
+    names -> inference.external -> memory, in a process of its own -> turns, image by image -> rows
 
-Every network goes through `swinir.evaluation`, with the same files, tiles and metrics. The networks take turns on each
-image, so that whatever else keeps the machine busy slows all of them. One that fails is a row that says why.
+All networks go through `swinir.evaluation` with the same files, tiles and metrics.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePath
 from statistics import median
@@ -17,6 +15,7 @@ import numpy as np
 import torch
 
 from swinir.bench.peak_memory import alone, peak_bytes
+from swinir.bench.turns import Entrant, running, take_turns
 from swinir.evaluation.evaluate import evaluate, run
 from swinir.evaluation.protocol import Protocol, fit_tile
 from swinir.evaluation.results import Row
@@ -27,13 +26,18 @@ from swinir.metrics.niqe import niqe
 from swinir.metrics.perceptual import DISTANCES, Network, distance
 from swinir.models.optimized import resolve_precision
 
-UNTOUCHED = "input"  # what interpolation is called where the size stays
+UNTOUCHED = "input"  # the label of interpolation where the size stays
 WARM_UP = 64  # side of the part of an image that each network runs on before it is timed
 
 
 @dataclass(frozen=True)
 class Metric:
-    """How a column of quality is called and read; `by_task` those that `swinir.evaluation.evaluate` measures."""
+    """A column of quality: its title, digits and direction.
+
+    Attributes:
+        by_task: True for metrics that `swinir.evaluation.evaluate` measures.
+        reference: True for metrics that need a ground truth.
+    """
 
     title: str
     digits: int
@@ -52,12 +56,12 @@ METRICS = {
     **{name: Metric(entry.title, 4, False, by_task=False) for name, entry in DISTANCES.items()},
     "niqe": Metric("NIQE", 2, False, by_task=False, reference=False),
 }
-NAMES = tuple(name for name in METRICS if not name.endswith("_y"))  # that can be asked for
+NAMES = tuple(name for name in METRICS if not name.endswith("_y"))  # to choose from
 
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One network on one image; metrics are None where the image is too small for them."""
+    """One network on one image; metrics are None if the image is too small for them."""
 
     model: str
     image: str
@@ -68,19 +72,18 @@ class ImageRow:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One network on all images; None where something was not measured or does not exist.
+    """One network on all images; None for values that were not measured or do not exist.
 
     Attributes:
-        model: as tables call it.
-        name: as it was given.
+        model: label in tables.
+        name: name as given.
         status: "ok" or "failed".
-        error: why it failed.
-        architecture, parameters, macs, padding, sha256: as `swinir.inference.external.Loaded`.
-        precision: that it ran in.
-        tile: that it ran with.
+        error: reason of the failure.
+        architecture, parameters, macs, padding, sha256: as in `swinir.inference.external.Loaded`.
+        precision, tile: of the runs.
         metrics: means over the images.
-        seconds_per_megapixel: of output, the median of all images and rounds.
-        peak_mb: memory at most, beside weights and input, in 1e6 bytes, on the largest image.
+        seconds_per_megapixel: for a megapixel of output, the median of all images and rounds.
+        peak_mb: peak memory beside weights and input, in 1e6 bytes, on the largest image.
     """
 
     model: str
@@ -101,7 +104,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class Seen:
-    """An image and what networks made of it, (H, W, C) uint8; `lq` is smaller by the scale, `gt` may be absent."""
+    """An image and the networks' outputs for it, (H, W, C) uint8; `lq` is smaller by the scale, `gt` may be absent."""
 
     image: str
     lq: np.ndarray
@@ -112,15 +115,15 @@ class Seen:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was measured.
+    """The results.
 
     Attributes:
-        models: a row for each, in the order they were named.
-        images: a row for each network and image that both went well.
+        models: a row for each network, in the order of their names.
+        images: a row for each network and image without failures.
         metrics: names of the columns of quality.
-        unread: images that could not be used, and why.
-        largest: the image that memory was measured on; "" where it was not.
-        stopped: what interrupted the rounds; the rows are then those of the images that all networks had done.
+        unread: images that could not be used, with the reason.
+        largest: the image that memory was measured on; "" if it was not.
+        stopped: the exception that interrupted the rounds; rows are then of the images that all networks had done.
     """
 
     models: list[ModelRow]
@@ -132,27 +135,17 @@ class Comparison:
 
 
 @dataclass
-class _Candidate:
-    """A network on its way through the measurements; whatever fails first is its error, and it takes no more turns."""
+class _Competitor(Entrant):
+    """A network while it is measured."""
 
-    name: str
-    label: str
-    protocol: Protocol
-    error: str | None = None
+    name: str = ""
+    protocol: Protocol = field(kw_only=True)
     loaded: Loaded | None = None
-    peak_mb: float | None = None
     restored: np.ndarray | None = None
     rows: dict[str, ImageRow] = field(default_factory=dict)
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # of any network
-            text = " ".join(str(error).split())
-            known = isinstance(error, ValueError | OSError | ImportError | MemoryError)
-            self.error = text if known and text else f"{type(error).__name__}: {text}"
-            self.loaded = self.restored = None
+    def release(self) -> None:
+        self.loaded = self.restored = None
 
 
 class _Reader:
@@ -161,25 +154,25 @@ class _Reader:
     def __init__(self) -> None:
         self._sample: Sample | None = None
         self._pair: tuple[np.ndarray, np.ndarray | None] | None = None
-        self.problem = ""
+        self._problem = ""
 
     def __call__(self, sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
         if sample is not self._sample:
-            self._sample, self._pair, self.problem = sample, None, sample.problem
+            self._sample, self._pair, self._problem = sample, None, sample.problem
             try:
-                self._pair = None if self.problem else load_sample(sample, protocol)
+                self._pair = None if sample.problem else load_sample(sample, protocol)
             except (ValueError, OSError) as error:
-                self.problem = " ".join(str(error).split())
+                self._problem = " ".join(str(error).split())
         if self._pair is None:
-            raise ValueError(self.problem)
+            raise ValueError(self._problem)
         return self._pair
 
 
 def choose_metrics(names: Sequence[str], protocol: Protocol, *, reference: bool) -> tuple[str, ...]:
-    """The columns of the metrics asked for, those of the task (NIQE without references) where none is.
+    """Turn names of metrics into columns; without names, those of the task, or NIQE without references.
 
     Raises:
-        ValueError: for an unknown metric, and for one that the task or a folder without references does not have.
+        ValueError: for an unknown metric, and for one that the task or images without references do not have.
     """
     psnrb = ("psnrb",) if protocol.task.psnrb else ()
     asked = names or (("psnr", "ssim", *psnrb) if reference else ("niqe",))
@@ -210,7 +203,7 @@ def compare(
     progress: Callable[[str], None] | None = None,
     see: Callable[[Seen], None] | None = None,
 ) -> Comparison:
-    """Measure each network on all samples.
+    """Measure each network on all samples; a network that fails becomes a row with the reason.
 
     Args:
         names: of networks, as `swinir.inference.external.load_external` takes them.
@@ -218,44 +211,53 @@ def compare(
         distances: from `swinir.metrics.perceptual.load_distance`, for those among `metrics`.
         memory: measure memory too, which takes a new process for each network.
         repeats: rounds; metrics are those of the first.
-        progress: called with what comes next.
+        progress: called with a description of the next step.
         see: called with each image that at least one network restored, in the first round.
     """
     tell = progress or (lambda _: None)
-    candidates = [_Candidate(name, label, protocol) for name, label in zip(names, labels(names, protocol), strict=True)]
-    for candidate in candidates:
-        tell(f"loading {candidate.label}")
-        with candidate.attempt():
-            loaded = load_external(candidate.name, protocol.task, protocol.scale, device)
-            candidate.protocol = _suited(protocol, loaded, device)
-            candidate.loaded = replace(loaded, model=optimize_for(loaded.model, candidate.protocol.options))
-    read, unread, largest = _Reader(), dict[str, str](), None
+    networks = [
+        _Competitor(label, name=name, protocol=protocol)
+        for name, label in zip(names, labels(names, protocol), strict=True)
+    ]
+
+    def load(network: _Competitor) -> None:
+        tell(f"loading {network.label}")
+        loaded = load_external(network.name, protocol.task, protocol.scale, device)
+        network.protocol = _suited(protocol, loaded, device)
+        network.loaded = replace(loaded, model=optimize_for(loaded.model, network.protocol.options))
+
+    take_turns(networks, load)
+    read, unread = _Reader(), dict[str, str]()
     sizes = {sample.name: _pixels(read, sample, protocol, unread) for sample in samples}
     usable = [sample for sample in samples if sample.name not in unread]
-    if usable:
-        largest = max(usable, key=lambda sample: sizes[sample.name])
-        for candidate in _running(candidates):
-            tell(f"{candidate.label}, alone" if memory else f"{candidate.label}, a first run")
-            with candidate.attempt():
-                if memory:
-                    peak = alone(_peak, candidate.name, largest, candidate.protocol, device)
-                    candidate.peak_mb = None if peak is None else peak / 1e6
-                assert candidate.loaded is not None
-                run(candidate.loaded.model, _corner(read(largest, protocol)[0]), candidate.protocol)
+    largest = max(usable, key=lambda sample: sizes[sample.name]) if usable else None
+    if largest is not None:
+        first = largest
+
+        def warm_up(network: _Competitor) -> None:
+            tell(f"{network.label}, alone" if memory else f"{network.label}, a first run")
+            if memory:
+                peak = alone(_peak, network.name, first, network.protocol, device)
+                network.peak_mb = None if peak is None else peak / 1e6
+            assert network.loaded is not None
+            run(network.loaded.model, _corner(read(first, protocol)[0]), network.protocol)
+
+        take_turns(networks, warm_up)
+    measuring = _Measuring(read, metrics, distances or {}, device, tell)
     stopped: BaseException | None = None
     try:
         for number in range(repeats):
-            _round(candidates, usable, read, metrics, distances or {}, device, tell, see if number == 0 else None)
+            measuring.round(networks, usable, see if number == 0 else None)
     except (KeyboardInterrupt, SystemExit) as stop:  # hours of work may be done
         stopped = stop
-        _only_complete(candidates)
-    rows = [_row(candidate, metrics) for candidate in candidates]
-    images = [row for candidate in candidates for row in candidate.rows.values()]
+        _only_complete(networks)
+    rows = [_row(network, metrics) for network in networks]
+    images = [row for network in networks for row in network.rows.values()]
     return Comparison(rows, images, tuple(metrics), unread, largest.name if memory and largest else "", stopped)
 
 
 def labels(names: Sequence[str], protocol: Protocol) -> list[str]:
-    """What tables call networks: files without folder and suffix where that tells them apart.
+    """Name networks for tables: files without folder and suffix, unless two would then be called the same.
 
     Raises:
         ValueError: for a network that is named twice.
@@ -268,19 +270,15 @@ def labels(names: Sequence[str], protocol: Protocol) -> list[str]:
     return [UNTOUCHED if name == INTERPOLATION and protocol.scale == 1 else name for name in found]
 
 
-def _running(candidates: Sequence[_Candidate]) -> Iterator[_Candidate]:
-    return (candidate for candidate in candidates if candidate.error is None)
-
-
 def _suited(protocol: Protocol, loaded: Loaded, device: torch.device) -> Protocol:
-    """The protocol in the precision that a network can have, and with tiles in whole windows of it."""
+    """Adapt the protocol to a network: precision that it supports, tiles in whole windows."""
     precision = resolve_precision(protocol.options.precision, device) if loaded.bf16 else "fp32"
     suited = replace(protocol, options=replace(protocol.options, precision=precision))
     return fit_tile(suited, loaded.model.config.window)
 
 
 def _pixels(read: _Reader, sample: Sample, protocol: Protocol, unread: dict[str, str]) -> int:
-    """Of a sample's low-quality image; what cannot be read is noted."""
+    """Count the values of a sample's low-quality image; note a sample that cannot be read."""
     try:
         return read(sample, protocol)[0].size
     except ValueError as error:
@@ -293,118 +291,100 @@ def _corner(lq: np.ndarray) -> np.ndarray:
 
 
 def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -> int | None:
-    """Bytes that one restoration takes beside weights and input; run in a process of its own."""
+    """Measure the bytes that one restoration takes beside weights and input; for a process of its own."""
     model = optimize_for(load_external(name, protocol.task, protocol.scale, device).model, protocol.options)
     lq, _ = load_sample(sample, protocol)
-    run(model, _corner(lq), protocol)  # prepares weights and starts threads
+    run(model, _corner(lq), protocol)  # starts threads
     return peak_bytes(lambda: run(model, lq, protocol), device)
 
 
-def _round(
-    candidates: Sequence[_Candidate],
-    samples: Sequence[Sample],
-    read: _Reader,
-    metrics: Sequence[str],
-    distances: Mapping[str, Network],
-    device: torch.device,
-    tell: Callable[[str], None],
-    see: Callable[[Seen], None] | None,
-) -> None:
-    """Every network that still runs, on every sample."""
-    turns = {candidate.label: _turns(candidate, samples, read) for candidate in _running(candidates)}
-    for sample in samples:
-        for candidate in _running(candidates):
-            tell(f"{sample.name} by {candidate.label}")
-            with candidate.attempt():
-                row = next(turns[candidate.label])
-                if row.status == "failed":
-                    raise ValueError(row.error)
-                _, gt = read(sample, candidate.protocol)
-                _add(candidate, row, gt, metrics, distances, device)
-        shown = {c.label: c.restored for c in _running(candidates) if c.restored is not None}
-        if see is not None and shown:
-            lq, gt = read(sample, candidates[0].protocol)
-            found = {c.label: c.rows[sample.name].metrics for c in _running(candidates)}
-            see(Seen(sample.name, (lq.clip(0, 1) * 255).round().astype(np.uint8), gt, shown, found))
+@dataclass(frozen=True)
+class _Measuring:
+    """A round of all networks over the images."""
+
+    read: _Reader
+    metrics: Sequence[str]
+    distances: Mapping[str, Network]
+    device: torch.device
+    tell: Callable[[str], None]
+
+    def round(
+        self, networks: Sequence[_Competitor], samples: Sequence[Sample], see: Callable[[Seen], None] | None
+    ) -> None:
+        """Let every network that has not failed restore every sample."""
+        for sample in samples:
+
+            def restore(network: _Competitor, sample: Sample = sample) -> None:
+                self.tell(f"{sample.name} by {network.label}")
+                self._restore(network, sample)
+
+            take_turns(networks, restore)
+            shown = {n.label: n.restored for n in running(networks) if n.restored is not None}
+            if see is not None and shown:
+                lq, gt = self.read(sample, networks[0].protocol)
+                found = {n.label: n.rows[sample.name].metrics for n in running(networks)}
+                see(Seen(sample.name, (lq.clip(0, 1) * 255).round().astype(np.uint8), gt, shown, found))
+
+    def _restore(self, network: _Competitor, sample: Sample) -> None:
+        """Add a row for a new image, and a further time to one that has its row."""
+
+        def keep(_: Sample, restored: np.ndarray, gt: np.ndarray | None) -> None:
+            network.restored = restored
+
+        assert network.loaded is not None
+        (row,) = evaluate(network.loaded.model, [sample], network.protocol, load=self.read, see=keep)
+        if row.width is None or row.height is None or row.seconds is None:
+            raise ValueError(row.error)
+        known = network.rows.get(row.image)
+        if known is not None:
+            network.rows[row.image] = replace(known, seconds=(*known.seconds, row.seconds))
+            return
+        _, gt = self.read(sample, network.protocol)
+        values = {name: self._metric(name, network, row, gt) for name in self.metrics}
+        area = row.width * row.height / 1e6
+        network.rows[row.image] = ImageRow(network.label, row.image, values, area, (row.seconds,))
+
+    def _metric(self, name: str, network: _Competitor, row: Row, gt: np.ndarray | None) -> float | None:
+        if METRICS[name].by_task:
+            value: float | None = getattr(row, name)
+            return value
+        assert network.restored is not None
+        border = network.protocol.task.crop_border(network.protocol.scale)
+        try:
+            if name == "niqe":
+                return niqe(network.restored, crop_border=border)
+            assert gt is not None
+            return distance(self.distances[name], network.restored, gt, self.device, crop_border=border)
+        except ValueError:  # too small
+            return None
 
 
-def _only_complete(candidates: Sequence[_Candidate]) -> None:
+def _only_complete(networks: Sequence[_Competitor]) -> None:
     """Leave out the image that an interruption kept some networks from."""
-    done = [set(candidate.rows) for candidate in _running(candidates)]
-    for candidate in candidates:
-        candidate.rows = {name: row for name, row in candidate.rows.items() if all(name in rows for rows in done)}
+    done = [set(network.rows) for network in running(networks)]
+    for network in networks:
+        network.rows = {name: row for name, row in network.rows.items() if all(name in rows for rows in done)}
 
 
-def _turns(candidate: _Candidate, samples: Sequence[Sample], read: _Reader) -> Iterator[Row]:
-    def keep(_: Sample, restored: np.ndarray, gt: np.ndarray | None) -> None:
-        candidate.restored = restored
-
-    assert candidate.loaded is not None
-    return evaluate(candidate.loaded.model, samples, candidate.protocol, load=read, see=keep)
-
-
-def _add(
-    candidate: _Candidate,
-    row: Row,
-    gt: np.ndarray | None,
-    metrics: Sequence[str],
-    distances: Mapping[str, Network],
-    device: torch.device,
-) -> None:
-    """A row for a new image; another time for one that has its row."""
-    assert row.width is not None
-    assert row.height is not None
-    assert row.seconds is not None
-    known = candidate.rows.get(row.image)
-    if known is not None:
-        candidate.rows[row.image] = replace(known, seconds=(*known.seconds, row.seconds))
-        return
-    values = {name: _measured(name, candidate, row, gt, distances, device) for name in metrics}
-    area = row.width * row.height / 1e6
-    candidate.rows[row.image] = ImageRow(candidate.label, row.image, values, area, (row.seconds,))
-
-
-def _measured(
-    name: str,
-    candidate: _Candidate,
-    row: Row,
-    gt: np.ndarray | None,
-    distances: Mapping[str, Network],
-    device: torch.device,
-) -> float | None:
-    if METRICS[name].by_task:
-        value: float | None = getattr(row, name)
-        return value
-    assert candidate.restored is not None
-    border = candidate.protocol.task.crop_border(candidate.protocol.scale)
-    try:
-        if name == "niqe":
-            return niqe(candidate.restored, crop_border=border)
-        assert gt is not None
-        return distance(distances[name], candidate.restored, gt, device, crop_border=border)
-    except ValueError:  # too small
-        return None
-
-
-def _row(candidate: _Candidate, metrics: Sequence[str]) -> ModelRow:
-    loaded = candidate.loaded
-    if candidate.error is not None or loaded is None:
-        return ModelRow(candidate.label, candidate.name, "failed", candidate.error)
-    rows = candidate.rows.values()
+def _row(network: _Competitor, metrics: Sequence[str]) -> ModelRow:
+    loaded = network.loaded
+    if network.error is not None or loaded is None:
+        return ModelRow(network.label, network.name, "failed", network.error)
+    rows = network.rows.values()
     rates = [seconds / row.megapixels for row in rows for seconds in row.seconds]
     found = {name: [v for row in rows if (v := row.metrics[name]) is not None] for name in metrics}
     return ModelRow(
-        candidate.label,
-        candidate.name,
+        network.label,
+        network.name,
         "ok",
         architecture=loaded.architecture,
         parameters=loaded.parameters,
         macs=loaded.macs,
         padding=loaded.padding,
         sha256=loaded.sha256,
-        precision=candidate.protocol.options.precision,
-        tile=candidate.protocol.options.tile,
+        precision=network.protocol.options.precision,
+        tile=network.protocol.options.tile,
         metrics={name: sum(values) / len(values) for name, values in found.items() if values},
         seconds_per_megapixel=median(rates) if rates else None,
-        peak_mb=candidate.peak_mb,
+        peak_mb=network.peak_mb,
     )

@@ -1,4 +1,4 @@
-"""The rate of matrix products on this machine, and a pause until it is quiet."""
+"""The rate of matrix products on this machine, for comparison with a network's."""
 
 import time
 from collections.abc import Iterable
@@ -7,14 +7,14 @@ import torch
 import torch.nn.functional as F
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
-# (rows, inputs, outputs) of products large enough to show what a device can do.
+# (rows, inputs, outputs) of products that are large enough for a device's full rate.
 PRODUCTS = {"cpu": ((2048, 512, 512), (4096, 1024, 1024), (16384, 256, 512))}
 PRODUCTS_DEFAULT = ((8192, 8192, 8192), (65536, 1024, 1024))
 
 
 @torch.inference_mode()
 def matrix_gflops(device: torch.device, precisions: Iterable[str], repeats: int = 7) -> dict[str, float]:
-    """The highest rate of linear layers among a few large ones, in 1e9 operations a second, for each precision."""
+    """Measure the highest rate among a few large linear layers, in 1e9 operations a second, for each precision."""
     return {
         name: max(_rate(device, DTYPES[name], shape, repeats) for shape in PRODUCTS.get(device.type, PRODUCTS_DEFAULT))
         for name in dict.fromkeys(precisions)
@@ -36,6 +36,6 @@ def _rate(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int],
 
 
 def settle(device: torch.device) -> None:
-    """Wait until the device has done what it was given."""
+    """Wait until the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes at most."""
+"""The peak memory of a piece of work."""
 
 import contextlib
 import ctypes
@@ -15,17 +15,17 @@ import torch
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
-NEW_PEAK = "5"  # written to CLEAR: the high-water mark becomes what is resident now
+NEW_PEAK = "5"  # written to CLEAR, it sets the high-water mark to the resident memory
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
 
 def alone(work: Callable[Arguments, Result], *args: Arguments.args, **options: Arguments.kwargs) -> Result:
-    """What `work` returns in a new process, with as many threads as PyTorch has here.
+    """Run `work` in a new process, with as many threads as PyTorch has here, and return its result.
 
     Raises:
-        MemoryError: when the process is killed.
-        Exception: whatever the work raises.
+        MemoryError: if the process is killed.
+        Exception: from the work.
     """
     threads = torch.get_num_threads()
     with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
@@ -38,11 +38,11 @@ def alone(work: Callable[Arguments, Result], *args: Arguments.args, **options: A
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes that `work` takes at most, on top of what is in use before it.
+    """Measure the peak of the bytes that `work` takes on top of those in use before it.
 
-    On a CUDA device, what PyTorch's allocator hands out. Elsewhere, memory of this process that is resident, in a
-    process where nothing else runs: Linux alone lets the high-water mark start anew; None where that is not possible,
-    since a mark that stands since the process began may belong to something earlier.
+    On a CUDA device, these are bytes of PyTorch's allocator, elsewhere resident memory of this process, in which
+    nothing else may run. Only Linux can reset the high-water mark; the result is None where that fails, since the mark
+    may be older than the work.
     """
     gc.collect()
     if device.type == "cuda":
@@ -63,12 +63,12 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
 
 
 def _resident(field: str) -> int:
-    """Bytes of a line of this process's status; StopIteration where the system does not have it."""
+    """Read bytes from a line of this process's status; StopIteration where the system does not have it."""
     return next(int(line.split()[1]) * 1024 for line in STATUS.read_text().splitlines() if line.startswith(field))
 
 
 def _give_back_freed() -> None:
-    """Have the C library return what it keeps of freed memory: work that takes it again would seem to take none."""
+    """Make the C library return freed memory to the system; work that reused it would seem to take none."""
     if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+        with contextlib.suppress(OSError, AttributeError):  # a C library other than GNU's
             ctypes.CDLL(None).malloc_trim(0)

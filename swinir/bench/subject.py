@@ -1,4 +1,4 @@
-"""What is measured: a network and an image."""
+"""The network and the image that are measured."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +27,7 @@ class Subject:
     Attributes:
         name: as the user gave it.
         network: its configuration.
-        file: where its weights stand; None draws them at random, see `live_weights`.
+        file: its weights; None draws them at random, see `live_weights`.
     """
 
     name: str
@@ -35,17 +35,17 @@ class Subject:
     file: Path | None = None
 
     def build(self, device: torch.device) -> SwinIR:
-        """The network with its weights, in eval mode."""
+        """Build the network with its weights, in eval mode."""
         if self.file is not None:
             return build_model(read_checkpoint(self.file), device)
         return SwinIR.from_state(self.network, live_weights(self.network)).requires_grad_(False).eval().to(device)
 
 
 def find_subject(name: str) -> Subject:
-    """The network of a weights file or of a name in the zoo; a released one need not have been downloaded.
+    """Find the network of a weights file or of a name in the zoo; released ones need not have been downloaded.
 
     Raises:
-        CheckpointError: for what is neither, or cannot be read.
+        CheckpointError: if it is neither, or cannot be read.
     """
     try:
         file = find_checkpoint(name)
@@ -58,9 +58,9 @@ def find_subject(name: str) -> Subject:
 
 
 def live_weights(network: NetworkConfig, seed: int = SEED) -> dict[str, Tensor]:
-    """Random weights that keep activations of order one through all layers, and attention far from uniform.
+    """Draw random weights that keep activations of order one through all layers, and attention far from uniform.
 
-    A network's initial weights would not do: they are so small that little of its work shows in the result.
+    Initial weights are too small: the output hardly depends on most of the network.
     """
     generator = torch.Generator().manual_seed(seed)
     with torch.device("meta"):
@@ -70,19 +70,19 @@ def live_weights(network: NetworkConfig, seed: int = SEED) -> dict[str, Tensor]:
         normal = torch.randn(shape, generator=generator)
         if name.endswith("relative_position_bias_table"):
             weights[name] = normal / 2
-        elif len(shape) == 1:  # around what norms and other layers start with
+        elif len(shape) == 1:  # around the initial values of norms and other layers
             weights[name] = float("norm" in name and name.endswith("weight")) + normal / 20
         else:
             weights[name] = normal / shape[1:].numel() ** 0.5
     weights["conv_first.weight"] /= network.img_range
     last = "conv_last.weight" if "conv_last.weight" in weights else "upsample.0.weight"
-    weights[last] *= 0.2 * network.img_range  # few of the values that come out are clamped
+    weights[last] *= 0.2 * network.img_range  # few output values are clamped
     return weights
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is restored: `batch` images of height x width low-quality pixels, whole or in tiles."""
+    """The input: `batch` images of height x width low-quality pixels, whole or in tiles."""
 
     height: int
     width: int
@@ -91,12 +91,12 @@ class Case:
     tile_overlap: int = 32
 
     def check(self, network: NetworkConfig) -> None:
-        """A ValueError for tiles that the network cannot have."""
+        """Raise a ValueError for tiles that the network cannot have."""
         if self.tile is not None:
             align_overlap(self.tile_overlap, align_tile(self.tile, network.window), network.window)
 
     def picture(self, network: NetworkConfig) -> Tensor:
-        """(B, C, H, W) in [0, 1]: a photograph, cut or mirrored to size."""
+        """Load a photograph, cut or mirrored to size: (B, C, H, W) in [0, 1]."""
         pixels = torch.tensor(read(Path(skimage.__file__).parent / "data" / PHOTOGRAPH))
         image = pixels.permute(2, 0, 1)[None, :, : self.height, : self.width].float() / 255
         if network.in_chans != 3:
@@ -104,12 +104,12 @@ class Case:
         return mirror_to(image, self.height, self.width).repeat(self.batch, 1, 1, 1)
 
     def megapixels(self, network: NetworkConfig) -> float:
-        """Of the output, in millions."""
+        """Count the pixels of the output, in millions."""
         return self.batch * self.height * self.width * network.upscale**2 / 1e6
 
     def gflop(self, network: NetworkConfig) -> float:
-        """Two operations for each multiply-accumulate of the images themselves, in 1e9.
+        """Count two operations for each multiply-accumulate of the images, in 1e9.
 
-        What padding and the overlaps of tiles add is done for nothing, and lowers the rate.
+        Padding and overlaps of tiles are not counted, so they lower the rate.
         """
         return 2e-9 * self.batch * count_macs(network, self.height, self.width)

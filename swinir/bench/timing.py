@@ -1,14 +1,12 @@
-"""The variants of one case, measured: memory, time, and how far their results lie apart.
+"""Memory and time of the variants in one case, and the differences between their outputs.
 
-Each variant's memory is measured in a process of its own, since no process gives back all that a network took. Time is
-measured in one process, in rounds: every variant runs once a round, so that whatever else keeps the machine busy slows
-all of them. Rows hold the medians of the rounds, and their quartiles.
+Memory is measured in a process for each variant, since no process gives back all the memory of a network. Time is
+measured in one process, in rounds in which every variant runs once. Rows hold medians and quartiles of the rounds.
 """
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -19,12 +17,13 @@ from torch import Tensor
 from swinir.bench.matrix_rate import settle
 from swinir.bench.peak_memory import alone, peak_bytes
 from swinir.bench.subject import Case, Subject
+from swinir.bench.turns import Entrant, take_turns
 from swinir.bench.variants import Variant
 from swinir.inference.forward import Runnable, optimize_for
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore
 
-REFERENCES = ("plain", "fp32")  # whose result the others are held against: the first of them that ran
+REFERENCES = ("plain", "fp32")  # whose output the others are compared with: the first of them that ran
 Work = Callable[[], Tensor]
 Quartiles = tuple[float, float, float]  # lower, median, upper
 
@@ -38,8 +37,8 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What was measured of one variant in one case; None where it was not, or does not exist.
+class VariantRow:
+    """The results of one variant in one case; None for values that were not measured or do not exist.
 
     Attributes:
         variant: its name.
@@ -48,19 +47,19 @@ class Row:
         megapixels: of the output, in 1e6.
         gflop: operations of the network on these images, in 1e9; see `Case.gflop`.
         status: "ok" or "failed".
-        error: why it failed.
-        peak_mb: memory at most, beside weights and input, in 1e6 bytes; see `swinir.bench.peak_memory`.
-        first_seconds: of the first run, with all that the variant prepares or compiles in it.
+        error: reason of the failure.
+        peak_mb: peak memory beside weights and input, in 1e6 bytes; see `swinir.bench.peak_memory`.
+        first_seconds: of the first run, in which the network is optimized or compiled.
         samples: seconds of the runs, round by round.
         seconds: lower quartile, median and upper quartile of the samples.
-        cpu_seconds: the same of the time of all threads on the CPU.
+        cpu_seconds: the same for the time of all threads on the CPU.
         seconds_per_megapixel: the median, for each megapixel of output.
         gflops: operations a second, in 1e9, at the median.
-        matrix_share: `gflops` as a share of what matrix products in this precision reach.
-        reference: the variant whose result this one's is held against.
-        max_difference, psnr: of the two, for values in [0, 1], and in dB (inf if they are equal).
+        matrix_share: `gflops` as a share of the rate of matrix products in this precision.
+        reference: the variant whose output this one's is compared with.
+        max_difference, psnr: between the two, for values in [0, 1], and in dB (inf if they are equal).
         ratio_to: the first variant that ran.
-        ratio: how many times as fast as that: the median of the rounds.
+        ratio: speed as a multiple of that variant's, the median of the rounds.
     """
 
     variant: str
@@ -90,27 +89,21 @@ class Row:
 
 
 @dataclass
-class Candidate:
-    """A variant on its way through the measurements; whatever fails first is its error, and the rest is left out."""
+class Candidate(Entrant):
+    """A variant while it is measured."""
 
-    variant: Variant
-    error: str | None = None
-    peak_mb: float | None = None
+    variant: Variant = field(kw_only=True)
     network: Runnable | None = None
     work: Work | None = None
     output: Tensor | None = None
     first: Timing | None = None
     timings: list[Timing] = field(default_factory=list)
 
-    @contextmanager
-    def attempt(self) -> Iterator[None]:
-        try:
-            yield
-        except Exception as error:  # of any library that a variant runs on
-            self.error = _one_line(error)
+    def release(self) -> None:
+        self.network = self.work = self.output = None
 
 
-def compare(
+def time_variants(
     subject: Subject,
     variants: Sequence[Variant],
     case: Case,
@@ -120,8 +113,8 @@ def compare(
     memory: bool = True,
     matrix_gflops: Mapping[str, float] | None = None,
     run: Callable[[Work, torch.device], tuple[Tensor, Timing]] | None = None,
-) -> list[Row]:
-    """Measure each variant; one that cannot run becomes a row that says why, and the others go on.
+) -> list[VariantRow]:
+    """Measure each variant; one that cannot run becomes a row with the reason.
 
     Args:
         repeats: rounds, after one run of each variant to warm up.
@@ -130,51 +123,50 @@ def compare(
         run: runs and times a piece of work; `timed` by default.
     """
     run = run or timed
-    candidates = [Candidate(variant) for variant in variants]
-    if memory:  # first: a variant that takes more than there is ends in its own process, and is not tried in this one
-        for candidate in _running(candidates):
-            with candidate.attempt():
-                candidate.peak_mb = peak_mb(candidate.variant, subject, case, device)
+    candidates = [Candidate(variant.name, variant=variant) for variant in variants]
     lq = case.picture(subject.network).to(device)
-    for candidate in _running(candidates):
-        with candidate.attempt():
-            candidate.network = candidate.variant.build(subject.build(device))
-    for candidate in _running(candidates):
-        with candidate.attempt():
-            output, candidate.first = run(partial(_first_work, candidate, lq, case), device)
-            candidate.output = output.to("cpu", torch.float32, copy=True)
-    for _ in range(repeats):
-        for candidate in _running(candidates):
-            with candidate.attempt():
-                assert candidate.work is not None
-                candidate.timings.append(run(candidate.work, device)[1])
+
+    def take_memory(candidate: Candidate) -> None:
+        candidate.peak_mb = peak_mb(candidate.variant, subject, case, device)
+
+    def build(candidate: Candidate) -> None:
+        candidate.network = candidate.variant.build(subject.build(device))
+
+    def warm_up(candidate: Candidate) -> None:
+        output, candidate.first = run(partial(_first_work, candidate, lq, case), device)
+        candidate.output = output.to("cpu", torch.float32, copy=True)
+
+    def time_once(candidate: Candidate) -> None:
+        assert candidate.work is not None
+        candidate.timings.append(run(candidate.work, device)[1])
+
+    if memory:  # first: a variant that takes too much ends in its own process, and is not run in this one
+        take_turns(candidates, take_memory)
+    for step in (build, warm_up, *[time_once] * repeats):
+        take_turns(candidates, step)
     return rows_of(candidates, subject, case, matrix_gflops or {})
 
 
-def _running(candidates: Sequence[Candidate]) -> Iterator[Candidate]:
-    return (candidate for candidate in candidates if candidate.error is None)
-
-
 def _first_work(candidate: Candidate, lq: Tensor, case: Case) -> Tensor:
-    """The first restoration, with all that is done once: optimizing the network, compiling it."""
+    """Run the first restoration, in which the network is optimized or compiled."""
     assert candidate.network is not None
     candidate.work = work_of(candidate.variant, candidate.network, lq, case)
     return candidate.work()
 
 
 def options_of(variant: Variant, case: Case) -> RunOptions:
-    """The options of `restore` for a variant in a case."""
+    """Build the options of `restore` for a variant in a case."""
     return RunOptions(case.tile, case.tile_overlap, precision=variant.precision, compile=variant.compiles)
 
 
 def work_of(variant: Variant, network: Runnable, lq: Tensor, case: Case) -> Work:
-    """The restoration of `lq` by the network that the variant built, optimized once."""
+    """Build the function that restores `lq` by the variant's network, which is optimized here, once."""
     options = options_of(variant, case)
     return partial(restore, optimize_for(network, options), lq, options)
 
 
 def timed(work: Work, device: torch.device) -> tuple[Tensor, Timing]:
-    """What `work` returns and how long it takes, until the device is done."""
+    """Run `work` and time it until the device is done."""
     settle(device)
     wall, cpu = time.perf_counter(), time.process_time()
     output = work()
@@ -183,11 +175,11 @@ def timed(work: Work, device: torch.device) -> tuple[Tensor, Timing]:
 
 
 def peak_mb(variant: Variant, subject: Subject, case: Case, device: torch.device) -> float | None:
-    """Memory of one restoration beside weights and input, in 1e6 bytes, measured in a new process; None as there.
+    """Measure the peak memory of one restoration beside weights and input, in 1e6 bytes, in a new process.
 
     Raises:
-        MemoryError: when the process is killed.
-        Exception: whatever the variant raises.
+        MemoryError: if the process is killed.
+        Exception: from the variant.
     """
     peak = alone(_peak, variant, subject, case, device)
     return None if peak is None else peak / 1e6
@@ -196,8 +188,7 @@ def peak_mb(variant: Variant, subject: Subject, case: Case, device: torch.device
 def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device) -> int | None:
     options, lq = options_of(variant, case), case.picture(subject.network).to(device)
     network = optimize_for(variant.build(subject.build(device)), options)
-    # A small image is enough to prepare weights and start threads. What a library keeps for itself from the first
-    # large one on is memory that this one takes.
+    # A small image is enough to start threads. Memory that a library keeps from the first large one on counts.
     window = subject.network.window
     before = lq if variant.compiles else lq[:1, :, :window, :window]
     restore(network, before, options)
@@ -206,14 +197,14 @@ def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device) 
 
 def rows_of(
     candidates: Sequence[Candidate], subject: Subject, case: Case, matrix_gflops: Mapping[str, float]
-) -> list[Row]:
-    """The numbers that follow from what was measured."""
+) -> list[VariantRow]:
+    """Turn measurements into rows, with rates, ratios and differences."""
     done = {c.variant.name: c for c in candidates if c.error is None}
     first = next(iter(done.values()), None)
     reference = next((done[name] for name in REFERENCES if name in done), None)
     rows = []
     for candidate in candidates:
-        row = Row(
+        row = VariantRow(
             candidate.variant.name,
             candidate.variant.precision,
             *(case.height, case.width, case.batch, case.tile, case.tile_overlap if case.tile else None),
@@ -230,7 +221,7 @@ def rows_of(
     return rows
 
 
-def _timed(row: Row, candidate: Candidate, first: Candidate, rate: float | None) -> Row:
+def _timed(row: VariantRow, candidate: Candidate, first: Candidate, rate: float | None) -> VariantRow:
     assert candidate.first is not None
     seconds = quartiles([t.seconds for t in candidate.timings])
     gflops = row.gflop / seconds[1]
@@ -249,7 +240,7 @@ def _timed(row: Row, candidate: Candidate, first: Candidate, rate: float | None)
     )
 
 
-def _compared(row: Row, candidate: Candidate, reference: Candidate) -> Row:
+def _compared(row: VariantRow, candidate: Candidate, reference: Candidate) -> VariantRow:
     assert candidate.output is not None
     assert reference.output is not None
     error = (candidate.output - reference.output).double()
@@ -262,9 +253,3 @@ def quartiles(values: Sequence[float]) -> Quartiles:
     """Lower quartile, median, upper quartile."""
     low, median, high = np.percentile(values, [25, 50, 75]).tolist()
     return low, median, high
-
-
-def _one_line(error: Exception) -> str:
-    text = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    plain = text and isinstance(error, ValueError | ImportError | MemoryError)
-    return text if plain else f"{type(error).__name__}: {text}"

@@ -1,6 +1,6 @@
-"""Ways to run one network, as a table: what `swinir bench` compares.
+"""The ways to run a network that `swinir bench` compares, as a table.
 
-Every way runs by `restore`, with the same padding and tiles. To add one is to add a row.
+All of them run by `restore`, with the same padding and tiles. A new way is a new row.
 """
 
 import tempfile
@@ -22,13 +22,13 @@ from swinir.weights.checkpoint import write_checkpoint
 
 
 class FunctionNetwork(ExternalNetwork):
-    """Any function of an image, in the form that `restore` takes beside `SwinIR`, with the windows of `model`."""
+    """Any function of an image as a network that `restore` takes, with the windows of `model`."""
 
     def __init__(self, name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
         self.config = BaselineConfig(name, model.config.in_chans, model.config.upscale, window=model.config.window)
         weight = model.conv_first.weight
-        self.like = nn.Parameter(weight.new_empty(0), requires_grad=False)  # tells `restore` where it runs, and in what
+        self.like = nn.Parameter(weight.new_empty(0), requires_grad=False)  # tells `restore` its device and dtype
         self.function = function
 
     def forward(self, x: Tensor) -> Tensor:
@@ -40,10 +40,10 @@ class Variant:
     """A way to run a network.
 
     Attributes:
-        name: what the command line calls it.
+        name: its name on the command line.
         precision: of its matrix products and convolutions, as `restore` takes it.
-        about: what it is, in half a line.
-        build: makes of a network in eval mode what `restore` runs. Raises what it likes when it cannot.
+        about: a description in half a line.
+        build: converts a network in eval mode into one that `restore` runs; may raise any exception.
         compiles: run by torch.compile, whose first run at a size compiles for it; memory is that of a later run.
     """
 
@@ -63,21 +63,23 @@ def _plain(model: SwinIR) -> Runnable:
 
 
 def _to_compile(model: SwinIR) -> Runnable:
-    torch.compiler.reset()  # what was compiled for other sizes would count against the number that PyTorch keeps
+    torch.compiler.reset()  # PyTorch keeps a limited number of compilations, those for other sizes among them
     return model
 
 
 def _spandrel(model: SwinIR) -> Runnable:
-    """spandrel's SwinIR, from a file that this package writes."""
+    """Load spandrel's SwinIR from a file that this package writes."""
     try:
         from spandrel import ModelLoader
     except ImportError as error:
-        raise ImportError("spandrel is not there; install it with: pip install 'swinir-toolkit[baselines]'") from error
+        raise ImportError(
+            "spandrel is not installed; install it with: pip install 'swinir-toolkit[baselines]'"
+        ) from error
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "weights.pth"
         write_checkpoint(path, model.state_dict(), model.config)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of PyTorch, about how spandrel calls it
+            warnings.simplefilter("ignore")  # PyTorch's, about a call in spandrel
             loaded = ModelLoader(device=model.conv_first.weight.device).load_from_file(path)
     return FunctionNetwork("spandrel", model, loaded.model.eval().requires_grad_(False))
 
@@ -89,7 +91,7 @@ def _exported(engine: str, model: SwinIR) -> Runnable:
 
 
 _ROWS = (
-    Variant("plain", "fp32", "the network as the paper spells it out", _plain),
+    Variant("plain", "fp32", "the network written as in the paper", _plain),
     Variant("fp32", "fp32", "this package", _as_it_is),
     Variant("bf16", "bf16", "this package, operands of 16 bits", _as_it_is),
     Variant("fp32-compiled", "fp32", "this package, by torch.compile", _to_compile, compiles=True),
@@ -102,10 +104,10 @@ VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}
 
 
 def get_variants(names: Sequence[str]) -> list[Variant]:
-    """The rows of these names, in this order.
+    """Look up variants by name, in this order.
 
     Raises:
-        ValueError: for an unknown name, one that comes twice, or none at all.
+        ValueError: for an unknown name, a repeated one, or none at all.
     """
     for i, name in enumerate(names):
         if name not in VARIANTS:

@@ -10,7 +10,7 @@ from swinir.cli.options import check_parent, choose_device
 
 if TYPE_CHECKING:
     from swinir.bench.subject import Case, Subject
-    from swinir.bench.timing import Row
+    from swinir.bench.timing import VariantRow
 
 EXPERT = "lightweight_sr_x2_tiny"
 HEADER = (
@@ -56,7 +56,7 @@ def bench(
 
     from swinir.bench.matrix_rate import matrix_gflops
     from swinir.bench.subject import find_subject
-    from swinir.bench.timing import compare
+    from swinir.bench.timing import time_variants
     from swinir.bench.variants import get_variants
     from swinir.environment import machine
     from swinir.report.speed import check_plot
@@ -80,10 +80,10 @@ def bench(
         "repeats": repeats,
     }
     typer.echo(f"{_heading(facts, cases[0])}\n\n{HEADER}")
-    rows: list[Row] = []
+    rows: list[VariantRow] = []
     try:
         for case in tqdm(cases, unit="size", disable=None, leave=False):
-            found = compare(
+            found = time_variants(
                 subject,
                 chosen,
                 case,
@@ -155,7 +155,7 @@ def _heading(facts: dict[str, Any], case: "Case") -> str:
     )
 
 
-def _line(row: "Row") -> str:
+def _line(row: "VariantRow") -> str:
     start = f"{f'{row.height}x{row.width}':>11}  {row.variant:14}"
     if row.seconds is None or row.cpu_seconds is None:
         return f"{start}failed: {row.error}"
@@ -168,13 +168,13 @@ def _line(row: "Row") -> str:
     )
 
 
-def _difference(row: "Row") -> str:
+def _difference(row: "VariantRow") -> str:
     if row.psnr is None or row.variant == row.reference:
         return "-"
     return f"{row.max_difference:.1e}, {row.psnr:.1f} dB"
 
 
-def _summary(rows: "list[Row]") -> str:
+def _summary(rows: "list[VariantRow]") -> str:
     """How many times as fast as the first variant the others are."""
     ratios: dict[str, list[str]] = {}
     for row in rows:
@@ -186,7 +186,7 @@ def _summary(rows: "list[Row]") -> str:
     return f"times as fast as {first}: " + "; ".join(f"{name} {', '.join(found)}" for name, found in ratios.items())
 
 
-def _write(json_file: Path | None, plot: Path | None, facts: dict[str, Any], rows: "list[Row]") -> None:
+def _write(json_file: Path | None, plot: Path | None, facts: dict[str, Any], rows: "list[VariantRow]") -> None:
     from swinir.report.speed import plot_speed, write_speed
 
     if json_file is not None:

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from swinir.atomic import atomic_path
-from swinir.bench.timing import Row
+from swinir.bench.timing import VariantRow
 from swinir.report.text_table import json_text
 
 FORMATS = (".png", ".svg", ".pdf")
 
 
-def write_speed(path: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
+def write_speed(path: Path, facts: dict[str, Any], rows: Sequence[VariantRow]) -> None:
     """Write facts and rows as one JSON object; an infinite PSNR becomes the string "inf".
 
     `swinir bench` gives as facts:
@@ -23,7 +23,7 @@ def write_speed(path: Path, facts: dict[str, Any], rows: Sequence[Row]) -> None:
         matrix_gflops: 1e9 operations per second that matrix products reach, for each precision.
         repeats: number of rounds.
         complete: false for an interrupted run.
-    `rows` holds an object for each variant and size, with the attributes of `swinir.bench.timing.Row`.
+    `rows` holds an object for each variant and size, with the attributes of `swinir.bench.timing.VariantRow`.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(json_text(facts | {"rows": [asdict(row) for row in rows]}), encoding="utf-8")
@@ -35,7 +35,7 @@ def check_plot(path: Path) -> None:
         raise ValueError(f"a plot's file must end in one of {', '.join(FORMATS)}, got {path.name!r}")
 
 
-def plot_speed(path: Path, title: str, rows: Sequence[Row]) -> None:
+def plot_speed(path: Path, title: str, rows: Sequence[VariantRow]) -> None:
     """Plot seconds per megapixel and peak memory over the number of pixels, a line for each variant.
 
     Raises:
@@ -71,5 +71,5 @@ def plot_speed(path: Path, title: str, rows: Sequence[Row]) -> None:
         figure.savefig(temporary, format=path.suffix[1:], dpi=120)
 
 
-def _megapixels(row: Row) -> float:
+def _megapixels(row: VariantRow) -> float:
     return row.batch * row.height * row.width / 1e6

@@ -13,14 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from swinir import environment
 from swinir.bench import matrix_rate
 from swinir.bench.peak_memory import peak_bytes
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
-from swinir.bench.timing import Candidate, Row, Timing, compare, peak_mb, quartiles, rows_of
+from swinir.bench.timing import Candidate, Timing, VariantRow, peak_mb, quartiles, rows_of, time_variants
 from swinir.bench.variants import VARIANTS, FunctionNetwork, Variant, get_variants
 from swinir.image_io.image import read
-from swinir.models.complexity import count_macs
+from swinir.models.complexity import count_macs, count_parameters
 from swinir.models.optimized import OptimizedSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.report.speed import check_plot, plot_speed, write_speed
@@ -62,7 +61,7 @@ def take_200_mb(model):
 
 
 def measure(variants, case=Case(16, 16), **options):  # noqa: B008 - frozen
-    rows = compare(SUBJECT, variants, case, device=CPU, memory=False, **options)
+    rows = time_variants(SUBJECT, variants, case, device=CPU, memory=False, **options)
     assert [row.variant for row in rows] == [variant.name for variant in variants]
     return rows
 
@@ -82,7 +81,7 @@ def test_variants_take_turns_round_by_round():
     assert order == 4 * [0.1, 0.2, 0.3]
 
 
-def test_nothing_is_prepared_anew_while_variants_take_turns(monkeypatch):
+def test_networks_are_optimized_once_while_variants_take_turns(monkeypatch):
     made, init = [], OptimizedSwinIR.__init__
     monkeypatch.setattr(
         OptimizedSwinIR, "__init__", lambda self, *args, **options: made.append(1) or init(self, *args, **options)
@@ -122,15 +121,11 @@ def test_a_ratio_is_the_median_of_rounds_not_the_ratio_of_medians():
     assert row.ratio == 2
 
 
-@pytest.mark.parametrize("values", [[3.0], [1.0, 2.0], [5.0, 1.0, 4.0, 2.0], list(range(7))], ids=str)
-def test_quartiles(values):
-    low, middle, high = quartiles(values)
-    assert middle == median(values)
-    assert min(values) <= low <= middle <= high <= max(values)
-
-
-def test_without_a_rate_of_matrix_products_there_is_no_share():
-    assert measure([fake("a")], repeats=1)[0].matrix_share is None
+def test_quartiles():
+    for values in ([3.0], [1.0, 2.0], [5.0, 1.0, 4.0, 2.0], list(range(7))):
+        low, middle, high = quartiles(values)
+        assert middle == median(values)
+        assert min(values) <= low <= middle <= high <= max(values)
 
 
 def test_the_rate_of_matrix_products_is_the_best_of_the_shapes(monkeypatch):
@@ -139,14 +134,6 @@ def test_the_rate_of_matrix_products_is_the_best_of_the_shapes(monkeypatch):
     monkeypatch.setattr(matrix_rate.time, "perf_counter", lambda: next(ticks))
     rates = matrix_rate.matrix_gflops(CPU, ["fp32", "bf16", "fp32"], repeats=2)
     assert rates == {name: pytest.approx(2e-9 * 5 * 6 * 7) for name in ("fp32", "bf16")}
-
-
-def test_the_machine_is_named():
-    facts = environment.machine(CPU)
-    assert facts["threads"] == 1
-    assert facts["device"] == "cpu"
-    assert facts["cpu"]
-    assert facts["torch"] == torch.__version__
 
 
 # What fails
@@ -175,16 +162,10 @@ def test_a_variant_that_cannot_run_is_a_row_and_the_others_go_on():
     assert [row.error for row in rows[1:4]] == ["no such library", *2 * ["RuntimeError: out of luck"]]
     assert all(row.seconds is row.ratio is row.psnr is None for row in rows[1:4])
     assert len(rows[0].samples) == len(rows[4].samples) == 3
-
-
-def test_ratios_are_to_the_first_variant_that_ran():
-    rows = measure([Variant("broken", "fp32", "never there", refuse), fake("a"), fake("b")], repeats=1)
+    rows = measure([broken, fake("a"), fake("b")], repeats=1)
     assert [row.ratio_to for row in rows] == [None, "a", "a"]
-
-
-def test_all_variants_may_fail():
-    (row,) = measure([Variant("broken", "fp32", "never there", refuse)])
-    assert row.status == "failed"
+    assert rows[1].matrix_share is None  # without a rate of matrix products
+    assert [row.status for row in measure([broken])] == ["failed"]
 
 
 def test_an_interruption_is_no_failure_of_a_variant():
@@ -207,9 +188,6 @@ def test_results_are_held_against_the_plain_network_or_else_fp32():
     rows = measure([fake("fp32", 0.5), fake("plain", 0.4)], repeats=1)
     assert {row.reference for row in rows} == {"plain"}
     assert rows[0].psnr == pytest.approx(20, abs=1e-3)
-
-
-def test_without_a_reference_there_is_no_difference():
     assert measure([fake("a"), fake("b")], repeats=1)[1].psnr is None
 
 
@@ -294,16 +272,10 @@ def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_p
 
 
 def test_a_variant_whose_process_is_killed_is_not_tried_again():
-    rows = compare(SUBJECT, [Variant("deadly", "fp32", "kills", die)], Case(16, 16), device=CPU, repeats=1)
+    rows = time_variants(SUBJECT, [Variant("deadly", "fp32", "kills", die)], Case(16, 16), device=CPU, repeats=1)
     assert rows[0].status == "failed"
     assert "killed" in rows[0].error
     assert "try a smaller size or tile" in rows[0].error
-
-
-def test_memory_stands_in_the_row(monkeypatch):
-    monkeypatch.setattr("swinir.bench.timing.peak_mb", lambda *_: 12.5)
-    (row,) = compare(SUBJECT, [fake("a")], Case(16, 16), device=CPU, repeats=1)
-    assert row.peak_mb == 12.5
 
 
 # What is measured
@@ -320,20 +292,16 @@ def test_a_file_is_measured_with_its_weights(tmp_path):
 
 def test_a_bundled_network_has_its_file():
     assert find_subject("lightweight_sr_x2_tiny").file == zoo.locate("lightweight_sr_x2_tiny")
-
-
-@pytest.mark.parametrize("entry", zoo.RELEASED, ids=lambda entry: entry.alias)
-def test_a_released_network_that_is_not_there_has_random_weights(entry, tmp_path, monkeypatch):
-    monkeypatch.setenv("SWINIR_ZOO", str(tmp_path))
-    subject = find_subject(entry.alias)
-    assert subject.file is None
-    with torch.device("meta"):
-        assert sum(p.numel() for p in SwinIR(subject.network).parameters()) == entry.parameters
-
-
-def test_an_unknown_network_is_refused():
     with pytest.raises(ValueError, match="did you mean lightweight_sr_x2"):
         find_subject("lightweight_sr_x2_tinny")
+
+
+def test_a_released_network_that_is_not_there_has_random_weights(tmp_path, monkeypatch):
+    monkeypatch.setenv("SWINIR_ZOO", str(tmp_path))
+    for entry in zoo.RELEASED:
+        subject = find_subject(entry.alias)
+        assert subject.file is None
+        assert count_parameters(subject.network) == entry.parameters
 
 
 @pytest.mark.parametrize(
@@ -411,9 +379,16 @@ def some_rows():
         timings = [Timing(seconds, seconds), Timing(seconds + 1, seconds)]
         output = torch.zeros(1, 3, 32, 32)
         candidates.append(
-            Candidate(VARIANTS[name], peak_mb=3.0, output=output, first=Timing(seconds, seconds), timings=timings)
+            Candidate(
+                name,
+                variant=VARIANTS[name],
+                peak_mb=3.0,
+                output=output,
+                first=Timing(seconds, seconds),
+                timings=timings,
+            )
         )
-    candidates.append(Candidate(VARIANTS["bf16"], error="no luck"))
+    candidates.append(Candidate("bf16", error="no luck", variant=VARIANTS["bf16"]))
     cases = (Case(16, 16), Case(32, 24))
     return [row for case in cases for row in rows_of(candidates, SUBJECT, case, {"fp32": 100.0})]
 
@@ -423,7 +398,7 @@ def test_json_holds_every_field_of_every_row(tmp_path):
     write_speed(tmp_path / "a.json", {"repeats": 2}, rows)
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["repeats"] == 2
-    assert [row.keys() for row in found["rows"]] == [{f.name for f in fields(Row)}] * 6
+    assert [row.keys() for row in found["rows"]] == [{f.name for f in fields(VariantRow)}] * 6
     assert found["rows"][1]["psnr"] == "inf"
     assert found["rows"][2] == json.loads(json.dumps(asdict(rows[2])))
     assert found["rows"][2]["error"] == "no luck"
@@ -431,8 +406,8 @@ def test_json_holds_every_field_of_every_row(tmp_path):
 
 
 def test_every_field_of_a_row_is_explained():
-    for field in fields(Row):
-        assert f" {field.name}" in Row.__doc__
+    for field in fields(VariantRow):
+        assert f" {field.name}" in VariantRow.__doc__
 
 
 @pytest.mark.parametrize("suffix", ["png", "svg"])

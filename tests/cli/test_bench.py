@@ -6,8 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from swinir.bench import matrix_rate, variants
-from swinir.bench import timing as compare
+from swinir.bench import matrix_rate, timing, variants
 from swinir.cli.main import main
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.weights.checkpoint import write_checkpoint
@@ -69,7 +68,7 @@ def test_a_table_json_and_a_plot(weights, tmp_path, capsys):
 
 def test_tiles_batch_and_memory(weights, monkeypatch, capsys):
     seen = []
-    monkeypatch.setattr(compare, "peak_mb", lambda variant, subject, case, device: seen.append(case) or 123.0)
+    monkeypatch.setattr(timing, "peak_mb", lambda variant, subject, case, device: seen.append(case) or 123.0)
     words = ["--sizes", 40, "--tile", 16, "--tile_overlap", 8, "--batch", 2, "--variants", "fp32", "--repeats", 1]
     assert bench(weights, *words) == 0
     out = capsys.readouterr().out
@@ -101,7 +100,7 @@ def test_a_variant_that_cannot_run_is_said_and_the_others_are_measured(weights, 
 
 
 def test_what_was_measured_before_an_interruption_is_kept(weights, tmp_path, monkeypatch):
-    real, calls = compare.compare, []
+    real, calls = timing.time_variants, []
 
     def interrupted(*args, **options):
         calls.append(1)
@@ -109,7 +108,7 @@ def test_what_was_measured_before_an_interruption_is_kept(weights, tmp_path, mon
             raise SystemExit(130)
         return real(*args, **options)
 
-    monkeypatch.setattr(compare, "compare", interrupted)
+    monkeypatch.setattr(timing, "time_variants", interrupted)
     words = ["--sizes", "16,24", "--variants", "fp32", "--repeats", 1, "--no-memory", "--json", tmp_path / "a.json"]
     assert bench(weights, *words) == 130
     found = json.loads((tmp_path / "a.json").read_text())
@@ -134,7 +133,7 @@ def test_what_was_measured_before_an_interruption_is_kept(weights, tmp_path, mon
     ids=str,
 )
 def test_wrong_usage_is_one_line_before_any_work(words, message, weights, monkeypatch, capsys):
-    monkeypatch.setattr(compare, "compare", None)
+    monkeypatch.setattr(timing, "time_variants", None)
     assert bench(weights, *words) == 2
     captured = capsys.readouterr()
     assert message in captured.err
