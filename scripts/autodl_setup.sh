@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes the environment on a rented machine (AutoDL's RTX 3090 and others), from whatever image it was started with.
+# Creates a Python environment on a rented machine (AutoDL and others), whatever image it was started with.
 set -euo pipefail
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -12,22 +12,22 @@ usage() {
     cat <<'TEXT'
 Usage: bash scripts/autodl_setup.sh [--no-gpu] [--cpu] [--dry-run]
 
-Makes a Python environment of its own with a PyTorch that the machine's driver runs, on the data disk. What is finished
-stays; run it again after a failure, or when the project has changed.
+Creates a separate Python environment on the data disk, with a PyTorch that the machine's driver supports. Finished
+steps are kept; run it again after a failure, or when the project has changed.
 
-  --no-gpu    the machine was started without its card (AutoDL's no-GPU mode): a build for any driver from 525.60.13 on
-  --cpu       a machine that has no GPU at all
-  --dry-run   print what would be done
-  --help      this text
+  --no-gpu    the machine was started without its GPU (AutoDL's no-GPU mode): a build for any driver from 525.60.13 on
+  --cpu       the machine has no GPU
+  --dry-run   print the steps and stop
+  --help      print this text
 
 Settings, as environment variables:
-  SWINIR_DATA            folder for everything large; $HOME/autodl-tmp where there is one, else $HOME
-  SWINIR_PYTHON          a Python 3.11 to 3.13; without it one is looked for, or made by conda or uv
-  SWINIR_TORCH           requirement for PyTorch, in place of the choice by driver: torch==2.7.1
-  SWINIR_TORCH_INDEX     address of an index that has it, such as PyTorch's own for cu118
+  SWINIR_DATA            folder for large files; default: $HOME/autodl-tmp if it exists, else $HOME
+  SWINIR_PYTHON          a Python 3.11 to 3.13; default: one that is installed, else one that conda or uv installs
+  SWINIR_TORCH           requirement for PyTorch, such as torch==2.7.1; default: chosen by the driver
+  SWINIR_TORCH_INDEX     address of an index for PyTorch, such as PyTorch's own index for cu118
   PIP_INDEX_URL          mirror of the package index
-  SWINIR_CONDA_CHANNEL   conda channel or mirror that has Python; conda-forge without it
-  UV_PYTHON_INSTALL_MIRROR   mirror of the builds of Python that uv fetches
+  SWINIR_CONDA_CHANNEL   conda channel or mirror with Python; default: conda-forge
+  UV_PYTHON_INSTALL_MIRROR   mirror of the Python builds that uv downloads
 TEXT
 }
 
@@ -45,7 +45,7 @@ parse_arguments() {
     done
 }
 
-# choose_torch: sets TORCH, a requirement, and TORCH_WHY.
+# choose_torch: set TORCH, a requirement, and TORCH_WHY.
 choose_torch() {
     local glibc build driver kept=''
     glibc=$(machine_glibc)
@@ -57,7 +57,7 @@ choose_torch() {
     elif [[ $MODE == cpu ]]; then
         TORCH="torch>=2.6" TORCH_WHY="on the CPU"
     else
-        # Without a card nothing tells the driver: what is there stays, else the build that the most drivers run.
+        # Without a GPU the driver is unknown: keep the installed build, else take the one that most drivers support.
         driver=${GPU_DRIVER:-525.60.13}
         [[ $MODE == gpu || -z $kept || "${TORCH_BUILDS[*]} " != *" $kept "* ]] || driver=999
         build=$(choose_build "$driver" "$glibc" "$kept") || no_build "$driver" "$glibc"
@@ -69,11 +69,11 @@ python_fits() {
     "$1" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' >/dev/null 2>&1
 }
 
-# find_python: sets PYTHON to one that fits, or leaves it empty.
+# find_python: set PYTHON to a suitable one, or leave it empty.
 find_python() {
     PYTHON=${SWINIR_PYTHON:-}
     if [[ -n $PYTHON ]]; then
-        python_fits "$PYTHON" || fail "SWINIR_PYTHON=$PYTHON is no Python 3.11 to 3.13 with venv; name another, or unset it to have one made"
+        python_fits "$PYTHON" || fail "SWINIR_PYTHON=$PYTHON is no Python 3.11 to 3.13 with venv; set it to another, or unset it to have one installed"
         return 0
     fi
     local candidate
@@ -93,20 +93,20 @@ find_conda() {
     return 1
 }
 
-# make_python: a Python of our own into $RUN/python. The old images' Python 3.8 can run neither the project nor its
-# PyTorch, but they carry conda; where that fails too, uv brings a standalone build.
+# make_python: install a Python into $RUN/python, by conda, which old images have, else by uv. The Python 3.8 of old
+# images supports neither the project nor its PyTorch.
 make_python() {
     local conda uv=uv found
     rm -rf "$RUN/python"
     if conda=$(find_conda); then
         say "Python: by $conda, from ${SWINIR_CONDA_CHANNEL:-conda-forge}"
-        # One named channel: the default ones ask for terms to be accepted first.
+        # One explicit channel: the default channels require accepting terms first.
         if CONDA_PKGS_DIRS="$RUN/cache/conda" run "$conda" create --yes --quiet --prefix "$RUN/python" --override-channels \
             --channel "${SWINIR_CONDA_CHANNEL:-conda-forge}" python=3.11 && python_fits "$RUN/python/bin/python"; then
             PYTHON=$RUN/python/bin/python
             return 0
         fi
-        say "conda did not bring one; trying uv"
+        say "conda could not install Python; trying uv"
         rm -rf "$RUN/python"
     fi
     if ! command -v uv >/dev/null; then
@@ -118,10 +118,10 @@ make_python() {
         PYTHON=$found
         return 0
     fi
-    fail "no Python 3.11 to 3.13 here, and neither conda nor uv could fetch one (see above); name a mirror by SWINIR_CONDA_CHANNEL or UV_PYTHON_INSTALL_MIRROR, or a Python by SWINIR_PYTHON, and run this again" 1
+    fail "no Python 3.11 to 3.13 here, and neither conda nor uv could fetch one (see above); set SWINIR_CONDA_CHANNEL or UV_PYTHON_INSTALL_MIRROR to a mirror, or SWINIR_PYTHON to a Python, and run this again" 1
 }
 
-# link_project: the run's folder looks like the project's own, so that every printed command works in it.
+# link_project: give the run folder the layout of the project's folder, so that all documented commands work in it.
 link_project() {
     local name
     for name in main_test_swinir.py configs scripts; do
@@ -130,18 +130,18 @@ link_project() {
     mkdir -p "$RUN/model_zoo/swinir" "$RUN/testsets" "$RUN/datasets" "$RUN/results" "$RUN/runs"
 }
 
-PIP_AGAIN="a mirror is named by PIP_INDEX_URL; the same command goes on from here"
+PIP_AGAIN="set PIP_INDEX_URL to a mirror if needed, and run the same command to resume"
 
-# install_torch: an empty environment with PyTorch; gigabytes, so it has a stamp of its own.
+# install_torch: a new environment with PyTorch. Several gigabytes, so this step has its own stamp.
 install_torch() {
     local index=()
     [[ -z ${SWINIR_TORCH_INDEX:-} ]] || index=(--index-url "$SWINIR_TORCH_INDEX")
     [[ -n $PYTHON ]] || make_python
     say "Python: $("$PYTHON" --version 2>&1) ($PYTHON)"
-    run "$PYTHON" -m venv --clear "$RUN/env" || fail "$PYTHON could not make an environment in $RUN/env; name another Python by SWINIR_PYTHON" 1
-    # torchvision with it: timm needs the one that belongs to this build.
+    run "$PYTHON" -m venv --clear "$RUN/env" || fail "$PYTHON could not create an environment in $RUN/env; set SWINIR_PYTHON to another Python" 1
+    # torchvision too: timm needs the version that matches this build.
     run "$RUN/env/bin/python" -m pip install --disable-pip-version-check "${index[@]}" "$TORCH" torchvision ||
-        fail "pip could not install $TORCH (see above): no network, or an index that does not have it; $PIP_AGAIN" 1
+        fail "pip could not install $TORCH (see above): no network, or an index without it; $PIP_AGAIN" 1
     mark_done torch "$TORCH"
 }
 
@@ -151,22 +151,22 @@ install_project() {
         --editable "${REPO}[$EXTRAS]" || fail "pip could not install the project's packages (see above); $PIP_AGAIN" 1
 }
 
-# check_environment: whether a network can be loaded, which takes every package.
+# check_environment: load a network, which needs every package.
 check_environment() {
     "$RUN/env/bin/python" -c 'import swinir; swinir.load_model("lightweight_sr_x2_tiny")' && return 0
     rm -f "$RUN/stamps/torch"
-    fail "the environment $RUN/env can't load a network (see above); an index named by SWINIR_TORCH_INDEX must have the torchvision that belongs to $TORCH; the same command starts over" 1
+    fail "the environment $RUN/env can't load a network (see above); an index in SWINIR_TORCH_INDEX must have the torchvision that matches $TORCH; run the same command to reinstall" 1
 }
 
 check_card() {
     [[ $MODE == gpu ]] || return 0
     "$RUN/env/bin/python" -c 'import torch; torch.zeros(1, device="cuda").add_(1).item()' ||
-        fail "PyTorch ($TORCH) does not reach $GPU_NAME with driver $GPU_DRIVER; restart the machine, or name another build by SWINIR_TORCH" 1
+        fail "PyTorch ($TORCH) does not reach $GPU_NAME with driver $GPU_DRIVER; restart the machine, or set SWINIR_TORCH to another build" 1
 }
 
 make_environment() {
     mkdir -p "$RUN/cache/tmp"
-    # System disks of rented machines are small: downloads and unpacked packages go beside the environment.
+    # System disks of rented machines are small: put downloads and unpacked packages next to the environment.
     export PIP_CACHE_DIR="$RUN/cache/pip" TMPDIR="$RUN/cache/tmp"
     if ! is_done torch "$TORCH" || ! "$RUN/env/bin/python" --version; then install_torch; fi
     install_project
@@ -189,15 +189,15 @@ main() {
     say "machine: $GPU_NAME${GPU_DRIVER:+, driver $GPU_DRIVER, $GPU_MIB MiB}"
     say "folder:  $RUN ($(free_gib "$RUN") GiB free)"
     say "PyTorch: $TORCH, $TORCH_WHY"
-    say "Python:  ${PYTHON:-"one of our own, by conda or uv, since there is no 3.11 to 3.13 here"}"
+    say "Python:  ${PYTHON:-"none of 3.11 to 3.13 here; conda or uv installs one"}"
     if [[ -n $DRY_RUN ]]; then
-        say "dry run: the environment ${done_before:+is there already, nothing }would be made"
+        say "dry run: the environment ${done_before:+exists, nothing }would be created"
         return 0
     fi
     if [[ -n $done_before ]]; then
         link_project
         check_card
-        say "environment: done before"
+        say "environment: already done"
     else
         require_disk "$RUN" "$ENVIRONMENT_GIB" "the environment"
         mkdir -p "$RUN"
@@ -213,5 +213,5 @@ main() {
 
 if [[ ${BASH_SOURCE[0]} == "$0" ]]; then
     main "$@"
-    exit # before bash reads on in a file that an update may have changed meanwhile
+    exit # so that bash does not read on in a file that was updated meanwhile
 fi

@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What autodl_setup.sh and reproduce_all.sh know of a rented machine: which build of PyTorch its driver runs, where there
-# is room, how long things take, which stages are done. Sourced; it does nothing by itself.
+# Functions of autodl_setup.sh and reproduce_all.sh: builds of PyTorch by driver, disk space, estimates, finished stages,
+# logs and signals. To be sourced.
 # shellcheck disable=SC2034 # the scripts that source this use what it sets
 
-# PyTorch by driver, best first: CUDA release, lowest driver, lowest glibc, the versions of torch. The ordinary package
-# index, and so every mirror of it, has one CUDA build for each version of torch, so choosing the version chooses CUDA.
+# PyTorch by driver, best first: CUDA release, lowest driver, lowest glibc, versions of torch. The default package index
+# and its mirrors have one CUDA build for each version of torch, so the version decides about CUDA.
 # Drivers: NVIDIA, "CUDA Toolkit Release Notes", table "CUDA Toolkit and Corresponding Driver Versions" for 12.6 and 12.8,
 #   and "Minor Version Compatibility", table 1, for the families: any CUDA 12 from 525.60.13, any CUDA 13 from 580.
 # CUDA of each version: the metadata of its wheels (nvidia-cuda-runtime-cu12 12.4.127 in torch 2.6.0, 12.6.77 in 2.7.1,
@@ -16,22 +16,22 @@ TORCH_BUILDS=(
     "12.6 560.28.03 2.28 torch>=2.7,<2.8"
     "12.4 525.60.13 2.17 torch>=2.6,<2.7"
 )
-# CUDA 11.8 runs from 450.80.02 on (the same table), but its builds of torch, the last of them 2.7.1, are in an index of
-# their own, which SWINIR_TORCH_INDEX names.
+# CUDA 11.8 needs driver 450.80.02 (same table). Its builds of torch, the last one 2.7.1, are in a separate index, given by
+# SWINIR_TORCH_INDEX.
 TORCH_BUILD_OWN_INDEX="11.8 450.80.02 2.17 torch>=2.6,<2.8"
 
-# Gibibytes that have to be free. An environment with PyTorch for CUDA 13 takes 6.0 (measured), and its packages are
-# kept beside it until all are installed; 31 weights are about 2; the rest is allowance. A training holds DIV2K's
-# photographs, their decoded cache of 9 GB, and states.
+# Required free GiB. An environment with PyTorch for CUDA 13 takes 6.0 (measured), and as much for its packages during the
+# installation; the 31 weights take about 2; the rest is reserve. A training needs the images of DIV2K, their decoded
+# cache of 9 GB, and states.
 ENVIRONMENT_GIB=12
 TABLES_GIB=8
 TRAINING_GIB=20
 
-# Megapixels of low-quality input that each table sends through SwinIR-M. Ground truth: Set5 0.6, Set14 3.2, BSD100 15.4,
+# Megapixels of low-quality input of SwinIR-M in each table. Ground truth: Set5 0.6, Set14 3.2, BSD100 15.4,
 # Urban100 about 78, Manga109 about 105, DIV2K's validation images about 277, Set12 1.8, BSD68 and CBSD68 10.5,
-# Kodak24 9.4, McMaster 4.5, classic5 1.3, LIVE1 10.4. Super-resolution at x2, x3 and x4 sees 1/4 + 1/9 + 1/16 of it, by
-# two training sets in table 2 and div2k; the other tasks see all of it at each of 3 or 4 levels. Table 3 is SwinIR-S, in
-# 0.66 of M's time (0.929 s for 1.408 s on an RTX 4090, a published benchmark).
+# Kodak24 9.4, McMaster 4.5, classic5 1.3, LIVE1 10.4. Super-resolution at x2, x3 and x4 takes 1/4 + 1/9 + 1/16 of it, for
+# two training sets in table 2 and div2k; the other tasks take all of it at each of 3 or 4 levels. Table 3 is SwinIR-S,
+# with 0.66 of SwinIR-M's time (0.929 s and 1.408 s on an RTX 4090, a published benchmark).
 TABLE_MEGAPIXELS=(
     "table2 172"
     "table3 57"
@@ -41,27 +41,27 @@ TABLE_MEGAPIXELS=(
     "color_jpeg 41"
     "div2k 235"
 )
-# With the self-ensemble each cell is measured a second time, on each image in eight positions.
+# With --self-ensemble each cell is measured a second time, with eight passes for each image.
 SELF_ENSEMBLE_PASSES=9
-# Published: SwinIR-M takes 0.539 s for 256x256 on one RTX 2080 Ti. A 3090 is the faster card.
+# Published: SwinIR-M takes 0.539 s for 256x256 on one RTX 2080 Ti. An RTX 3090 is faster.
 SECONDS_PER_MEGAPIXEL=8.22
 
 say() {
     printf '%s\n' "$*"
 }
 
-# fail MESSAGE [STATUS]: one line that says what is wrong and the way out; 2, wrong usage or machine, by default.
+# fail MESSAGE [STATUS]: print one line with the error and a remedy, and exit; by default with 2, wrong usage or machine.
 fail() {
     printf 'error: %s\n' "$1" >&2
     exit "${2:-2}"
 }
 
-# version_at_least HAVE NEED: compares dotted numbers, so that 525.105.17 is more than 525.60.13.
+# version_at_least HAVE NEED: compare version numbers; 525.105.17 is greater than 525.60.13.
 version_at_least() {
     [[ $(printf '%s\n%s\n' "$1" "$2" | sort -V | head -n 1) == "$2" ]]
 }
 
-# choose_build DRIVER GLIBC [KEPT]: the row of TORCH_BUILDS for a machine; KEPT, a row's last field, stays while it suits.
+# choose_build DRIVER GLIBC [KEPT]: print the row of TORCH_BUILDS for a machine; KEPT, a row's last field, has priority.
 choose_build() {
     local driver=$1 glibc=$2 kept=${3:-} builds=("${TORCH_BUILDS[@]}") row first=
     [[ -z ${SWINIR_TORCH_INDEX:-} && $kept != "${TORCH_BUILD_OWN_INDEX##* }" ]] || builds+=("$TORCH_BUILD_OWN_INDEX")
@@ -76,17 +76,17 @@ choose_build() {
     [[ -n $first ]] && printf '%s\n' "$first"
 }
 
-# no_build DRIVER GLIBC: the line for a machine that no row suits.
+# no_build DRIVER GLIBC: fail for a machine without a suitable row.
 no_build() {
     if ! version_at_least "$2" 2.17; then
-        fail "this image's glibc $2 is older than any PyTorch that the project runs with; choose an image with Ubuntu 20.04 or newer"
+        fail "this image's glibc $2 is too old for PyTorch 2.6; choose an image with Ubuntu 20.04 or newer"
     elif version_at_least "$1" 450.80.02; then
-        fail "driver $1 runs CUDA 11.8 at most, whose PyTorch is not in the ordinary package index; set SWINIR_TORCH_INDEX to PyTorch's own index for cu118 (its page of previous versions has the address), or rent a machine with driver 525.60.13 or newer"
+        fail "driver $1 supports CUDA 11.8 at most, and the default package index has no PyTorch for it; set SWINIR_TORCH_INDEX to PyTorch's own index for cu118 (see PyTorch's page of previous versions), or rent a machine with driver 525.60.13 or newer"
     fi
-    fail "driver $1 is too old: PyTorch 2.6 needs 450.80.02 for CUDA 11.8, 525.60.13 for CUDA 12; drivers belong to the host, so rent another machine"
+    fail "driver $1 is too old: PyTorch 2.6 needs 450.80.02 for CUDA 11.8, 525.60.13 for CUDA 12; the driver belongs to the host, so rent another machine"
 }
 
-# machine_glibc: 2.31 on Ubuntu 20.04.
+# machine_glibc: print the version of glibc, 2.31 on Ubuntu 20.04.
 machine_glibc() {
     local text
     text=$(getconf GNU_LIBC_VERSION 2>/dev/null) || text=
@@ -94,20 +94,20 @@ machine_glibc() {
     printf '%s\n' "${BASH_REMATCH[1]}"
 }
 
-# read_gpu: sets GPU_NAME, GPU_DRIVER and GPU_MIB of the first card.
+# read_gpu: set GPU_NAME, GPU_DRIVER and GPU_MIB of the first GPU.
 read_gpu() {
-    local without="start the machine with its card, or give --no-gpu to prepare everything without one (no-GPU mode)"
+    local without="start the machine with its GPU, or use --no-gpu to prepare everything in no-GPU mode"
     command -v nvidia-smi >/dev/null || fail "no nvidia-smi here, so no NVIDIA driver; $without"
     local line
     line=$(nvidia-smi --query-gpu=driver_version,memory.total,name --format=csv,noheader,nounits 2>&1) ||
-        fail "nvidia-smi finds no card (${line//$'\n'/ }); $without"
+        fail "nvidia-smi finds no GPU (${line//$'\n'/ }); $without"
     line=${line%%$'\n'*}
     IFS=, read -r GPU_DRIVER GPU_MIB GPU_NAME <<<"${line//, /,}"
     [[ $GPU_DRIVER =~ ^[0-9]+(\.[0-9]+)+$ && $GPU_MIB =~ ^[0-9]+$ ]] ||
-        fail "nvidia-smi says nothing that can be read ('$line'); $without"
+        fail "nvidia-smi printed unreadable output ('$line'); $without"
 }
 
-# data_disk: the folder for all that is large: SWINIR_DATA, or AutoDL's data disk, or the home folder.
+# data_disk: print the folder for large files: SWINIR_DATA, AutoDL's data disk, or the home folder.
 data_disk() {
     local folder=${SWINIR_DATA:-}
     if [[ -z $folder ]]; then
@@ -118,11 +118,11 @@ data_disk() {
     printf '%s\n' "${folder%/}"
 }
 
-# free_gib FOLDER: whole gibibytes free on the disk that holds it, or will.
+# free_gib FOLDER: print the free GiB of the disk of a folder, which need not exist.
 free_gib() {
     local folder=$1 kib
     while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
-    kib=$(df -k --output=avail "$folder" | tail -n 1) || fail "df can't tell what is free at $folder"
+    kib=$(df -k --output=avail "$folder" | tail -n 1) || fail "df cannot read the free space of $folder"
     printf '%s\n' $((kib / 1048576))
 }
 
@@ -131,18 +131,19 @@ require_disk() {
     local free
     free=$(free_gib "$1")
     ((free >= $2)) ||
-        fail "$1 has $free GiB free, $3 needs about $2; enlarge the data disk on the provider's page, or name another folder by SWINIR_DATA"
+        fail "$1 has $free GiB free, $3 needs about $2; enlarge the data disk on the provider's page, or set SWINIR_DATA to another folder"
 }
 
-# table_hours [PASSES]: hours for all tables on an RTX 2080 Ti.
+# table_hours [PASSES]: print the hours of all tables on an RTX 2080 Ti.
 table_hours() {
     printf '%s\n' "${TABLE_MEGAPIXELS[@]}" | awk -v pace="$SECONDS_PER_MEGAPIXEL" -v passes="${1:-1}" \
         '{ sum += $2 } END { printf "%.1f\n", sum * passes * pace / 3600 }'
 }
 
-# training_hours CONFIG: hours of a recipe on one card, low and high, from the "Hardware" lines of its header, which count
-# in eight RTX 2080 Ti; nothing where they do not. Reports around classical x2's 8 x 1.75 days = 336 hours: an RTX 4060 Ti
-# did 100,000 of its 500,000 iterations in 24 hours (120, 0.36 of it), four RTX 3090 took 60 hours for half its batch (480, 1.43).
+# training_hours CONFIG: print the lowest and highest hours of a recipe on one GPU, from the time on eight RTX 2080 Ti in the
+# "Hardware" lines of its header; nothing without such lines. Users' reports for classical x2, whose header gives 8 x 1.75
+# days = 336 hours: an RTX 4060 Ti did 100,000 of 500,000 iterations in 24 hours (120 hours, factor 0.36), four RTX 3090
+# took 60 hours for half the batch (480 hours, factor 1.43).
 training_hours() {
     local text number unit
     text=$(sed -n '/^# Hardware:/,/^# Data:/p' "$1" | sed '/^# Data:/d; s/^# *//' | tr '\n' ' ')
@@ -153,8 +154,8 @@ training_hours() {
     awk -v n="$number" -v u="$unit" 'BEGIN { h = 8 * n * (u == "days" ? 24 : 1); printf "%.0f %.0f\n", 0.36 * h, 1.43 * h }'
 }
 
-# one_gpu_options CONFIG MIB: the overrides with which a recipe fits one card: those of its "One GPU" line, which counts
-# the activations for 24 GB, with as many more parts as leave 0.3 of them beside for the rest (weights, CUDA, cuDNN).
+# one_gpu_options CONFIG MIB: print the overrides that fit a recipe into the memory of one GPU. The "One GPU" line of its
+# header gives parts and activations for 24 GB; parts are doubled until 1.3 times the activations fit (weights, CUDA, cuDNN).
 one_gpu_options() {
     local line
     line=$(grep -m 1 '^# One GPU:' "$1") || return 0
@@ -164,7 +165,7 @@ one_gpu_options() {
     printf -- '--set accumulate=%s\n' "$parts"
 }
 
-# cost LOW [HIGH]: "low to high hours", and what they cost at SWINIR_PRICE_PER_HOUR.
+# cost LOW [HIGH]: print "low to high hours" and their cost at SWINIR_PRICE_PER_HOUR.
 cost() {
     awk -v low="$1" -v high="${2:-$1}" -v price="${SWINIR_PRICE_PER_HOUR:-}" 'BEGIN {
         range = low == high ? "%s" : "%s to %s"
@@ -177,14 +178,14 @@ cost() {
         print "" }'
 }
 
-# fingerprint FOLDER PATH...: one hash of the contents of files and folders, which are relative to FOLDER.
+# fingerprint FOLDER PATH...: print a hash of the contents of files and folders, relative to FOLDER.
 fingerprint() {
     local folder=$1
     shift
     (cd "$folder" && find "$@" -type f ! -name '*.pyc' -print0 | LC_ALL=C sort -z | xargs -0 sha256sum | sha256sum | cut -c 1-16)
 }
 
-# is_done STAGE FINGERPRINT, mark_done STAGE FINGERPRINT: what a finished stage leaves in $RUN/stamps.
+# is_done STAGE FINGERPRINT, mark_done STAGE FINGERPRINT: read and write the stamps of finished stages in $RUN/stamps.
 is_done() {
     [[ -f $RUN/stamps/$1 && $(<"$RUN/stamps/$1") == "$2" ]]
 }
@@ -195,15 +196,15 @@ mark_done() {
     mv "$RUN/stamps/.$1" "$RUN/stamps/$1"
 }
 
-# start_log FILE: from here on all output goes to the file too.
+# start_log FILE: copy all further output to a file.
 start_log() {
     mkdir -p "$(dirname "$1")"
     exec 3>&1 4>&2
-    exec > >(exec tee -ai "$1" >&3) 2>&1 # -i: Ctrl-C reaches every process, and the log has to outlive the others
+    exec > >(exec tee -ai "$1" >&3) 2>&1 # -i: tee must survive Ctrl-C, which reaches every process
     LOG_PID=$!
 }
 
-# end_log: waits until the file holds everything.
+# end_log: wait until everything is written to the file.
 end_log() {
     [[ -n ${LOG_PID:-} ]] || return 0
     exec 1>&3 2>&4
@@ -213,7 +214,7 @@ end_log() {
 
 CHILD=
 STOPPED=
-# run COMMAND...: runs a program so that a signal sent to this script alone reaches it and lets it save its state.
+# run COMMAND...: run a program, and forward signals of this script to it, so that it can save its state.
 run() {
     "$@" &
     CHILD=$!
@@ -225,7 +226,7 @@ run() {
     return "$status"
 }
 
-# stop_on_signals: 130 and 143, as everywhere in the project.
+# stop_on_signals: exit with 130 or 143, as all commands of the project.
 stop_on_signals() {
     trap 'stopped INT 130' INT
     trap 'stopped TERM 143' TERM

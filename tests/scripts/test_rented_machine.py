@@ -280,14 +280,14 @@ def test_what_was_made_without_a_card_serves_with_it(machine, driver):
     assert machine.calls("nvidia-smi") == []
     machine.gpu(driver)
     machine.forget()
-    assert "done before" in finish(machine.script("autodl_setup.sh"))
+    assert "already done" in finish(machine.script("autodl_setup.sh"))
     assert machine.calls("python -m pip") == []
 
 
 def test_what_was_made_with_a_card_stays_without_it(machine):
     machine.gpu("580.65.06")
     finish(machine.script("autodl_setup.sh"))
-    assert "environment: done before" in finish(machine.script("autodl_setup.sh", "--no-gpu"))
+    assert "environment: already done" in finish(machine.script("autodl_setup.sh", "--no-gpu"))
 
 
 def test_a_card_that_pytorch_does_not_reach_is_said(machine):
@@ -350,7 +350,7 @@ def test_other_requirements_are_installed_and_pytorch_stays(machine, tmp_path):
     finish(machine.script("autodl_setup.sh", project=project))
     (project / "pyproject.toml").write_text("[project]\n")
     machine.forget()
-    assert "environment: done before" not in finish(machine.script("autodl_setup.sh", project=project))
+    assert "environment: already done" not in finish(machine.script("autodl_setup.sh", project=project))
     (call,) = machine.calls("python -m pip")
     assert "--editable" in call
 
@@ -420,8 +420,8 @@ def test_what_is_finished_is_not_done_again(machine):
     finish(machine.script("reproduce_all.sh", "--yes"))
     machine.forget()
     text = finish(machine.script("reproduce_all.sh", "--yes"))
-    assert "weights: done before" in text
-    assert "tables: done before" in text
+    assert "weights: already done" in text
+    assert "tables: already done" in text
     assert machine.calls("swinir reproduce") == machine.calls("python -m pip") == machine.calls("swinir zoo") == []
 
 
@@ -429,7 +429,7 @@ def test_a_stage_that_failed_is_tried_again_and_those_before_it_are_not(machine)
     machine.fail("swinir-reproduce-all")
     done = machine.script("reproduce_all.sh", "--yes")
     assert done.returncode == 1
-    assert "the same command goes on" in one_line(done)
+    assert "run the same command to resume" in one_line(done)
     assert "stopped in tables" in done.stdout
     machine.mend("swinir-reproduce-all")
     machine.forget()
@@ -589,7 +589,7 @@ def test_two_at_once_are_kept_apart(machine):
             break
         time.sleep(0.05)
     try:
-        assert "at work" in one_line(machine.script("reproduce_all.sh", "--yes"))
+        assert "is running" in one_line(machine.script("reproduce_all.sh", "--yes"))
     finally:
         first.terminate()
         first.communicate(timeout=30)
