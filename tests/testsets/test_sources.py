@@ -1,28 +1,19 @@
-"""Archives are untrusted: what would harm is refused, and nothing but images comes out."""
+"""Folders and archives: only images come out, harmful archives are refused, paths tell the role of a file."""
 
 import io
 import stat
 import tarfile
 import zipfile
+from pathlib import PurePosixPath
 
+import cv2
 import pytest
 from photographs import photographs
 
-from swinir.image_io.picture import Picture
-from swinir.image_io.writer import write_picture
-from swinir.testsets import sources
-from swinir.testsets.sources import entries
+from swinir.testsets import BENCHMARK_SETS, sources
+from swinir.testsets.sources import entries, role_of, set_of
 
-
-def png():
-    from PIL import Image
-
-    out = io.BytesIO()
-    Image.fromarray(photographs(24, 24)["coffee"]).save(out, "PNG")
-    return out.getvalue()
-
-
-PNG = png()
+PNG = cv2.imencode(".png", photographs(24, 24)["coffee"])[1].tobytes()
 
 
 def write_zip(path, files):
@@ -55,13 +46,10 @@ WRITERS = pytest.mark.parametrize("write_archive", [write_zip, write_tar])
 def test_images_come_out_and_nothing_else(tmp_path, write_archive):
     files = {"a/b/x.png": PNG, "a/readme.txt": b"hello", "y.PNG": PNG, "__MACOSX/._x.png": b"fork", ".z.png": b"hidden"}
     assert found(write_archive(tmp_path / "archive", files)) == {"a/b/x.png": PNG, "y.PNG": PNG}
-
-
-def test_a_folder_gives_the_same(tmp_path):
-    (tmp_path / "a").mkdir()
-    for name in ("a/x.png", "b.bmp", "notes.txt"):
-        (tmp_path / name).write_bytes(PNG)
-    assert list(found(tmp_path)) == ["b.bmp", "a/x.png"]
+    for name, content in files.items():
+        (tmp_path / "folder" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / name).write_bytes(content)
+    assert list(found(tmp_path / "folder")) == ["y.PNG", "a/b/x.png"]
 
 
 @WRITERS
@@ -75,23 +63,18 @@ def test_an_entry_that_points_outside_makes_the_archive_suspect(tmp_path, write_
     assert [p for p in tmp_path.rglob("*") if p.is_file()] == [path]
 
 
-@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-def test_links_and_devices_in_a_tar_are_passed_over(tmp_path, kind):
-    path = write_tar(tmp_path / "x.tgz", {"x.png": b""}, type=kind, linkname="/etc/passwd")
-    assert found(path) == {"x.png": "a link, or no regular file"}
-
-
-def test_links_in_a_zip_are_passed_over(tmp_path):
+def test_links_and_devices_are_skipped(tmp_path):
+    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE):
+        path = write_tar(tmp_path / "x.tgz", {"x.png": b""}, type=kind, linkname="/etc/passwd")
+        assert found(path) == {"x.png": "a link, or no regular file"}
     info = zipfile.ZipInfo("x.png")
     info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
-        archive.writestr(info, "/etc/passwd")
-    assert found(tmp_path / "x.zip") == {"x.png": "a link, or no regular file"}
+    assert found(write_zip(tmp_path / "x.zip", {info: "/etc/passwd"})) == {"x.png": "a link, or no regular file"}
 
 
 @WRITERS
 @pytest.mark.parametrize("name", ["x.png", "x.bin"])
-def test_an_archive_that_unpacks_to_far_more_than_its_size_is_stopped(tmp_path, write_archive, name, monkeypatch):
+def test_an_archive_that_unpacks_to_far_more_than_its_size_is_refused(tmp_path, write_archive, name, monkeypatch):
     monkeypatch.setattr(sources, "_SMALL", 2**16)
     path = write_archive(tmp_path / "bomb", {name: bytes(2**22), "y.png": PNG})
     if write_archive is write_zip and name == "x.bin":  # never unpacked
@@ -102,13 +85,9 @@ def test_an_archive_that_unpacks_to_far_more_than_its_size_is_stopped(tmp_path, 
 
 
 @WRITERS
-def test_an_image_above_the_limit_is_passed_over(tmp_path, write_archive, monkeypatch):
+def test_large_images_are_skipped_and_too_many_entries_refused(tmp_path, write_archive, monkeypatch):
     monkeypatch.setattr(sources, "MAX_FILE", 100)
     assert found(write_archive(tmp_path / "a", {"x.png": PNG})) == {"x.png": "larger than 100 bytes"}
-
-
-@WRITERS
-def test_too_many_entries_are_refused(tmp_path, write_archive, monkeypatch):
     monkeypatch.setattr(sources, "MAX_ENTRIES", 3)
     with pytest.raises(ValueError, match="more than 3 entries"):
         found(write_archive(tmp_path / "a", {f"{n}.txt": b"" for n in range(4)}))
@@ -116,37 +95,63 @@ def test_too_many_entries_are_refused(tmp_path, write_archive, monkeypatch):
 
 def test_a_long_name_of_a_tar_is_not_read_into_memory(tmp_path):
     path = tmp_path / "x.tar"
-    with tarfile.open(path, "w") as archive:
-        info = tarfile.TarInfo("././@LongLink")
-        info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**21
-        archive.addfile(info, io.BytesIO(b"a" * 2**21))
-    with pytest.raises(ValueError, match="neither a folder nor a whole zip or tar"):
-        found(path)
-    with tarfile.open(path, "w") as archive:
-        archive.addfile(tarfile.TarInfo("first.txt"))
-        archive.addfile(info, io.BytesIO(b"a" * 2**21))
-    with pytest.raises(ValueError, match="a header of 2,097,152 bytes"):
-        found(path)
+    info = tarfile.TarInfo("././@LongLink")
+    info.type, info.size = tarfile.GNUTYPE_LONGNAME, 2**21
+    for first, message in ((), "neither a folder nor a whole zip or tar"), (("a.txt",), "a header of 2,097,152 bytes"):
+        with tarfile.open(path, "w") as archive:
+            for name in first:
+                archive.addfile(tarfile.TarInfo(name))
+            archive.addfile(info, io.BytesIO(b"a" * 2**21))
+        with pytest.raises(ValueError, match=message):
+            found(path)
 
 
 @WRITERS
-def test_a_cut_archive_is_said_to_be_damaged(tmp_path, write_archive):
+def test_a_truncated_archive_is_corrupt(tmp_path, write_archive):
     path = write_archive(tmp_path / "a", {f"{n}.png": PNG for n in range(5)})
     path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
     with pytest.raises(ValueError, match=r"is corrupt|neither a folder nor"):
         found(path)
 
 
-@pytest.mark.parametrize("start", [b"Rar!\x1a\x07", b"7z\xbc\xaf\x27\x1c"])
-def test_other_archives_are_to_be_unpacked_first(tmp_path, start):
-    (tmp_path / "a").write_bytes(start)
-    with pytest.raises(ValueError, match="unpack it and give the folder"):
-        found(tmp_path / "a")
-
-
-def test_what_is_not_there_and_what_is_no_archive_are_told_apart(tmp_path):
+def test_any_other_source_is_refused_with_its_reason(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such folder or archive"):
         found(tmp_path / "none")
-    write_picture(tmp_path / "x.png", Picture(photographs()["coffee"]))
-    with pytest.raises(ValueError, match="neither a folder nor"):
-        found(tmp_path / "x.png")
+    others = {b"Rar!\x1a\x07": "unpack it", b"7z\xbc\xaf\x27\x1c": "unpack it", PNG: "neither a folder nor"}
+    for content, message in others.items():
+        (tmp_path / "a").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            found(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("path", "kind", "name", "scale"),
+    [
+        ("HR/baby.png", "gt", "baby", 1),
+        ("baby_GT.bmp", "gt", "baby", 1),
+        ("Set5/GTmod12/baby.png", "gt", "baby", 1),
+        ("image_SRF_4/img_001_SRF_4_HR.png", "gt", "img_001", 1),
+        ("image_SRF_4/img_001_SRF_4_LR.png", "lq", "img_001", 4),
+        ("image_SRF_4/img_001_SRF_4_SelfExSR_SR.png", "other", "img_001_SRF_4_SelfExSR_SR", 1),
+        ("LR_bicubic/X2/babyx2.png", "lq", "baby", 2),
+        ("babyx2.png", "lq", "baby", 2),
+        ("LRbicx4/baby.png", "lq", "baby", 4),
+        ("DIV2K_valid_LR_bicubic_X3/0801x3.png", "lq", "0801", 3),
+        ("DIV2K_valid_LR_mild/0801x4m.png", "other", "0801x4m", 1),
+        ("DIV2K_valid_HR/0801.png", "gt", "0801", 1),
+        ("BSDS300/images/test/101085.jpg", "gt", "101085", 1),
+        ("CBSD68/noisy25/101085.png", "other", "101085", 1),
+        ("CBSD68/original_png/101085.png", "gt", "101085", 1),
+        ("LR/baby.png", "other", "baby", 1),
+    ],
+)
+def test_a_path_tells_the_role_of_a_file(path, kind, name, scale):
+    role = role_of(PurePosixPath(path))
+    assert (role.kind, role.name, role.scale) == (kind, name, scale)
+    assert bool(role.reason) == (kind == "other")
+
+
+def test_the_nearest_folder_of_a_set_tells_the_set_of_a_file():
+    assert set_of(PurePosixPath("benchmark/B100/HR/3096.png")) is BENCHMARK_SETS["BSD100"]
+    assert set_of(PurePosixPath("Set14/Set5/baby.png")) is BENCHMARK_SETS["Set5"]
+    assert set_of(PurePosixPath("images/test/3096.png")) is None
