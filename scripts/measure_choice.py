@@ -22,7 +22,7 @@ from swinir.degradations.jpeg import jpeg
 from swinir.evaluation.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
-from swinir.photos.select_models import Wish, make_plan
+from swinir.photos.select_models import Wish, select_models
 from swinir.weights.zoo import find, present
 
 NEAR = 3.0  # units of the level
@@ -106,8 +106,8 @@ def estimates(folders: Annotated[list[Path], typer.Argument(help="Folders of cle
             for image in images:
                 findings = sense(*case.apply(image))
                 values.append(case.measured(findings))
-                plans = (make_plan(f, Wish(), experts) for f in (findings, case.findings(findings.gray)))
-                ours, ideal = ([step.expert for step in plan.steps] for plan in plans)
+                plans = (select_models(f, Wish(), experts) for f in (findings, case.findings(findings.gray)))
+                ours, ideal = ([step.model for step in plan.passes] for plan in plans)
                 right += ours == ideal
             near = sum(abs(value - case.truth) <= NEAR for value in values)
             spread = ", ".join(f"{v:.1f}" for v in (min(values), statistics.median(values), max(values)))

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from swinir.image_io.image import read
 from swinir.inference.restore import align_tile
-from swinir.inference.tiling import align_overlap, mirror_to
+from swinir.inference.tiling import align_overlap, mirrored
 from swinir.models.complexity import count_macs
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import get_task
@@ -101,7 +101,7 @@ class Case:
         image = pixels.permute(2, 0, 1)[None, :, : self.height, : self.width].float() / 255
         if network.in_chans != 3:
             image = image.mean(1, keepdim=True).expand(-1, network.in_chans, -1, -1)
-        return mirror_to(image, self.height, self.width).repeat(self.batch, 1, 1, 1)
+        return mirrored(image, slice(0, self.height), slice(0, self.width)).repeat(self.batch, 1, 1, 1)
 
     def megapixels(self, network: NetworkConfig) -> float:
         """Count the pixels of the output, in millions."""

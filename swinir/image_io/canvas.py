@@ -7,9 +7,12 @@ import shutil
 import tempfile
 import threading
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+
+BLOCK = 2**21  # pixels that are worked on together
 
 
 class DiskSpaceError(OSError):
@@ -80,3 +83,10 @@ class Workspace:
         with self._lock:
             for mapped in list(self._maps):
                 mapped.madvise(mmap.MADV_DONTNEED)  # a shared mapping's changes stay in the file's cached pages
+
+
+def row_blocks(height: int, width: int) -> Iterator[slice]:
+    """Divide the rows of an image into blocks of about BLOCK pixels."""
+    step = max(1, BLOCK // width)
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))

@@ -18,7 +18,7 @@ from torch import Tensor
 from swinir.degradations.resize import imresize
 from swinir.inference.forward import Runnable, out_of_memory
 from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
-from swinir.inference.tiling import mirror_to
+from swinir.inference.tiling import mirrored
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.models.rcan import BaselineConfig, ExternalNetwork
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -109,7 +109,7 @@ class SpandrelNetwork(ExternalNetwork):
     def forward(self, x: Tensor) -> Tensor:
         descriptor, (height, width) = self._descriptor[0], x.shape[-2:]
         more_width, more_height = descriptor.size_requirements.get_padding(width, height)
-        extended = mirror_to(x, height + more_height, width + more_width)
+        extended = mirrored(x, slice(0, height + more_height), slice(0, width + more_width))
         try:
             # One at a time, as spandrel promises; a copy, since networks write on their input.
             restored = torch.cat([descriptor(image.clone()) for image in extended.split(1)])

@@ -1,4 +1,4 @@
-"""Which files are restored, and where each result goes: planned before the work."""
+"""Files to restore and the names of their outputs, known before the work begins."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,13 @@ from swinir.image_io.writer import can_hold
 
 @dataclass(frozen=True)
 class Output:
-    """How results are named and stored.
+    """Names and formats of outputs.
 
     Attributes:
-        suffix: added to the name's stem.
-        extension: "auto" keeps that of the input where it can be written, else .png; or one such as "png".
-        quality: of JPEG, WebP and AVIF, 1 to 100; None is the format's own.
-        keep_metadata: EXIF, XMP and resolution; the colour profile stays in any case.
+        suffix: added to the stem of the name.
+        extension: such as "png"; "auto" keeps that of the input where it can be written, else takes .png.
+        quality: of JPEG, WebP and AVIF, 1 to 100; None is the default of the format.
+        keep_metadata: EXIF, XMP and resolution; the colour profile is always kept.
     """
 
     suffix: str = ""
@@ -28,11 +28,13 @@ class Output:
     def __post_init__(self) -> None:
         if "/" in self.suffix or "\0" in self.suffix:
             raise ValueError(f"suffix must be part of a file name, got {self.suffix!r}")
+        if self.quality is not None and not 1 <= self.quality <= 100:
+            raise ValueError(f"quality must be from 1 to 100, got {self.quality}")
         if self.extension != "auto":
             can_hold(f".{self.extension}")
 
     def name(self, source: Path) -> str:
-        """Of the result of a file."""
+        """Return the name of the output for an input."""
         extension = f".{self.extension}"
         if self.extension == "auto":
             extension = source.suffix
@@ -45,23 +47,23 @@ class Output:
 
 @dataclass(frozen=True)
 class Job:
-    """A file and where its result goes."""
+    """An input file and its output file."""
 
     source: Path
     target: Path
 
 
-def plan_jobs(inputs: Sequence[Path], output: Path, how: Output, *, recursive: bool = False) -> list[Job]:
-    """What to make of files and folders; no picture is opened.
+def plan_jobs(inputs: Sequence[Path], output: Path, naming: Output, *, recursive: bool = False) -> list[Job]:
+    """List the jobs for files and folders. No image is opened.
 
     Args:
-        inputs: files, in which case their suffix does not matter, and folders, of which the pictures are taken.
-        output: the folder for results; for a single file it may be the result's own name.
-        recursive: folders below folders too; their layout is kept.
+        inputs: files, whatever their suffix, and folders, of which the files with the suffix of an image are taken.
+        output: folder for the outputs; for a single input file also the name of its output.
+        recursive: also take subfolders; their layout is kept.
 
     Raises:
         FileNotFoundError: for an input that is not there.
-        ValueError: for a folder without pictures, an output inside an input folder, two inputs with one output,
+        ValueError: for a folder without images, an output inside an input folder, two inputs with one output,
             an input that would be replaced.
     """
     single = len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix != ""
@@ -69,7 +71,7 @@ def plan_jobs(inputs: Sequence[Path], output: Path, how: Output, *, recursive: b
         can_hold(output.suffix)
         jobs = [Job(inputs[0], output)]
     else:
-        jobs = [job for given in inputs for job in _jobs_of(given, output, how, recursive)]
+        jobs = [job for given in inputs for job in _jobs_of(given, output, naming, recursive)]
     for given in inputs:
         if not os.path.lexists(given):
             raise FileNotFoundError(f"{named(given)} is not there; check the path")
@@ -77,23 +79,23 @@ def plan_jobs(inputs: Sequence[Path], output: Path, how: Output, *, recursive: b
     return jobs
 
 
-def _jobs_of(given: Path, output: Path, how: Output, recursive: bool) -> list[Job]:
+def _jobs_of(given: Path, output: Path, naming: Output, recursive: bool) -> list[Job]:
     if not given.is_dir():
-        return [Job(given, output / how.name(given))]
+        return [Job(given, output / naming.name(given))]
     folder = given.resolve()
-    if output.resolve() == folder and not how.suffix:
+    if output.resolve() == folder and not naming.suffix:
         raise ValueError(f"{named(output)} is the input folder itself; name another with -o, or a --suffix")
     if recursive and output.resolve() != folder and output.resolve().is_relative_to(folder):
         raise ValueError(f"{named(output)} lies inside the input folder {named(given)}; name another with -o")
     files = sorted(path for path in _files(given, recursive) if path.suffix.lower() in EXTENSIONS)
     if not files:
-        below = "" if recursive else "; -r looks into folders below it"
-        raise ValueError(f"no pictures in {named(given)}{below}")
-    return [Job(path, output / path.relative_to(given).parent / how.name(path)) for path in files]
+        below = "" if recursive else "; -r also takes subfolders"
+        raise ValueError(f"no images in {named(given)}{below}")
+    return [Job(path, output / path.relative_to(given).parent / naming.name(path)) for path in files]
 
 
 def _files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Names that do not begin with a dot; links to folders are not followed."""
+    """Files that are not hidden; links to folders are not followed."""
     if not recursive:
         yield from (path for path in folder.iterdir() if not path.name.startswith("."))
         return
@@ -103,16 +105,17 @@ def _files(folder: Path, recursive: bool) -> Iterator[Path]:
 
 
 def _check(jobs: Sequence[Job]) -> None:
+    """Refuse jobs that would replace an input or the output of another job."""
     sources = {job.source.resolve(): job.source for job in jobs if job.source.exists()}
     seen: dict[str, Job] = {}
     for job in jobs:
         target = job.target.resolve()
         if target in sources:
             raise ValueError(
-                f"the result of {named(job.source)} would replace the input {named(sources[target])}; "
+                f"the output for {named(job.source)} would replace the input {named(sources[target])}; "
                 "name another folder with -o, or a --suffix"
             )
-        same = str(target).casefold()  # some file systems take two such names for one
+        same = str(target).casefold()  # some file systems ignore case
         if same in seen and seen[same].source.resolve() != job.source.resolve():
             raise ValueError(
                 f"{named(seen[same].source)} and {named(job.source)} would both become {named(job.target)}; "

@@ -1,331 +1,251 @@
-"""A picture through its experts: which ones, in which order, and what becomes of depth, alpha and size.
+"""One photograph through its models; depth, alpha and metadata stay.
 
-Picture -> sense -> make_plan -> pass by pass through `restore` -> exact size -> Picture
+    Picture -> decide (estimates, model selection, size) -> restore_photo (pass by pass, exact size) -> Picture
+
+Images of any size take this path: arrays come from a workspace, which puts large ones into temporary files, and
+everything is read, computed and written region by region.
 """
 
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.resize import imresize
+from swinir.image_io.canvas import Workspace, row_blocks
 from swinir.image_io.picture import Picture, from_unit, to_unit
-from swinir.inference.forward import Runnable, optimize_for
-from swinir.inference.memory import free_memory
 from swinir.inference.options import RunOptions
-from swinir.inference.restore import DEFAULTS, restore
-from swinir.inference.runtimes import SUFFIXES, load_exported
-from swinir.inference.tiling import TileBlend
-from swinir.models.complexity import count_parameters
-from swinir.models.optimized import OptimizedSwinIR
-from swinir.photos.select_models import Wish, make_plan
+from swinir.inference.restore import restore_into
+from swinir.photos.arrays import NetworkInput, NetworkOutput
+from swinir.photos.loaded_models import LoadedModels
+from swinir.photos.select_models import Wish, select_models
 from swinir.weights import zoo
-from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 
-POOL_SHARE = 0.25  # of the memory that is free at first, for experts that stay loaded
-COPIES = 2.5  # of its weights that a loaded network takes, the prepared form among them
-EXPORTED_TAKES = 100e6  # bytes: what runs exported networks does not tell
 MAX_PASSES = 6
-NOTHING_ASKED = Wish()
+MAX_OUTSCALE = 64
+# Measured: with this overlap, tiles agree with the whole image to 116 dB or more, for denoisers, which reach furthest.
+RUN = RunOptions(tile="auto", tile_overlap=64)
+SAMPLED_FROM = 2**26  # pixels: the noise and JPEG quality of larger images are estimated from crops
+CROP, CROPS = 256, 8  # pixels along each side, and number along each axis
+Size = tuple[int, int]  # height, width
 
 
 @dataclass(frozen=True)
 class Treatment:
-    """How pictures are restored; everything that decides their pixels, the experts' weights apart.
+    """The options that decide the pixels of a restored photograph.
 
     Attributes:
-        model: a weights file or a name in the zoo; None chooses experts by the picture.
-        wish: what to repair, and how much to enlarge at least, when experts are chosen.
-        outscale: how much larger the result is, exactly; None is what the passes give.
-        tile: as `restore` takes it.
-        alpha: whether an enlarged picture's alpha goes through the network too, or is resized.
+        model: a checkpoint or a name in the zoo; None chooses models for each image.
+        wish: for the choice of models.
+        outscale: exact factor of the output's size; None is that of the passes.
+        alpha: way to enlarge an alpha channel, through the network too or by interpolation.
+        run: for each network.
     """
 
     model: str | None = None
-    wish: Wish = NOTHING_ASKED
+    wish: Wish = field(default_factory=Wish)
     outscale: float | None = None
-    tile: int | Literal["auto"] | None = "auto"
-    tile_overlap: int = 64  # measured: 116 dB or more to the whole picture, for denoisers, which reach furthest
-    tile_blend: TileBlend = "cut"
-    precision: str = "fp32"
-    self_ensemble: bool = False
-    compile: bool = False
     alpha: Literal["model", "bicubic"] = "model"
+    run: RunOptions = RUN
 
     def __post_init__(self) -> None:
-        if self.outscale is not None and not 0 < self.outscale < math.inf:
-            raise ValueError(f"outscale must be positive, got {self.outscale}")
+        if self.model is not None and (self.wish.task, self.wish.noise, self.wish.jpeg) != (None, None, None):
+            raise ValueError("a model is named; leave task, noise and jpeg out, which are for choosing one")
+        if self.outscale is not None and not 0 < self.outscale <= MAX_OUTSCALE:
+            raise ValueError(f"outscale must be above 0 and at most {MAX_OUTSCALE}, got {self.outscale}")
         if self.alpha not in ("model", "bicubic"):
             raise ValueError(f"alpha_upsampler must be model or bicubic, got {self.alpha!r}")
-
-    @property
-    def options(self) -> RunOptions:
-        """The options that networks are run with."""
-        return RunOptions(
-            self.tile, self.tile_overlap, self.tile_blend, self.precision, self.self_ensemble, self.compile
-        )
-
-
-@dataclass(frozen=True)
-class Pass:
-    """One expert that a picture goes through, and why."""
-
-    weights: str
-    reason: str
-
-
-class Experts:
-    """Networks that stay loaded as long as they fit a budget of memory; the one used longest ago goes first.
-
-    Args:
-        device: where they are.
-        budget: in bytes; None is a share of what is free now.
-        load: from weights, by path or name, to a network.
-        options: that networks are going to be run with; SwinIR is held in the form optimized for them.
-    """
-
-    def __init__(
-        self,
-        device: torch.device,
-        budget: float | None = None,
-        load: Callable[[str, torch.device], Runnable] | None = None,
-        options: RunOptions = DEFAULTS,
-    ) -> None:
-        self.device, self.load, self.options = device, load or load_expert, options
-        self.budget = POOL_SHARE * free_memory(device) if budget is None else budget
-        self._loaded: OrderedDict[str, Runnable] = OrderedDict()
-        self._hashes: dict[str, str] = {}
-
-    def get(self, weights: str) -> Runnable:
-        """The network of these weights."""
-        if weights not in self._loaded:
-            self._loaded[weights] = optimize_for(self.load(weights, self.device), self.options)
-            while len(self._loaded) > 1 and sum(map(_taken, self._loaded.values())) > self.budget:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(weights)
-        return self._loaded[weights]
-
-    def sha256(self, weights: str) -> str:
-        """Of the weights' file."""
-        if weights not in self._hashes:
-            path = Path(weights)
-            self._hashes[weights] = sha256(path if path.suffix in SUFFIXES else find_checkpoint(weights))
-        return self._hashes[weights]
-
-
-def load_expert(weights: str, device: torch.device) -> Runnable:
-    """The network of weights by path or zoo name, or an exported file, which runs on the CPU."""
-    return load_exported(weights) if Path(weights).suffix in SUFFIXES else load_model(weights, device)
-
-
-def _taken(network: Runnable) -> float:
-    if isinstance(network, OptimizedSwinIR):
-        return COPIES * count_parameters(network.config) * network.dtype.itemsize
-    if isinstance(network, nn.Module):
-        return COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
-    return EXPORTED_TAKES
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The passes that a picture needs, and why.
+    """The passes that an image needs.
 
     Attributes:
-        findings: what was found and decided, a sentence each.
-        measured: what was found; None where it was not looked for.
+        models: names of checkpoints, one for each pass.
+        size: height and width of the output.
+        findings: sentences about the estimates and the choice of models.
+        measured: the estimates; None where the model was named.
     """
 
-    passes: tuple[Pass, ...]
+    models: tuple[str, ...]
+    size: Size
     findings: tuple[str, ...] = ()
     measured: Findings | None = None
 
 
-@dataclass(frozen=True)
-class Repaired:
-    """A restored picture, and what had been decided."""
-
-    picture: Picture
-    decision: Decision
-
-
-def look_at(pixels: np.ndarray, tables: Sequence[Sequence[int]] | None) -> Findings:
-    """What is wrong with (H, W, 1 or 3) samples of any depth, from a file with these quantisation tables."""
-    return sense(_to_8_bits(pixels), dict(enumerate(tables)) if tables else None)
-
-
-def decide(look: Callable[[], Findings], treatment: Treatment, experts: Experts) -> Decision:
-    """The passes that a picture needs; it is looked at only where that matters.
+def decide(picture: Picture, treatment: Treatment, models: LoadedModels) -> Decision:
+    """Choose the passes that an image needs. Noise and JPEG quality are estimated only where they matter.
 
     Raises:
-        ValueError: when an expert is needed that is not there, with the command that fetches it.
+        ValueError: when a model is needed that is not there, with the command that downloads it.
     """
+    measured: Findings | None = None
+    findings: tuple[str, ...] = ()
     if treatment.model is not None:
-        return Decision(_named_passes(treatment.model, treatment.outscale, experts))
-    findings = look()
-    plan = make_plan(findings, treatment.wish, zoo.present())
-    passes = tuple(Pass(step.expert.name, step.reason) for step in plan.steps)
-    return Decision(passes, (*findings.explain(), *plan.explain()), findings)
+        names = _repeated(treatment.model, treatment.outscale, models)
+    else:
+        measured = _estimate(picture)
+        selection = select_models(measured, treatment.wish, zoo.present())
+        names = tuple(step.model.name for step in selection.passes)
+        findings = (*measured.explain(), *selection.explain())
+    height, width = picture.pixels.shape[:2]
+    factor = math.prod(map(models.scale, names))
+    size = height * factor, width * factor
+    if treatment.outscale is not None and treatment.outscale != factor:
+        size = max(1, round(height * treatment.outscale)), max(1, round(width * treatment.outscale))
+    return Decision(names, size, findings, measured)
 
 
-def _named_passes(model: str, outscale: float | None, experts: Experts) -> tuple[Pass, ...]:
+def _repeated(model: str, outscale: float | None, models: LoadedModels) -> tuple[str, ...]:
     """One pass through the model, or as many as reach the scale."""
-    scale = experts.get(model).config.upscale
-    count = 1
+    scale, count = models.scale(model), 1
     while outscale is not None and scale > 1 and scale**count < outscale and count < MAX_PASSES:
         count += 1
-    return (Pass(model, "named"),) * count
+    return (model,) * count
+
+
+def _estimate(picture: Picture) -> Findings:
+    """Estimate noise and JPEG quality, of a large image from crops at even distances on JPEG's grid."""
+    pixels = picture.pixels
+    height, width = pixels.shape[:2]
+    tables = dict(enumerate(picture.jpeg_tables)) if picture.jpeg_tables else None
+    if height * width <= SAMPLED_FROM:
+        return sense(_to_8_bits(pixels), tables)
+    columns = _crops(width)
+    strips = [np.concatenate([pixels[rows, cols] for cols in columns], axis=1) for rows in _crops(height)]
+    return replace(sense(_to_8_bits(np.concatenate(strips)), tables), gray=_is_gray(pixels))
+
+
+def _crops(size: int) -> list[slice]:
+    """Stretches at even distances along a side, each from a multiple of 8."""
+    if size <= CROP * CROPS:
+        return [slice(0, size)]
+    starts = ((size - CROP) * i // (CROPS - 1) // 8 * 8 for i in range(CROPS))
+    return [slice(start, start + CROP) for start in starts]
 
 
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else from_unit(to_unit(pixels), np.uint8)
 
 
-def repair(
+def _is_gray(pixels: np.ndarray) -> bool:
+    """Tell whether all channels are equal."""
+    return all((pixels[rows] == pixels[rows, :, :1]).all() for rows in row_blocks(*pixels.shape[:2]))
+
+
+def bytes_needed(picture: Picture, decision: Decision, treatment: Treatment, models: LoadedModels) -> int:
+    """Bytes of the arrays that `restore_photo` makes: the output, and float32 between passes."""
+    channels = picture.pixels.shape[2] + (picture.alpha is not None)
+    total = math.prod(decision.size) * channels * picture.pixels.itemsize
+    pixels = math.prod(picture.pixels.shape[:2])
+    for number, scale in enumerate(map(models.scale, decision.models), start=1):
+        pixels *= scale**2
+        is_output = number == len(decision.models) and pixels == math.prod(decision.size)
+        total += pixels * channels * 4 * ((not is_output) + treatment.run.self_ensemble)
+    return total
+
+
+def restore_photo(
     picture: Picture,
+    decision: Decision,
     treatment: Treatment,
-    experts: Experts,
+    models: LoadedModels,
+    workspace: Workspace,
     *,
     progress: Callable[[float], None] | None = None,
-) -> Repaired:
-    """Restore a picture.
+) -> Picture:
+    """Restore an image by the passes of a decision.
 
-    Depth, alpha and metadata stay; alpha is enlarged with the picture. A picture that needs nothing comes out as it
-    is. Grey pictures go through experts for colour as three equal channels, whose mean is taken; colour ones through
-    experts for grey channel by channel.
+    Grey images go through models for colour as three equal channels, whose mean is taken; colour images through models
+    for grey channel by channel.
 
     Args:
+        workspace: source of the output's arrays, and of those between passes.
         progress: called with the share of the passes' work that is done.
 
     Raises:
-        ValueError: when an expert is needed that is not there.
         TooLargeError: when the device cannot hold the smallest tiles.
+        DiskSpaceError: when there is no room for temporary files.
     """
-    decision = decide(lambda: look_at(picture.pixels, picture.jpeg_tables), treatment, experts)
-    passes = decision.passes
-    height, width, channels = picture.pixels.shape
-    size = final_size(height, width, treatment, passes, experts)
-    image = to_unit(picture.pixels)
-    gray_in_colour = image.shape[2] == 3 and bool((image == image[..., :1]).all())
-    if gray_in_colour:
-        image = image[..., :1]
-    colour = _run(image, passes, treatment, experts, progress)
-    colour = _resized(colour, size)
-    if colour.shape[2] < channels:
-        colour = np.repeat(colour, channels, axis=2)
-    alpha = None
-    if picture.alpha is not None:
-        unit = _alpha(to_unit(picture.alpha), enlarging(passes, experts), size, treatment, experts)
-        alpha = from_unit(unit, picture.alpha.dtype)
-    pixels = picture.pixels if not passes and size is None else from_unit(colour, picture.pixels.dtype)
-    return Repaired(replace(picture, pixels=pixels, alpha=alpha), decision)
+    pixels, alpha, names, size = picture.pixels, picture.alpha, decision.models, decision.size
+    if not names and size == pixels.shape[:2]:
+        return picture
+    run = partial(_run, options=treatment.run, models=models, workspace=workspace)
+    output = workspace.array((*size, pixels.shape[2]), pixels.dtype)
+    gray_in_color = pixels.shape[2] == 3 and _is_gray(pixels)
+    run(pixels[..., :1] if gray_in_color else pixels, output, names, progress=progress)
+    enlarging = tuple(name for name in names if models.scale(name) > 1) if treatment.alpha == "model" else ()
+    if alpha is not None and (enlarging or alpha.shape != size):
+        enlarged = workspace.array(size, alpha.dtype)
+        if _is_constant(alpha):  # opaque, mostly
+            for rows in row_blocks(*size):
+                enlarged[rows] = alpha[0, 0]
+                workspace.release()
+        else:
+            run(alpha[..., None], enlarged[..., None], enlarging)
+        alpha = enlarged
+    return replace(picture, pixels=output, alpha=alpha)
 
 
-def enlarging(passes: tuple[Pass, ...], experts: Experts) -> tuple[Pass, ...]:
-    """The passes that make a picture larger."""
-    return tuple(p for p in passes if experts.get(p.weights).config.upscale > 1)
-
-
-def factor_of(passes: tuple[Pass, ...], experts: Experts) -> int:
-    """By how much the passes enlarge."""
-    return math.prod(experts.get(p.weights).config.upscale for p in passes)
-
-
-def final_size(
-    height: int, width: int, treatment: Treatment, passes: tuple[Pass, ...], experts: Experts
-) -> tuple[int, int] | None:
-    """Height and width asked for; None if the passes give them."""
-    wanted = treatment.outscale
-    if wanted is None or wanted == factor_of(passes, experts):
-        return None
-    return max(1, round(height * wanted)), max(1, round(width * wanted))
+def _is_constant(alpha: np.ndarray) -> bool:
+    return all((alpha[rows] == alpha[0, 0]).all() for rows in row_blocks(*alpha.shape))
 
 
 def _run(
     image: np.ndarray,
-    passes: tuple[Pass, ...],
-    treatment: Treatment,
-    experts: Experts,
+    output: np.ndarray,
+    names: tuple[str, ...],
+    *,
+    options: RunOptions,
+    models: LoadedModels,
+    workspace: Workspace,
     progress: Callable[[float], None] | None = None,
-) -> np.ndarray:
-    """(H, W, C) float32 in [0, 1] through all passes."""
-    for number, step in enumerate(passes):
-        model = experts.get(step.weights)
-        image = _one_pass(model, image, treatment, _share(progress, number, len(passes)))
-    return image
+) -> None:
+    """Run (H, W, C) samples through all passes and resize them to the output."""
+
+    def scratch(shape: tuple[int, ...]) -> Tensor:
+        return torch.from_numpy(workspace.array(shape, np.float32))
+
+    def after_tile(done: int, total: int, number: int) -> None:
+        workspace.release()
+        if progress is not None:
+            progress((number + done / total) / len(names))
+
+    for number, name in enumerate(names):
+        model = models.get(name)
+        height, width, given = image.shape
+        size = height * model.config.upscale, width * model.config.upscale
+        is_last = number == len(names) - 1 and size == output.shape[:2]
+        target = output if is_last else workspace.array((*size, given), np.float32)
+        restore_into(
+            model,
+            NetworkInput(image, model.config.in_chans),
+            NetworkOutput(target, given),
+            options,
+            scratch=scratch,
+            progress=partial(after_tile, number=number),
+        )
+        image = target
+    if image is not output:
+        _resize(image, output, workspace)
 
 
-def _share(progress: Callable[[float], None] | None, number: int, count: int) -> Callable[[int, int], None] | None:
-    if progress is None:
-        return None
-    return lambda done, total: progress((number + done / total) / count)
-
-
-def _one_pass(
-    model: Runnable, image: np.ndarray, treatment: Treatment, progress: Callable[[int, int], None] | None
-) -> np.ndarray:
-    wanted = model.config.in_chans
-    restored: Tensor = restore(
-        model,
-        to_network(image, wanted),
-        treatment.options,
-        progress=progress,
-    )
-    return from_network(restored, image.shape[2], wanted)
-
-
-def to_network(image: np.ndarray, wanted: int) -> Tensor:
-    """(H, W, C) float32 for a network of 1 or 3 channels: grey as equal channels, colours as a batch of grey images."""
-    lq = torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-    if lq.shape[1] < wanted:
-        return lq.expand(-1, wanted, -1, -1)
-    return lq if lq.shape[1] == wanted else lq.transpose(0, 1)
-
-
-def from_network(restored: Tensor, given: int, wanted: int) -> np.ndarray:
-    """What a network of `wanted` channels made of `given` ones, as (H, W, given) float32; a ValueError for NaN."""
-    if not all(end.isfinite() for end in restored.aminmax()):  # without copies of all of it
-        raise ValueError("the network's result has NaN or infinite values; try other weights")
-    if given > wanted:
-        restored = restored.transpose(0, 1)
-    if given < wanted:
-        restored = restored.mean(1, keepdim=True)
-    return restored[0].permute(1, 2, 0).cpu().float().numpy()
-
-
-def _alpha(
-    alpha: np.ndarray,
-    passes: tuple[Pass, ...],
-    size: tuple[int, int] | None,
-    treatment: Treatment,
-    experts: Experts,
-) -> np.ndarray:
-    """(H, W) float32 in [0, 1], enlarged as the picture is."""
-    factor = factor_of(passes, experts)
-    height, width = size or (alpha.shape[0] * factor, alpha.shape[1] * factor)
-    if alpha.min() == alpha.max():  # opaque, mostly
-        return np.full((height, width), alpha.flat[0], np.float32)
-    if treatment.alpha == "bicubic" or not passes:
-        return _resized(alpha[..., None], (height, width))[..., 0]
-    return _resized(_run(alpha[..., None], passes, treatment, experts), size)[..., 0]
-
-
-def _resized(image: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
-    """(H, W, C) in [0, 1] by antialiased bicubic interpolation; as it is where the size is."""
-    if size is None or size == image.shape[:2]:
-        return image
-    return np.clip(imresize(image, size=size), 0, 1).astype(np.float32)
-
-
-def describe(weights: str) -> str:
-    """What to call weights in a record: their short name in the zoo, or the file's name."""
-    try:
-        return zoo.find(weights).alias if not Path(weights).exists() else Path(weights).name
-    except ValueError:
-        return Path(weights).name
+def _resize(image: np.ndarray, output: np.ndarray, workspace: Workspace) -> None:
+    """Resize (H, W, C) samples by antialiased bicubic interpolation, block by block."""
+    if image.dtype != np.float32:
+        unit = workspace.array(image.shape, np.float32)
+        for rows in row_blocks(*image.shape[:2]):
+            unit[rows] = to_unit(image[rows])
+            workspace.release()
+        image = unit
+    for rows in row_blocks(*output.shape[:2]):
+        resized = np.clip(imresize(image, size=output.shape[:2], rows=rows), 0, 1)
+        output[rows] = from_unit(resized, output.dtype)
+        workspace.release()

@@ -14,8 +14,8 @@ from PIL import Image
 from swinir.image_io.image import to_rgb
 from swinir.image_io.picture import Picture
 from swinir.image_io.reader import ImageError, named, read_picture
+from swinir.photos.loaded_models import short_name
 from swinir.photos.manifest import DONE
-from swinir.photos.restore_photo import describe
 from swinir.report.html import Cell, SortableTable, breakable, number_cell, visible, write_page
 from swinir.report.restore_records import Entry, find_files, has_changed, read_results, to_8_bits, with_scores
 
@@ -235,7 +235,7 @@ def _models_text(entry: Entry) -> str:
 
 def _model_name(name: str) -> str:
     try:
-        return describe(name)
+        return short_name(name)
     except OSError:  # a name from a record may be longer than the system allows
         return name
 

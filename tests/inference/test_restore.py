@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import swinir.inference.memory
 from swinir.inference.memory import bytes_per_pixel
-from swinir.inference.restore import align_tile, restore, restore_strips
+from swinir.inference.restore import align_tile, restore
 from swinir.inference.tiling import TooLargeError
 from swinir.models.optimized import OptimizedSwinIR, resolve_precision
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -197,52 +197,6 @@ def test_progress_is_told_every_tile(blend, overlap, tiles):
     options = {"tile": 16, "tile_overlap": overlap, "tile_blend": blend}
     restore(build(), image(20, 10), progress=lambda *step: seen.append(step), **options)
     assert seen == [(i, tiles) for i in range(1, tiles + 1)]
-
-
-SCALES = {1: {"upscale": 1, "upsampler": ""}, 2: {}, 3: {"upscale": 3}}
-
-
-@pytest.mark.parametrize("window", [7, 8])
-@pytest.mark.parametrize("scale", SCALES)
-@pytest.mark.parametrize(
-    ("height", "width", "tile", "overlap", "step"),
-    [
-        (61, 45, 32, 8, 5),
-        (64, 56, 24, 9, 64),
-        (56, 49, 16, 0, 1),
-        (3, 5, 32, 8, 2),
-        (20, 70, 40, 16, 7),
-        (17, 8, 8, 0, 3),
-    ],
-)
-def test_strips_have_the_bits_of_the_whole(window, scale, height, width, tile, overlap, step):
-    torch.manual_seed(0)
-    options = SCALES[scale]
-    network = SwinIR(replace(TINY, window_size=window, img_size=2 * window, **options)).eval()
-    lq = image(height, width).float()
-    expected = restore(network, lq, tile=tile, tile_overlap=overlap)
-    strips = restore_strips(network, lq.split(step, dim=2), height, width, tile=tile, tile_overlap=overlap)
-    assert torch.equal(torch.cat(list(strips), dim=2), expected)
-
-
-def test_strips_take_batches_and_bf16_and_grey():
-    torch.manual_seed(0)
-    network = SwinIR(replace(TINY, in_chans=1)).eval()
-    lq = image(40, 30, channels=1, batch=3).float()
-    expected = restore(network, lq, tile=16, tile_overlap=8, precision="bf16")
-    strips = restore_strips(network, lq.split(9, dim=2), 40, 30, tile=16, tile_overlap=8, precision="bf16")
-    assert torch.equal(torch.cat(list(strips), dim=2), expected)
-
-
-@pytest.mark.parametrize(("shape", "message"), [((1, 1, 4, 30), "rows must be"), ((1, 3, 4, 29), "rows must be")])
-def test_rows_of_the_wrong_shape_are_refused(shape, message):
-    with pytest.raises(ValueError, match=message):
-        list(restore_strips(build(), [torch.zeros(shape)], 40, 30, tile=16, tile_overlap=8))
-
-
-def test_rows_that_are_missing_are_told():
-    with pytest.raises(ValueError, match="the image has"):
-        list(restore_strips(build(), [torch.zeros(1, 3, 20, 30)], 40, 30, tile=16, tile_overlap=8))
 
 
 EIGHT = [(flip_rows, flip_cols, swap) for flip_rows in (0, 1) for flip_cols in (0, 1) for swap in (0, 1)]

@@ -1,6 +1,5 @@
 """Positions, padding and blending of tiles, against the released rule, NumPy, and accumulators made by hand."""
 
-import weakref
 from itertools import pairwise
 
 import numpy as np
@@ -10,18 +9,7 @@ import torch.nn.functional as F
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from swinir.inference.tiling import (
-    TooLargeError,
-    align_overlap,
-    cut_spans,
-    cut_strips,
-    mirror_rows,
-    mirror_to,
-    run_cut,
-    run_tiled,
-    tile_boxes,
-    tile_starts,
-)
+from swinir.inference.tiling import TooLargeError, align_overlap, cut_spans, mirrored, run_cut, run_mean, tile_starts
 
 
 @st.composite
@@ -31,124 +19,84 @@ def axes(draw):
     return draw(st.integers(1, 200)), tile, draw(st.integers(0, tile - 1))
 
 
-@given(axes())
-@settings(max_examples=200)
-def test_tiles_cover_the_axis_and_end_flush_with_it(axis):
-    size, tile, overlap = axis
-    starts = tile_starts(size, tile, overlap)
-    covered = {pixel for start in starts for pixel in range(start, min(start + tile, size))}
-    assert covered == set(range(size))
-    assert starts[0] == 0
-    if tile < size:
-        assert starts[-1] + tile == size
-
-
-@given(axes())
-@settings(max_examples=200)
-def test_tiles_advance_by_the_stride_except_the_last(axis):
-    size, tile, overlap = axis
-    steps = np.diff(tile_starts(size, tile, overlap))
-    assert np.all(steps[:-1] == tile - overlap)
-    assert np.all((steps > 0) & (steps <= tile - overlap))
-
-
-@given(axes())
-@settings(max_examples=200)
-def test_tiles_stand_where_the_released_program_puts_them(axis):
-    size, tile, overlap = axis
-    tile = min(tile, size)
-    if overlap < tile:
-        assert tile_starts(size, tile, overlap) == [*range(0, size - tile, tile - overlap), size - tile]
-
-
-@pytest.mark.parametrize(("tile", "overlap"), [(24, 32), (24, 24), (24, -1), (1, 1)])
-def test_an_overlap_that_leaves_no_stride_is_refused(tile, overlap):
-    with pytest.raises(ValueError, match=f"from 0 to below tile, got {overlap} for tile {tile}; try {tile // 8}"):
-        tile_starts(100, tile, overlap)
-    with pytest.raises(ValueError, match="tile_overlap"):
-        run_tiled(lambda x: x, torch.zeros(1, 1, 100, 100), scale=1, tile=tile, overlap=overlap)
-
-
-def test_boxes_go_row_by_row_and_stay_inside():
-    boxes = list(tile_boxes(10, 25, 16, 4))
-    assert boxes == [(slice(0, 10), slice(0, 16)), (slice(0, 10), slice(9, 25))]
-    boxes = list(tile_boxes(20, 20, 16, 0))
-    assert [(rows.start, cols.start) for rows, cols in boxes] == [(0, 0), (0, 4), (4, 0), (4, 4)]
-
-
-def enlarge(x, scale):
-    return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
-
-
-@given(axes(), st.integers(1, 60), st.sampled_from([1, 2, 3]), st.integers(1, 2))
-@settings(max_examples=60, deadline=None)
-def test_a_function_that_only_enlarges_comes_back_exactly(axis, width, scale, batch):
-    height, tile, overlap = axis
-    # Whole numbers: sums of equal values divide without error.
-    x = torch.randint(0, 1000, (batch, 2, min(height, 60), width)).double()
-    result = run_tiled(lambda part: enlarge(part, scale), x, scale=scale, tile=tile, overlap=overlap)
-    assert torch.equal(result, enlarge(x, scale))
-
-
-@given(axes(), st.integers(1, 50), st.sampled_from([1, 2]))
-@settings(max_examples=40, deadline=None)
-def test_overlapping_tiles_are_averaged_plainly(axis, width, scale):
-    height, tile, overlap = axis
-    height = min(height, 50)
-    x = torch.rand(1, 1, height, width, dtype=torch.float64)
-
-    def depends_on_position(part):
-        rows, cols = (torch.arange(n * scale, dtype=torch.float64) for n in part.shape[-2:])
-        return enlarge(part, scale) + rows[:, None] * 3 + cols
-
-    total, count = np.zeros((height * scale, width * scale)), np.zeros((height * scale, width * scale))
-    tile_h, tile_w = min(tile, height), min(tile, width)
-    stride = tile - overlap
-    tops = [*range(0, height - tile_h, stride), height - tile_h]
-    lefts = [*range(0, width - tile_w, stride), width - tile_w]
-    for top in tops:
-        for left in lefts:
-            part = depends_on_position(x[..., top : top + tile_h, left : left + tile_w])[0, 0].numpy()
-            for i in range(part.shape[0]):
-                total[top * scale + i, left * scale : left * scale + part.shape[1]] += part[i]
-                count[top * scale + i, left * scale : left * scale + part.shape[1]] += 1
-    result = run_tiled(depends_on_position, x, scale=scale, tile=tile, overlap=overlap)
-    assert np.allclose(result[0, 0].numpy(), total / count, rtol=0, atol=1e-10)
-
-
-def test_the_function_may_change_the_number_of_channels():
-    x = torch.rand(2, 1, 20, 20)
-    result = run_tiled(lambda part: part.expand(-1, 3, -1, -1), x, scale=1, tile=8, overlap=4)
-    assert result.shape == (2, 3, 20, 20)
-
-
-def test_progress_counts_every_tile():
-    seen = []
-    run_tiled(
-        lambda part: part, torch.zeros(1, 1, 20, 20), scale=1, tile=8, overlap=0, progress=lambda *s: seen.append(s)
-    )
-    assert seen == [(i, 9) for i in range(1, 10)]
-
-
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 50), st.integers(0, 50))
-@settings(max_examples=60, deadline=None)
-def test_mirroring_is_numpys_symmetric_padding(height, width, more_rows, more_cols):
-    x = torch.rand(2, 3, height, width)
-    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, more_rows), (0, more_cols)), mode="symmetric")
-    assert np.array_equal(mirror_to(x, height + more_rows, width + more_cols).numpy(), expected)
-
-
-def test_an_image_that_is_large_enough_is_not_extended():
-    x = torch.rand(1, 1, 9, 9)
-    assert torch.equal(mirror_to(x, 9, 5), x)
-
-
 @st.composite
 def window_axes(draw):
     """(size, tile, overlap, window) that fit together, sizes and tiles multiples of the window."""
     window = draw(st.sampled_from([1, 2, 7, 8]))
     tile = draw(st.integers(1, 20))
     return window * draw(st.integers(1, 60)), window * tile, draw(st.integers(0, window * (tile - 1))), window
+
+
+def enlarge(x, scale):
+    return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+def cut(function, x, *, scale=1, window=8, size=None, **options):
+    """The output of cut tiles of an image, which is mirrored to a size."""
+    canvas = torch.full((*x.shape[:2], x.shape[2] * scale, x.shape[3] * scale), torch.nan, dtype=x.dtype)
+    run_cut(function, x, canvas, size=size or x.shape[-2:], scale=scale, window=window, **options)
+    return canvas
+
+
+def mean(function, x, *, scale=1, **options):
+    """The output of averaged tiles of an image."""
+    canvas, total = torch.full((2, *x.shape[:2], x.shape[2] * scale, x.shape[3] * scale), torch.nan, dtype=x.dtype)
+    run_mean(function, x, canvas, total, size=x.shape[-2:], scale=scale, **options)
+    return canvas
+
+
+@given(axes())
+@settings(max_examples=200)
+def test_tiles_stand_where_the_released_program_puts_them(axis):
+    size, tile, overlap = axis
+    starts = tile_starts(size, tile, overlap)
+    if tile < size:
+        assert starts == [*range(0, size - tile, tile - overlap), size - tile]
+    else:
+        assert starts == [0]
+    assert {pixel for start in starts for pixel in range(start, min(start + tile, size))} == set(range(size))
+
+
+@pytest.mark.parametrize(("tile", "overlap"), [(24, 32), (24, 24), (24, -1), (1, 1)])
+def test_an_overlap_without_a_stride_is_refused(tile, overlap):
+    with pytest.raises(ValueError, match=f"from 0 to below tile, got {overlap} for tile {tile}; try {tile // 8}"):
+        tile_starts(100, tile, overlap)
+
+
+@given(axes(), st.integers(1, 50), st.sampled_from([1, 2, 3]), st.integers(1, 2))
+@settings(max_examples=60)
+def test_overlapping_tiles_are_averaged_plainly(axis, width, scale, batch):
+    height, tile, overlap = axis
+    height = min(height, 50)
+    x = torch.rand(batch, 1, height, width, dtype=torch.float64)
+
+    def depends_on_position(part):
+        rows, cols = (torch.arange(n * scale, dtype=torch.float64) for n in part.shape[-2:])
+        return enlarge(part, scale) + rows[:, None] * 3 + cols
+
+    total, count = (np.zeros((batch, 1, height * scale, width * scale)) for _ in range(2))
+    tile_h, tile_w = min(tile, height), min(tile, width)
+    stride = tile - overlap
+    for top in [*range(0, height - tile_h, stride), height - tile_h]:
+        for left in [*range(0, width - tile_w, stride), width - tile_w]:
+            part = depends_on_position(x[..., top : top + tile_h, left : left + tile_w]).numpy()
+            box = (..., slice(top * scale, (top + tile_h) * scale), slice(left * scale, (left + tile_w) * scale))
+            total[box] += part
+            count[box] += 1
+    result = mean(depends_on_position, x, scale=scale, tile=tile, overlap=overlap)
+    assert np.allclose(result.numpy(), total / count, rtol=0, atol=1e-10)
+
+
+@given(*[st.integers(1, 20)] * 2, *[st.integers(0, 50)] * 2, st.data())
+@settings(max_examples=100)
+def test_mirroring_is_numpys_symmetric_padding_of_any_region(height, width, more_rows, more_cols, data):
+    x = torch.rand(2, 3, height, width)
+    expected = np.pad(x.numpy(), ((0, 0), (0, 0), (0, more_rows), (0, more_cols)), mode="symmetric")
+    rows, cols = (
+        slice(start := data.draw(st.integers(0, side - 1)), data.draw(st.integers(start + 1, side)))
+        for side in expected.shape[-2:]
+    )
+    assert np.array_equal(mirrored(x, rows, cols).numpy(), expected[..., rows, cols])
 
 
 @given(window_axes())
@@ -222,7 +170,7 @@ def test_an_overlap_that_leaves_no_window_of_stride_is_refused(overlap, tile, wi
         align_overlap(overlap, tile, window)
     x = torch.zeros(1, 1, window, 2 * tile)
     with pytest.raises(ValueError, match=message):
-        run_cut(lambda part: part, x, scale=1, tile=tile, overlap=overlap, window=window)
+        cut(lambda part: part, x, tile=tile, overlap=overlap, window=window)
 
 
 def reaching(radius, window, scale):
@@ -238,18 +186,21 @@ def reaching(radius, window, scale):
 
 
 @given(window_axes(), st.integers(1, 9), st.sampled_from([1, 2, 3]), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tiles_equal_the_whole_image_when_the_margin_covers_the_reach(axis, columns, scale, data):
     size, tile, overlap, window = axis
     radius = data.draw(st.integers(0, min(-(-overlap // window) * window // 2, 6)))
     function = reaching(radius, window, scale)
-    x = torch.randint(0, 256, (2, 1, min(size, 16 * window), columns * window)).double()
-    result = run_cut(function, x, scale=scale, tile=tile, overlap=overlap, window=window)
-    assert torch.equal(result, function(x))
+    padded = min(size, 16 * window), columns * window
+    height, width = (data.draw(st.integers(max(1, side - window), side)) for side in padded)
+    x = torch.randint(0, 256, (2, 1, height, width)).double()
+    result = cut(function, x, scale=scale, size=padded, tile=tile, overlap=overlap, window=window)
+    whole = function(mirrored(x, *(slice(0, side) for side in padded)))
+    assert torch.equal(result, whole[..., : height * scale, : width * scale])
 
 
 @given(window_axes(), st.sampled_from([1, 2]), st.integers(1, 4), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_tiles_that_do_not_fit_are_divided_and_the_image_is_the_same(axis, scale, batch, data):
     size, tile, overlap, window = axis
     size = min(size, 16 * window)
@@ -269,63 +220,10 @@ def test_tiles_that_do_not_fit_are_divided_and_the_image_is_the_same(axis, scale
         return function(part)
 
     done = []
-    result = run_cut(
-        limited,
-        x,
-        scale=scale,
-        tile=tile,
-        overlap=overlap,
-        window=window,
-        batch=batch,
-        progress=lambda *s: done.append(s),
-    )
+    options = {"scale": scale, "tile": tile, "overlap": overlap, "window": window, "batch": batch}
+    result = cut(limited, x, progress=lambda *s: done.append(s), **options)
     assert torch.equal(result, function(x))
     assert done[-1][0] == done[-1][1] >= len(calls)
-
-
-@given(window_axes(), st.integers(1, 9), st.sampled_from([1, 2, 3]), st.data())
-@settings(max_examples=80, deadline=None)
-def test_strips_are_the_rows_of_the_whole_also_where_tiles_do_not_fit(axis, columns, scale, data):
-    size, tile, overlap, window = axis
-    size, margin = min(size, 16 * window), -(-overlap // window) * window // 2
-    function = reaching(data.draw(st.integers(0, 3)), window, scale)  # so that tiles show where they are cut
-    x = torch.randint(0, 256, (2, 1, size, columns * window)).double()
-    room = data.draw(st.integers((2 * margin + 3 * window) ** 2, max((2 * margin + 3 * window) ** 2, tile**2))) * 2
-
-    def limited(part):
-        if part.shape[0] * part.shape[2] * part.shape[3] > room:
-            raise TooLargeError
-        return function(part)
-
-    options = {"scale": scale, "tile": tile, "overlap": overlap, "window": window}
-    counts = []
-    blocks = x.split(data.draw(st.integers(1, size)), dim=2)
-    strips = list(cut_strips(limited, blocks, size, x.shape[3], progress=lambda *s: counts.append(s), **options))
-    assert torch.equal(torch.cat(strips, dim=2), run_cut(limited, x, **options))
-    assert counts[-1][0] == counts[-1][1] == len(counts)
-    assert len(strips) == len(cut_spans(size, tile, overlap, window))
-
-
-@given(st.integers(1, 20), st.integers(1, 20), st.integers(0, 30), st.integers(0, 30), st.integers(1, 20))
-@settings(max_examples=100, deadline=None)
-def test_rows_that_come_in_blocks_are_mirrored_as_the_whole(height, width, more_rows, more_cols, step):
-    x, size = torch.rand(2, 3, height, width), (height + more_rows, width + more_cols)
-    blocks = list(mirror_rows(x.split(step, dim=2), height, size))
-    assert torch.equal(torch.cat(blocks, dim=2), mirror_to(x, *size))
-
-
-def test_a_strip_is_gone_before_the_next_is_made():
-    alive = []
-
-    def function(part):
-        assert sum(strip() is not None for strip in alive) == 0
-        return part
-
-    x = torch.rand(1, 1, 64, 16)
-    strips = map(weakref.ref, cut_strips(function, [x], 64, 16, scale=1, tile=16, overlap=0, window=8))
-    while strip := next(strips, None):
-        alive.append(strip)
-    assert len(alive) == 4
 
 
 def test_finished_tiles_are_not_done_again_after_one_did_not_fit():
@@ -338,7 +236,7 @@ def test_finished_tiles_are_not_done_again_after_one_did_not_fit():
         seen.append(part[0, 0, 0, 0].item())
         return part
 
-    assert torch.equal(run_cut(function, x, scale=1, tile=16, overlap=0, window=4), x)
+    assert torch.equal(cut(function, x, tile=16, overlap=0, window=4), x)
     assert seen[0] == 0
     assert seen.count(0) == 1
     assert len(seen) == 7  # one whole, three in two parts each
@@ -352,7 +250,7 @@ def test_the_smallest_tiles_are_tried_before_giving_up():
         raise TooLargeError
 
     with pytest.raises(TooLargeError):
-        run_cut(function, torch.zeros(1, 1, 64, 64), scale=1, tile=64, overlap=16, window=8)
+        cut(function, torch.zeros(1, 1, 64, 64), tile=64, overlap=16, window=8)
     assert sizes == sorted(sizes, reverse=True)
     assert sizes[-1] <= 32**2
 
@@ -365,25 +263,19 @@ def test_tiles_of_one_size_are_run_together():
         return part
 
     x = torch.rand(2, 1, 24, 40)
-    assert torch.equal(run_cut(function, x, scale=1, tile=8, overlap=0, window=8, batch=4), x)
+    assert torch.equal(cut(function, x, tile=8, overlap=0, window=8, batch=4), x)
     assert batches == [8, 8, 8, 6]
 
 
 def test_a_reach_beyond_the_margin_shows_at_the_seams_alone():
     function = reaching(5, 8, 1)
     x = torch.randint(0, 256, (1, 1, 8, 56)).double()  # two tiles of 32 that share columns 24 to 31: the seam is at 28
-    difference = run_cut(function, x, scale=1, tile=32, overlap=8, window=8) != function(x)
+    difference = cut(function, x, tile=32, overlap=8, window=8) != function(x)
     assert difference.any(dim=2).squeeze().nonzero().flatten().tolist() == [27, 28]
 
 
 def test_progress_counts_every_cut_tile():
     seen = []
     x = torch.zeros(1, 1, 24, 16)
-    run_cut(lambda part: part, x, scale=1, tile=8, overlap=0, window=8, progress=lambda *s: seen.append(s))
+    cut(lambda part: part, x, tile=8, overlap=0, window=8, progress=lambda *s: seen.append(s))
     assert seen == [(i, 6) for i in range(1, 7)]
-
-
-def test_cut_tiles_may_change_the_number_of_channels():
-    x = torch.rand(2, 1, 24, 24)
-    result = run_cut(lambda part: part.expand(-1, 3, -1, -1), x, scale=1, tile=16, overlap=8, window=8)
-    assert torch.equal(result, x.expand(-1, 3, -1, -1))

@@ -6,8 +6,7 @@ import os
 import random
 import shutil
 import signal
-import struct
-import zlib
+from collections import namedtuple
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,16 +14,17 @@ import numpy as np
 import pytest
 import torch
 from forks import Command, commands
-from makers import chunk
 from pictures import smooth, write, write_expert, write_folder
 from PIL import Image
 
 import swinir.photos.batch
 from swinir.image_io.reader import read_picture
-from swinir.photos.batch import restore_files
+from swinir.inference.options import RunOptions
+from swinir.photos.batch import Policy, restore_files
 from swinir.photos.jobs import Output, plan_jobs
+from swinir.photos.loaded_models import LoadedModels
 from swinir.photos.manifest import RECORDS, OutputError
-from swinir.photos.restore_photo import Experts, Treatment
+from swinir.photos.restore_photo import Treatment
 
 CPU = torch.device("cpu")
 
@@ -39,11 +39,11 @@ def treatment(tmp_path):
     return Treatment(model=str(write_expert(tmp_path / "x2.pth")))
 
 
-def run(folder, output, treatment, how=None, **options):
+def run(folder, output, treatment, how=None, shown=None, **policy):
     """All results of a folder."""
     how = how or Output()
     jobs = plan_jobs([folder], output, how, recursive=True)
-    return list(restore_files(jobs, output, treatment, Experts(CPU, 1e9), how, **options))
+    return list(restore_files(jobs, output, treatment, LoadedModels(CPU, 1e9), how, Policy(**policy), shown=shown))
 
 
 def statuses(results):
@@ -104,63 +104,42 @@ def test_a_failure_costs_one_picture(pictures, tmp_path, treatment):
 def test_running_again_does_nothing_twice(pictures, tmp_path, treatment, monkeypatch):
     run(pictures, tmp_path / "out", treatment)
     before = contents(tmp_path / "out")
-    monkeypatch.setattr(swinir.photos.batch, "repair", None)  # would be called for work
+    monkeypatch.setattr(swinir.photos.batch, "restore_photo", None)  # would be called for work
     results = run(pictures, tmp_path / "out", treatment)
     assert statuses(results) == ["skipped"] * 3
     assert {result.error for result in results} == {"done before"}
     assert contents(tmp_path / "out") == before
 
 
-def test_pictures_too_large_for_memory_come_out_the_same(pictures, tmp_path, treatment):
-    treatment = replace(treatment, tile=16, tile_overlap=4)
+def test_images_too_large_for_memory_come_out_the_same(pictures, tmp_path, treatment, caplog):
+    treatment = replace(treatment, run=RunOptions(tile=16, tile_overlap=4))
     whole = run(pictures, tmp_path / "whole", treatment)
-    strips = run(pictures, tmp_path / "strips", treatment, whole_bytes=0)
-    assert [replace(row, output="", seconds=0, tile=0) for row in strips] == [
-        replace(row, output="", seconds=0, tile=0) for row in whole
+    assert not caplog.text
+    mapped = run(pictures, tmp_path / "mapped", treatment, memory_limit=0)
+    assert "a.png is too large for memory: up to 0.0 GB of temporary files in " in caplog.text
+    assert [replace(row, output="", seconds=0) for row in mapped] == [
+        replace(row, output="", seconds=0) for row in whole
     ]
-    for name in ("a.png", "b.tif", "below/c.jpg"):
-        found, expected = (read_picture(tmp_path / folder / name) for folder in ("strips", "whole"))
-        assert np.array_equal(found.pixels, expected.pixels)
-    before = contents(tmp_path / "strips")
-    assert statuses(run(pictures, tmp_path / "strips", treatment, whole_bytes=0)) == ["skipped"] * 3
-    assert contents(tmp_path / "strips") == before
+    assert contents(tmp_path / "mapped") == contents(tmp_path / "whole")
+    assert statuses(run(pictures, tmp_path / "mapped", treatment, memory_limit=0)) == ["skipped"] * 3
 
 
-def test_large_pictures_that_need_nothing_stay_the_very_files(tmp_path):
-    (tmp_path / "in").mkdir()
-    source = write(tmp_path / "in" / "clean.png", smooth(64, 64))
-    (result,) = run(tmp_path / "in", tmp_path / "out", Treatment(), whole_bytes=0)
-    assert result.status == "unchanged"
-    assert (tmp_path / "out" / "clean.png").read_bytes() == source.read_bytes()
-    (result,) = run(tmp_path / "in", tmp_path / "tiff", Treatment(), Output(extension="tif"), whole_bytes=0)
-    assert result.status == "unchanged"
-    assert np.array_equal(read_picture(tmp_path / "tiff" / "clean.tif").pixels, smooth(64, 64))
+def test_a_disk_without_room_for_temporary_files_costs_one_image(pictures, tmp_path, treatment, monkeypatch):
+    usage = namedtuple("usage", "free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(7000))
+    results = run(pictures, tmp_path / "out", replace(treatment, outscale=1.5), memory_limit=5000)
+    assert statuses(results) == ["failed"] * 3
+    assert "a.png: too large for memory, and temporary files need 0.0 GB in" in results[0].error
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [RECORDS]
 
 
-def test_a_large_picture_that_is_damaged_costs_a_line_and_leaves_nothing(tmp_path, treatment):
-    (tmp_path / "in").mkdir()
-    head = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 40, 8, 2, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(bytes(121 * 39)))  # a row is missing
-    (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + head + body + chunk(b"IEND", b""))
-    write(tmp_path / "in" / "b.png", smooth(20, 24))
-    results = run(tmp_path / "in", tmp_path / "out", treatment, whole_bytes=0)
-    assert statuses(results) == ["failed", "restored"]
-    assert results[0].error.count("a.png") == 1
-    assert "truncated" in results[0].error
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["b.png", RECORDS]
-
-
-def test_what_keeps_a_large_picture_whole_is_told(pictures, tmp_path, treatment):
-    results = run(pictures, tmp_path / "out", replace(treatment, self_ensemble=True), whole_bytes=0)
-    assert statuses(results) == ["restored"] * 3
-    assert all("in memory whole" in row.notes[-1] for row in results)
-
-
-def test_a_large_picture_is_not_shown_side_by_side(pictures, tmp_path, treatment):
+def test_a_large_image_is_not_shown_side_by_side(pictures, tmp_path, treatment):
     shown = []
-    results = run(pictures, tmp_path / "out", treatment, whole_bytes=0, shown=lambda *args: shown.append(args))
+    results = run(pictures, tmp_path / "out", treatment, memory_limit=0, shown=shown.append)
     assert not shown
     assert {row.notes for row in results} == {("too large to be shown side by side",)}
+    run(pictures, tmp_path / "other", treatment, shown=shown.append)
+    assert [item.restored.pixels.shape for item in shown] == [(40, 48, 3), (40, 48, 1), (40, 48, 3)]
 
 
 @pytest.mark.parametrize("change", ["settings", "input", "weights"])
@@ -219,7 +198,7 @@ def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, 
         plan_jobs([pictures], tmp_path / "out", Output(), recursive=True),
         tmp_path / "out",
         treatment,
-        Experts(CPU, 1e9),
+        LoadedModels(CPU, 1e9),
     )
     assert next(results).status == "restored"
     with pytest.raises(OutputError, match=advice):
@@ -231,7 +210,7 @@ def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, 
 
 def test_an_output_folder_that_vanishes_stops_the_run(pictures, tmp_path, treatment):
     jobs = plan_jobs([pictures], tmp_path / "out", Output(), recursive=True)
-    results = restore_files(jobs, tmp_path / "out", treatment, Experts(CPU, 1e9))
+    results = restore_files(jobs, tmp_path / "out", treatment, LoadedModels(CPU, 1e9))
     next(results)
     shutil.rmtree(tmp_path / "out")
     with pytest.raises(OutputError, match="cannot write"):
@@ -239,14 +218,14 @@ def test_an_output_folder_that_vanishes_stops_the_run(pictures, tmp_path, treatm
 
 
 def test_memory_that_runs_out_costs_one_picture(pictures, tmp_path, treatment, monkeypatch):
-    real = swinir.photos.batch.repair
+    real = swinir.photos.batch.restore_photo
 
     def limited(picture, *args, **options):
         if picture.pixels.dtype == np.uint16:
             raise MemoryError("no memory for 24x24 pixels at once")
         return real(picture, *args, **options)
 
-    monkeypatch.setattr(swinir.photos.batch, "repair", limited)
+    monkeypatch.setattr(swinir.photos.batch, "restore_photo", limited)
     results = run(pictures, tmp_path / "out", treatment)
     assert statuses(results) == ["restored", "failed", "restored"]
     assert "no memory for 24x24 pixels at once; a smaller model" in results[1].error

@@ -41,8 +41,8 @@ def test_a_single_file_may_get_a_name_of_its_own(pictures, tmp_path):
         (["in"], "in/out", True, "lies inside the input folder"),
         (["in/a.png"], "in", False, "would replace the input"),
         (["in/b.tif"], "in/a.png", False, None),
-        (["empty"], "out", False, "no pictures in .*empty; -r looks"),
-        (["empty"], "out", True, "no pictures in .*empty$"),
+        (["empty"], "out", False, "no images in .*empty; -r also"),
+        (["empty"], "out", True, "no images in .*empty$"),
     ],
 )
 def test_what_would_lose_a_picture_is_refused_before_the_work(

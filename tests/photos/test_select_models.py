@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swinir.degradations.estimate import Findings
-from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, Plan, Wish, make_plan
+from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, Selection, Wish, select_models
 from swinir.tasks import TASKS
 from swinir.weights import zoo
 
@@ -21,20 +21,20 @@ def findings(noise=0.4, jpeg=None, gray=False):
     return Findings(noise, jpeg, "pixels" if jpeg else None, gray)
 
 
-def aliases(plan: Plan):
-    return [step.expert.alias for step in plan.steps]
+def aliases(selection: Selection):
+    return [step.model.alias for step in selection.passes]
 
 
 def bundled_plan(found, **wish):
-    return aliases(make_plan(found, Wish(**wish), BUNDLED))
+    return aliases(select_models(found, Wish(**wish), BUNDLED))
 
 
 # What is done unasked
 
 
 def test_a_clean_picture_is_left_alone_and_the_plan_says_why():
-    plan = make_plan(CLEAN, Wish(), BUNDLED)
-    assert plan.steps == ()
+    plan = select_models(CLEAN, Wish(), BUNDLED)
+    assert plan.passes == ()
     assert plan.factor == 1
     assert [line.split(" is left alone")[0] for line in plan.explain()] == ["JPEG quality", "noise"]
 
@@ -61,9 +61,9 @@ def test_noise_of_a_grey_picture_goes_to_the_expert_that_meets_it_at_its_level(l
 
 
 def test_faults_too_small_to_gain_from_are_left_alone():
-    plan = make_plan(findings(noise=LEAST_NOISE - 0.1, jpeg=BEST_JPEG + 1), Wish(), BUNDLED)
-    assert plan.steps == ()
-    assert ["experts gain" in line for line in plan.left_alone] == [True, True]
+    plan = select_models(findings(noise=LEAST_NOISE - 0.1, jpeg=BEST_JPEG + 1), Wish(), BUNDLED)
+    assert plan.passes == ()
+    assert ["models help" in line for line in plan.left_alone] == [True, True]
 
 
 def test_compression_is_undone_before_noise_and_enlarging_comes_last():
@@ -72,7 +72,7 @@ def test_compression_is_undone_before_noise_and_enlarging_comes_last():
 
 
 def test_every_step_has_a_reason():
-    for step in make_plan(findings(noise=26, jpeg=35), Wish(scale=2), BUNDLED).steps:
+    for step in select_models(findings(noise=26, jpeg=35), Wish(scale=2), BUNDLED).passes:
         assert step.reason.endswith(".")
         assert "found" in step.reason or "asked for" in step.reason
 
@@ -104,9 +104,9 @@ def test_a_task_asked_for_is_the_only_thing_done():
 
 
 def test_a_task_for_grey_serves_colour_when_named():
-    plan = make_plan(findings(noise=25), Wish(task="gray_dn"), BUNDLED)
+    plan = select_models(findings(noise=25), Wish(task="gray_dn"), BUNDLED)
     assert aliases(plan) == ["gray_dn_noise25_tiny"]
-    assert "each channel on its own" in plan.steps[0].reason
+    assert "each channel on its own" in plan.passes[0].reason
 
 
 @pytest.mark.parametrize(
@@ -147,34 +147,34 @@ def test_wishes_that_cannot_be_are_refused(wish, message):
     ],
 )
 def test_passes_reach_the_scale_and_little_more(scale, passes):
-    plan = make_plan(CLEAN, Wish(scale=scale), BUNDLED)
-    assert tuple(step.scale for step in plan.steps) == passes
+    plan = select_models(CLEAN, Wish(scale=scale), BUNDLED)
+    assert tuple(step.scale for step in plan.passes) == passes
     assert plan.factor == math.prod(passes)
 
 
 @given(st.floats(1, 1e4), st.sets(st.sampled_from([2, 3, 4, 8]), min_size=1))
 def test_as_few_passes_as_possible_and_never_too_small(scale, scales):
     experts = [e for e in zoo.RELEASED if e.parts.task == "classical_sr" and e.parts.level in scales]
-    plan = make_plan(CLEAN, Wish(scale=scale), experts)
+    plan = select_models(CLEAN, Wish(scale=scale), experts)
     assert plan.factor >= scale
-    if plan.steps:
-        assert max(scales) ** (len(plan.steps) - 1) < scale
-    if len(plan.steps) == 1:
+    if plan.passes:
+        assert max(scales) ** (len(plan.passes) - 1) < scale
+    if len(plan.passes) == 1:
         assert plan.factor == min(s for s in scales if s >= scale)
 
 
 def test_a_grey_picture_is_enlarged_as_colour():
-    plan = make_plan(findings(gray=True), Wish(scale=2), BUNDLED)
+    plan = select_models(findings(gray=True), Wish(scale=2), BUNDLED)
     assert aliases(plan) == ["lightweight_sr_x2_tiny"]
-    assert "takes the grey picture as colour" in plan.steps[0].reason
+    assert "takes the grey image as colour" in plan.passes[0].reason
 
 
 def test_networks_that_invent_details_are_used_when_named_only():
     real = [e for e in zoo.RELEASED if e.parts.task == "real_sr"]
-    with pytest.raises(ValueError, match="no expert of classical_sr or lightweight_sr"):
-        make_plan(CLEAN, Wish(scale=4), real)
-    assert aliases(make_plan(CLEAN, Wish(scale=4, task="real_sr"), EVERYTHING)) == ["real_sr_x4_DFOWMFC_GAN"]
-    assert aliases(make_plan(CLEAN, Wish(scale=2, task="real_sr"), EVERYTHING)) == ["real_sr_x2_DFO_GAN"]
+    with pytest.raises(ValueError, match="no model of classical_sr or lightweight_sr"):
+        select_models(CLEAN, Wish(scale=4), real)
+    assert aliases(select_models(CLEAN, Wish(scale=4, task="real_sr"), EVERYTHING)) == ["real_sr_x4_DFOWMFC_GAN"]
+    assert aliases(select_models(CLEAN, Wish(scale=2, task="real_sr"), EVERYTHING)) == ["real_sr_x2_DFO_GAN"]
 
 
 # Which experts are there
@@ -182,7 +182,7 @@ def test_networks_that_invent_details_are_used_when_named_only():
 
 def test_large_experts_stand_above_small_ones_of_the_same_level():
     found = findings(noise=27, jpeg=12)
-    assert aliases(make_plan(found, Wish(scale=4), EVERYTHING)) == [
+    assert aliases(select_models(found, Wish(scale=4), EVERYTHING)) == [
         "color_jpeg_car_jpeg10_DFWB",
         "color_dn_noise25_DFWB",
         "classical_sr_x4_DF2K",
@@ -191,21 +191,21 @@ def test_large_experts_stand_above_small_ones_of_the_same_level():
 
 def test_a_nearer_level_stands_above_a_larger_network():
     large = [e for e in zoo.RELEASED if e.alias == "color_dn_noise15_DFWB"]
-    assert aliases(make_plan(findings(noise=27), Wish(), [*large, *BUNDLED])) == ["color_dn_noise25_tiny"]
+    assert aliases(select_models(findings(noise=27), Wish(), [*large, *BUNDLED])) == ["color_dn_noise25_tiny"]
 
 
 def test_grey_pictures_go_through_colour_when_nothing_else_is_there_and_the_other_way_round():
-    cases = ((True, 50, "takes the grey picture as colour"), (False, 25, "takes each channel on its own"))
+    cases = ((True, 50, "takes the grey image as colour"), (False, 25, "takes each channel on its own"))
     for gray, level, words in cases:
         others = [e for e in BUNDLED if TASKS[e.parts.task].gray != gray]
-        plan = make_plan(findings(noise=26, gray=gray), Wish(), others)
-        assert [step.expert.parts.level for step in plan.steps] == [level]
-        assert words in plan.steps[0].reason
+        plan = select_models(findings(noise=26, gray=gray), Wish(), others)
+        assert [step.model.parts.level for step in plan.passes] == [level]
+        assert words in plan.passes[0].reason
 
 
 def test_a_picture_with_colour_goes_through_an_expert_for_colour_of_any_level():
     experts = [e for e in EVERYTHING if e.alias in ("color_jpeg_car_jpeg10_tiny", "jpeg_car_jpeg40_DFWB")]
-    assert aliases(make_plan(findings(jpeg=40), Wish(), experts)) == ["color_jpeg_car_jpeg10_tiny"]
+    assert aliases(select_models(findings(jpeg=40), Wish(), experts)) == ["color_jpeg_car_jpeg10_tiny"]
 
 
 @pytest.mark.parametrize(
@@ -214,12 +214,12 @@ def test_a_picture_with_colour_goes_through_an_expert_for_colour_of_any_level():
         (findings(noise=44), Wish(), "color_dn or gray_dn .* `swinir zoo download color_dn_noise50_DFWB`"),
         (findings(jpeg=28, gray=True), Wish(), "`swinir zoo download jpeg_car_jpeg30_DFWB`"),
         (CLEAN, Wish(scale=3), "`swinir zoo download classical_sr_x3_"),
-        (CLEAN, Wish(scale=4, task="real_sr"), "no expert of real_sr .* `swinir zoo download real_sr_x4_"),
+        (CLEAN, Wish(scale=4, task="real_sr"), "no model of real_sr .* `swinir zoo download real_sr_x4_"),
     ],
 )
 def test_what_is_missing_is_named_with_the_command_that_fetches_it(found, wish, command):
     with pytest.raises(ValueError, match=command) as caught:
-        make_plan(found, wish, ())
+        select_models(found, wish, ())
     alias = str(caught.value).split("`")[1].split()[-1]
     assert zoo.find(alias).parts.task in str(caught.value)
 
@@ -235,12 +235,12 @@ def test_what_is_missing_is_named_with_the_command_that_fetches_it(found, wish, 
     ),
 )
 def test_any_wish_has_a_plan_among_the_bundled_experts(found, wish):
-    plan = make_plan(found, wish, BUNDLED)
-    kinds = [step.expert.parts.kind for step in plan.steps]
+    plan = select_models(found, wish, BUNDLED)
+    kinds = [step.model.parts.kind for step in plan.passes]
     assert kinds == sorted(kinds)  # jpeg, noise, x
     assert plan.factor >= wish.scale
-    assert len(plan.explain()) == len(plan.steps) + len(plan.left_alone)
-    assert plan == make_plan(replace(found), wish, BUNDLED)
+    assert len(plan.explain()) == len(plan.passes) + len(plan.left_alone)
+    assert plan == select_models(replace(found), wish, BUNDLED)
 
 
 # zoo.present

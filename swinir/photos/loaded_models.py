@@ -1,0 +1,86 @@
+"""Models that stay loaded between images, within a budget of memory."""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from swinir.inference.forward import Runnable, optimize_for
+from swinir.inference.memory import free_memory
+from swinir.inference.options import RunOptions
+from swinir.inference.runtimes import SUFFIXES, load_exported
+from swinir.models.complexity import count_parameters
+from swinir.models.optimized import OptimizedSwinIR
+from swinir.weights import zoo
+from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
+
+BUDGET_SHARE = 0.25  # of the memory that is free at first
+COPIES = 2.5  # memory of a loaded network in multiples of its weights, with the optimized form
+EXPORTED_BYTES = 100e6  # of an exported network, whose runtime does not tell
+
+
+class LoadedModels:
+    """Networks by name of their checkpoint; the one used longest ago leaves first.
+
+    Args:
+        device: place of the networks.
+        budget: in bytes; None is a share of the memory that is free now.
+        load: loads a checkpoint, by path or name in the zoo.
+        options: for running the networks; SwinIR is held in the form optimized for them.
+    """
+
+    def __init__(
+        self,
+        device: torch.device,
+        budget: float | None = None,
+        load: Callable[[str, torch.device], Runnable] | None = None,
+        options: RunOptions | None = None,
+    ) -> None:
+        self.device, self.load, self.options = device, load or load_any, options or RunOptions()
+        self.budget = BUDGET_SHARE * free_memory(device) if budget is None else budget
+        self._loaded: OrderedDict[str, Runnable] = OrderedDict()
+        self._hashes: dict[str, str] = {}
+
+    def get(self, name: str) -> Runnable:
+        """Return the network of a checkpoint."""
+        if name not in self._loaded:
+            self._loaded[name] = optimize_for(self.load(name, self.device), self.options)
+            while len(self._loaded) > 1 and sum(map(_bytes, self._loaded.values())) > self.budget:
+                self._loaded.popitem(last=False)
+        self._loaded.move_to_end(name)
+        return self._loaded[name]
+
+    def scale(self, name: str) -> int:
+        """Return the factor by which a model enlarges."""
+        return self.get(name).config.upscale
+
+    def sha256(self, name: str) -> str:
+        """Return the hash of a checkpoint's file."""
+        if name not in self._hashes:
+            path = Path(name)
+            self._hashes[name] = sha256(path if path.suffix in SUFFIXES else find_checkpoint(name))
+        return self._hashes[name]
+
+
+def load_any(name: str, device: torch.device) -> Runnable:
+    """Load a checkpoint by path or name in the zoo, or an exported file, which runs on the CPU."""
+    return load_exported(name) if Path(name).suffix in SUFFIXES else load_model(name, device)
+
+
+def short_name(name: str) -> str:
+    """Return the name of a checkpoint for a table: its alias in the zoo, or its file name."""
+    try:
+        return zoo.find(name).alias if not Path(name).exists() else Path(name).name
+    except ValueError:
+        return Path(name).name
+
+
+def _bytes(network: Runnable) -> float:
+    """Estimate the memory of a network."""
+    if isinstance(network, OptimizedSwinIR):
+        return COPIES * count_parameters(network.config) * network.dtype.itemsize
+    if isinstance(network, nn.Module):
+        return COPIES * sum(p.numel() * p.element_size() for p in network.parameters())
+    return EXPORTED_BYTES
