@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -31,7 +32,7 @@ from swinir.models.swinir import NetworkConfig
 from swinir.photos.batch import Policy, restore_files
 from swinir.photos.jobs import Job
 from swinir.photos.loaded_models import LoadedModels, load_any
-from swinir.photos.restore_photo import Treatment
+from swinir.photos.restore_photo import RUN, Treatment
 
 CPU = torch.device("cpu")
 SEED = 1
@@ -49,6 +50,13 @@ class Repeat:
     def __call__(self, x: Tensor) -> Tensor:
         scale = self.config.upscale
         return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+
+
+class OneModel(LoadedModels):
+    """A network without a file."""
+
+    def sha256(self, name: str) -> str:
+        return ""
 
 
 class Peak(threading.Thread):
@@ -92,11 +100,8 @@ def make_image(path: Path, height: int, width: int, workspace: Workspace) -> Non
 def work(source: Path, target: Path, model: str | None, scale: int, memory: float, tile: int | None) -> dict:
     """Restore a file; seconds, and peaks of memory in bytes."""
     network: Runnable = Repeat(scale) if model is None else load_any(model, CPU)
-    models = LoadedModels(CPU, load=lambda name, device: network)
-    models.sha256 = lambda name: ""  # type: ignore[method-assign] - a stub has no file
-    treatment = Treatment(model="network")
-    if tile:
-        treatment = Treatment(model="network", run=treatment.run.__class__(tile=tile, tile_overlap=64))
+    models = OneModel(CPU, load=lambda name, device: network)
+    treatment = Treatment(model="network", run=replace(RUN, tile=tile or "auto"))
     network(torch.rand(1, 3, 64, 64))
     start, peak = time.perf_counter(), Peak()
     peak.start()
@@ -110,7 +115,7 @@ def work(source: Path, target: Path, model: str | None, scale: int, memory: floa
 
 def check(source: Path, target: Path, scale: int, workspace: Workspace) -> bool:
     """Tell whether the output is the source with its pixels repeated."""
-    before, after = (read_picture(p, max_pixels=2**40, workspace=workspace).pixels for p in (source, target))
+    before, after = (read_picture(p, max_pixels=2**40).pixels for p in (source, target))
     for rows in row_blocks(*before.shape[:2]):
         expected = before[rows].repeat(scale, 0).repeat(scale, 1)
         if not np.array_equal(after[rows.start * scale : rows.stop * scale], expected):

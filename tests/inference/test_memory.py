@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swinir.inference.memory
-from swinir.inference.memory import auto_strip_tile, auto_tile, bytes_per_pixel, free_memory
+from swinir.inference.memory import auto_tile, bytes_per_pixel, free_memory
 from swinir.inference.restore import restore
 from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -115,13 +115,3 @@ def test_free_memory_of_a_gpu_counts_what_is_only_reserved():
     before = free_memory(torch.device("cuda"))
     torch.empty(2**26, dtype=torch.uint8, device="cuda")  # freed at once, yet kept by the allocator
     assert free_memory(torch.device("cuda")) == pytest.approx(before, rel=0.02)
-
-
-@given(st.integers(1, 40_000), st.integers(0, 64), st.sampled_from([10**6, 10**8, 10**9]), st.integers(1, 3))
-@settings(max_examples=100)
-def test_a_strip_fits_its_share_or_its_tiles_are_the_smallest(width, overlap, room, batch):
-    config = replace(SMALL, upsampler="pixelshuffledirect", upscale=2)
-    tile = auto_strip_tile(config, 40_000, width, overlap, device=CPU, batch=batch, strip_bytes=room)
-    assert tile % 8 == 0
-    smallest = math.ceil(overlap / 8) * 8 + 8
-    assert tile == smallest or tile * width * batch * 3 * 4 * (2 + 4) <= room
