@@ -1,4 +1,4 @@
-"""A headless Chromium, spoken to through a pipe by its own protocol: no driver, no network, no port."""
+"""A headless Chromium, controlled through a pipe by the DevTools protocol: without driver, network and port."""
 
 import base64
 import json
@@ -13,7 +13,7 @@ FLAGS = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
     "--disable-background-networking", "--disable-component-update", "--disable-sync",
 )  # fmt: skip
-# It takes commands from descriptor 3 and answers on 4; both are moved out of the way first.
+# Chromium reads commands from descriptor 3 and writes answers to 4; the pipes are duplicated to these.
 WITH_PIPES = """
 import fcntl, os, sys
 commands, answers = (fcntl.fcntl(int(number), fcntl.F_DUPFD, 10) for number in sys.argv[1:3])
@@ -25,19 +25,19 @@ SECONDS = 60
 
 
 def find_chromium():
-    """Its path, or None."""
+    """Find the path of a Chromium, or None."""
     return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 
 class Tab:
-    """One page; `requests` are the addresses it asked for, `messages` what its scripts complained about."""
+    """A page; `requests` holds the addresses it requested, `messages` the errors of its scripts."""
 
     def __init__(self, read, write):
         self._read, self._write, self._number, self._rest = read, write, 0, b""
         self.session, self.requests, self.messages, self._events = None, [], [], []
 
     def call(self, method, **parameters):
-        """A command of the DevTools protocol, and its result."""
+        """Send a command of the DevTools protocol and return its result."""
         self._number += 1
         message = {"id": self._number, "method": method, "params": parameters}
         if self.session:
@@ -76,55 +76,55 @@ class Tab:
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def size(self, width, height, *, dots=1, mobile=False):
-        """Of the window, in pixels of so many dots of the screen a side."""
+        """Set the size of the window in CSS pixels, each of `dots` screen pixels a side."""
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=dots, mobile=mobile
         )
 
     def run(self, expression):
-        """The value of an expression in the page."""
+        """Evaluate an expression in the page."""
         answer = self.call("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
     def wait(self, condition):
-        """Until an expression holds."""
+        """Wait until an expression is true."""
         end = time.monotonic() + SECONDS
         while not self.run(condition):
             assert time.monotonic() < end, f"not within {SECONDS} s: {condition}"
             time.sleep(0.05)
 
     def place(self, selector):
-        """Left, top, width, height of an element, seen from the window's corner, after it was scrolled into view."""
+        """Scroll an element into view, and return its left, top, width and height in the window."""
         return self.run(
             f"(e => {{ e.scrollIntoView({{block: 'center', behavior: 'instant'}}); const r = e.getBoundingClientRect();"
             f" return [r.left, r.top, r.width, r.height] }})(document.querySelector({json.dumps(selector)}))"
         )
 
     def click(self, selector):
-        """With the mouse, in the middle of an element."""
+        """Click in the middle of an element."""
         left, top, width, height = self.place(selector)
         self.drag([(left + width / 2, top + height / 2)])
 
     def drag(self, points):
-        """The mouse's button held from the first point to the last."""
+        """Drag the mouse from the first point over the others."""
         for kind, (x, y) in [("Pressed", points[0]), *(("Moved", p) for p in points[1:]), ("Released", points[-1])]:
             self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, button="left", buttons=1, clickCount=1)
 
     def press(self, key, code, number):
-        """A key."""
+        """Press and release a key."""
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, key=key, code=code, windowsVirtualKeyCode=number)
 
     def screenshot(self, path, *, whole=False):
-        """What is seen, as a PNG file."""
+        """Write a screenshot as a PNG file."""
         data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole)["data"]
         path.write_bytes(base64.b64decode(data))
 
 
 @contextmanager
 def chromium(program, profile):
-    """A browser with an empty profile in a new folder; it is gone afterwards."""
+    """Run a browser with an empty profile, and yield a tab."""
     ours_in, theirs_out = os.pipe()
     theirs_in, ours_out = os.pipe()
     command = [program, *FLAGS, f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]

@@ -1,4 +1,4 @@
-"""Pictures and experts for the tests of `swinir restore`."""
+"""Images and small models for tests."""
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ SMALL = {"embed_dim": 8, "depths": (1,), "num_heads": (2,), "window_size": 4, "i
 
 
 def write_expert(path, **options):
-    """A small network of random weights, as a checkpoint; by default it doubles colour pictures."""
+    """Write a checkpoint of a small network with random weights; by default it enlarges color images by 2."""
     with torch.random.fork_rng():
         torch.manual_seed(len(str(options)))
         config = NetworkConfig(**SMALL | {"upsampler": "pixelshuffledirect", "upscale": 2} | options)
@@ -29,13 +29,13 @@ def smooth(height, width, channels=3, dtype=np.uint8, seed=0):
 
 
 def write(path, pixels, **options):
-    """A picture file."""
+    """Write an image file."""
     write_picture(path, Picture(pixels, **options))
     return path
 
 
 def write_folder(folder):
-    """Three pictures in a folder, one of them below another."""
+    """Write three images below a folder, one of them in a subfolder."""
     (folder / "below").mkdir(parents=True)
     write(folder / "a.png", smooth(20, 24))
     write(folder / "b.tif", smooth(20, 24, 1, np.uint16))

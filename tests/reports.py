@@ -1,4 +1,4 @@
-"""Records as `swinir restore` writes them, with the pictures they are about."""
+"""Records as `swinir restore` writes them, and the image files that they name."""
 
 import hashlib
 import json
@@ -19,7 +19,7 @@ def record(**fields):
 
 
 def write_pair(folder: Path, name: str, before, after, **fields):
-    """An input and its result as files, and the record about them."""
+    """Write an input and its output, and return their record."""
     for place, pixels in (("in", before), ("out", after)):
         (folder / place).mkdir(exist_ok=True)
         write(folder / place / name, pixels)
@@ -33,7 +33,7 @@ def write_pair(folder: Path, name: str, before, after, **fields):
 
 
 def write_records(folder: Path, *lines: str) -> Path:
-    """The file of records in a folder's results."""
+    """Write the records of a folder's outputs."""
     (folder / "out").mkdir(exist_ok=True)
     path = folder / "out" / "results.jsonl"
     path.write_text("".join(f"{line}\n" for line in lines))

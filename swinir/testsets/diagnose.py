@@ -42,7 +42,7 @@ ORDERS = [order for order in permutations(range(3)) if order != (0, 1, 2)]
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """How a low-quality image differs from the benchmark's reduction of its ground truth.
+    """Difference between a low-quality image and the benchmark's reduction of its ground truth.
 
     Attributes:
         psnr: of the two in dB; inf if they are equal.
