@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device
+from swinir.cli.options import check_parent, choose_device, split_words
 
 if TYPE_CHECKING:
     from swinir.bench.subject import Case, Subject
@@ -61,7 +61,7 @@ def bench(
     from swinir.environment import machine
     from swinir.report.speed import check_plot
 
-    chosen = get_variants(_words(variants))
+    chosen = get_variants(split_words(variants))
     for file in (json_file, plot):
         check_parent(file)
     if plot is not None:
@@ -103,15 +103,11 @@ def bench(
         raise typer.Exit(1)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
 def _cases(sizes: str, batch: int, tile: int | None, tile_overlap: int) -> "list[Case]":
     from swinir.bench.subject import Case
 
     cases = []
-    for word in _words(sizes) or [sizes]:
+    for word in split_words(sizes) or [sizes]:
         match = re.fullmatch(r"([1-9][0-9]{0,4})(?:x([1-9][0-9]{0,4}))?", word)
         if match is None:
             raise ValueError(f"--sizes must be sides or HEIGHTxWIDTH in pixels, got {word!r}; try --sizes 136,264x200")

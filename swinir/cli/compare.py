@@ -3,16 +3,18 @@
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device, make_protocol, print_table
+from swinir.cli.options import check_parent, choose_device, make_protocol, print_table, split_words
 
 if TYPE_CHECKING:
     from swinir.bench.compare_networks import Comparison, Seen
     from swinir.evaluation.protocol import Protocol
+    from swinir.inference.tiling import TileBlend
     from swinir.report.figures import Exhibit
     from swinir.testsets import BenchmarkSet
 
@@ -81,16 +83,17 @@ def compare(
 ) -> None:
     """Compare networks: quality, size, time and memory of each on the same images.
 
-    One that cannot take part is a line that says why.
+    A network that fails becomes a line with the reason.
     """
     from swinir.bench.compare_networks import choose_metrics, labels
     from swinir.bench.compare_networks import compare as measure
     from swinir.environment import machine
     from swinir.evaluation.samples import find_samples, find_set
+    from swinir.inference.options import RunOptions
     from swinir.metrics.perceptual import DISTANCES, load_distance
-    from swinir.report.comparison import comparison_table, notes
+    from swinir.report.comparison import comparison_table, notes, write_csv, write_json, write_markdown
 
-    names = [word for given in models for word in _words(given)]
+    names = [word for given in models for word in split_words(given)]
     if not names:
         raise ValueError("--models names no network; try --models bicubic,lightweight_sr_x2_tiny")
     for file in (markdown, csv_file, json_file, picture):
@@ -99,31 +102,20 @@ def compare(
     if picture is not None and picture.suffix.lower() != ".png":
         raise ValueError(f"--picture must end in .png, got {picture.name!r}")
     row = _set(benchmark, testsets, folder_lq, folder_gt)
-    kind = task or _task(row, scale, noise, jpeg)
-    protocol = make_protocol(
-        kind,
-        scale=scale or 1,
-        noise=15 if noise is None else noise,
-        jpeg=40 if jpeg is None else jpeg,
-        tile=tile,
-        tile_overlap=tile_overlap,
-        tile_blend=tile_blend,
-        precision=precision,
-        self_ensemble=self_ensemble,
-    )
-    found_files = find_samples(protocol, folder_lq, folder_gt) if row is None else find_set(protocol, row, testsets)
-    samples = found_files[:limit]
-    chosen_metrics = choose_metrics(
-        _words(metrics or ""), protocol, reference=any(sample.gt is not None for sample in samples)
-    )
-    wanted = _wanted(show, [sample.name for sample in samples])
+    options = RunOptions(tile, tile_overlap, cast("TileBlend", tile_blend), precision, self_ensemble)
+    levels = {"noise": 15 if noise is None else noise, "jpeg": 40 if jpeg is None else jpeg}
+    protocol = make_protocol(task or _task(row, scale, noise, jpeg), options, scale=scale or 1, **levels)
+    all_samples = find_samples(protocol, folder_lq, folder_gt) if row is None else find_set(protocol, row, testsets)
+    samples = all_samples[:limit]
+    reference = any(sample.gt is not None for sample in samples)
+    chosen_metrics = choose_metrics(split_words(metrics or ""), protocol, reference=reference)
+    drawing = _Drawing(picture, _wanted(show, [sample.name for sample in samples]), spot)
     labels(names, protocol)
     distances = {name: load_distance(name) for name in chosen_metrics if name in DISTANCES}
     where = choose_device(device)
 
     facts = _facts(protocol, benchmark or str(folder_gt or folder_lq), len(samples)) | machine(where)
     typer.echo(_heading(facts, len(names)))
-    exhibits: list[Exhibit] = []
     with _progress() as tell:
         found = measure(
             names,
@@ -135,22 +127,19 @@ def compare(
             memory=memory,
             repeats=repeats,
             progress=tell,
-            see=(lambda seen: _exhibit(seen, wanted, spot, exhibits)) if picture else None,
+            see=drawing.keep if picture else None,
         )
     typer.echo()
     print_table(comparison_table(found))
     typer.echo("\n".join(["", *notes(found, facts)]))
-    _write(found, facts | {"complete": found.stopped is None}, markdown, csv_file, json_file)
-    if picture is not None:
-        _draw(picture, exhibits, found, wanted)
-    if found.stopped is not None:  # what was measured is printed and kept
+    for path, write in ((markdown, write_markdown), (csv_file, write_csv), (json_file, write_json)):
+        if path is not None:
+            write(path, found, facts | {"complete": found.stopped is None})
+    drawing.write(found)
+    if found.stopped is not None:  # its rows are printed and written
         raise found.stopped
     if found.unread or any(model.status != "ok" for model in found.models):
         raise typer.Exit(1)
-
-
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def _crop(text: str | None) -> tuple[int, int, int] | None:
@@ -179,7 +168,7 @@ def _set(name: str | None, testsets: Path, folder_lq: Path | None, folder_gt: Pa
 
 
 def _task(row: "BenchmarkSet | None", scale: int | None, noise: int | None, jpeg: int | None) -> str:
-    """The task that the options and the set mean."""
+    """Infer the task from the options and the set."""
     asked = [
         option for option, value in (("--scale", scale), ("--noise", noise), ("--jpeg", jpeg)) if value is not None
     ]
@@ -195,7 +184,7 @@ def _task(row: "BenchmarkSet | None", scale: int | None, noise: int | None, jpeg
 
 
 def _wanted(show: str | None, images: Sequence[str]) -> list[str]:
-    wanted = _words(show or "")
+    wanted = split_words(show or "")
     for name in wanted:
         if name not in images:
             raise ValueError(f"--show {name}: no such image; choose from {', '.join(images[:8])}")
@@ -226,45 +215,52 @@ def _heading(facts: dict[str, Any], count: int) -> str:
 
 @contextmanager
 def _progress() -> "Iterator[Any]":
-    """A line on a terminal that says what is under way; nothing elsewhere."""
+    """Show the present step in a line on a terminal; nothing elsewhere."""
     from tqdm import tqdm
 
     with tqdm(bar_format="{desc} [{elapsed}]", disable=None, leave=False, dynamic_ncols=True) as bar:
         yield bar.set_description_str
 
 
-def _exhibit(seen: "Seen", wanted: Sequence[str], crop: tuple[int, int, int] | None, exhibits: "list[Exhibit]") -> None:
-    """Keep what the picture may need of an image: a few, the most different ones, unless they were named."""
-    from swinir.report.figures import exhibit
+@dataclass
+class _Drawing:
+    """The picture of details by each network, drawn from a few images.
 
-    if wanted and seen.image not in wanted:
-        return
-    try:
-        exhibits.append(exhibit(seen, crop=crop))
-    except ValueError as error:  # a crop outside this image costs its row of the picture
-        typer.echo(f"swinir: {error}", err=True)
-    if not wanted and len(exhibits) > SHOWN:
-        exhibits.remove(min(exhibits, key=lambda e: e.difference))
+    Attributes:
+        wanted: names of its images; without names, those with the largest differences.
+        crop: x, y and side of the detail; None chooses it by the differences.
+    """
 
+    path: Path | None
+    wanted: list[str]
+    crop: tuple[int, int, int] | None
+    exhibits: "list[Exhibit]" = field(default_factory=list)
 
-def _write(
-    found: "Comparison", facts: dict[str, Any], markdown: Path | None, csv_file: Path | None, json_file: Path | None
-) -> None:
-    from swinir.report.comparison import write_csv, write_json, write_markdown
+    def keep(self, seen: "Seen") -> None:
+        """Keep the part of an image that the picture may need."""
+        from swinir.report.figures import exhibit
 
-    for path, write in ((markdown, write_markdown), (csv_file, write_csv), (json_file, write_json)):
-        if path is not None:
-            write(path, found, facts)
+        if self.wanted and seen.image not in self.wanted:
+            return
+        try:
+            self.exhibits.append(exhibit(seen, crop=self.crop))
+        except ValueError as error:  # the crop is outside this image
+            typer.echo(f"swinir: {error}", err=True)
+        if not self.wanted and len(self.exhibits) > SHOWN:
+            self.exhibits.remove(min(self.exhibits, key=lambda e: e.difference))
 
+    def write(self, found: "Comparison") -> None:
+        """Draw and write the picture, if one was asked for."""
+        from swinir.image_io.image import write
+        from swinir.report.figures import comparison_sheet
 
-def _draw(picture: Path, exhibits: "list[Exhibit]", found: "Comparison", wanted: Sequence[str]) -> None:
-    from swinir.image_io.image import write
-    from swinir.report.figures import comparison_sheet
-
-    networks = [model.model for model in found.models if model.status == "ok"]
-    if not exhibits or not networks:
-        typer.echo("swinir: no picture: no network restored an image", err=True)
-        return
-    ordered = sorted(exhibits, key=lambda e: wanted.index(e.image)) if wanted else exhibits
-    write(picture, comparison_sheet(ordered, networks))
-    typer.echo(f"look at {picture}")
+        if self.path is None:
+            return
+        networks = [model.model for model in found.models if model.status == "ok"]
+        if not self.exhibits or not networks:
+            typer.echo("swinir: no picture: no network restored an image", err=True)
+            return
+        if self.wanted:
+            self.exhibits.sort(key=lambda e: self.wanted.index(e.image))
+        write(self.path, comparison_sheet(self.exhibits, networks))
+        typer.echo(f"look at {self.path}")

@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, cast, get_args
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import torch
 
     from swinir.evaluation.protocol import Protocol
+    from swinir.inference.options import RunOptions
     from swinir.report.text_table import TextTable
 
 
@@ -45,24 +46,14 @@ def choose_device(name: str | None) -> "torch.device":
     return device
 
 
-def make_protocol(
-    task: str,
-    *,
-    scale: int,
-    noise: int,
-    jpeg: int,
-    tile: int | None,
-    tile_overlap: int,
-    tile_blend: str,
-    precision: str,
-    self_ensemble: bool,
-    compile: bool = False,
-) -> "Protocol":
-    """Build the protocol of a benchmark from options; a ValueError for values that the task does not have."""
+def split_words(text: str) -> list[str]:
+    """Split a list with commas into its words."""
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def make_protocol(task: str, options: "RunOptions", *, scale: int, noise: int, jpeg: int) -> "Protocol":
+    """Build the protocol of a benchmark; a ValueError for levels that the task does not have."""
     from swinir.evaluation.protocol import Protocol
-    from swinir.inference.options import RunOptions
-    from swinir.inference.tiling import TileBlend
-    from swinir.models.optimized import PRECISIONS
     from swinir.tasks import get_task
 
     spec = get_task(task)
@@ -70,10 +61,4 @@ def make_protocol(
     for option, value, least, most in (("--noise", noise, 0, 255), ("--jpeg", jpeg, 1, 100)):
         if not least <= value <= most:
             raise ValueError(f"{option} must be from {least} to {most}, got {value}")
-    if precision not in PRECISIONS:
-        raise ValueError(f"--precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
-    if tile_blend not in get_args(TileBlend):
-        raise ValueError(f"--tile_blend must be one of {', '.join(get_args(TileBlend))}, got {tile_blend!r}")
-    blend = cast(TileBlend, tile_blend)
-    options = RunOptions(tile, tile_overlap, blend, precision, self_ensemble, compile)
     return Protocol(spec, scale, noise, jpeg, options)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from swinir.evaluation.results import Row
     from swinir.evaluation.samples import Sample
     from swinir.inference.forward import Runnable
+    from swinir.inference.tiling import TileBlend
     from swinir.models.swinir import NetworkConfig
 
 BARE_TILE = "400"
@@ -22,7 +23,7 @@ EXPORTED = (".onnx", ".xml")  # those of `swinir.inference.runtimes`, which need
 
 
 class Weights(NamedTuple):
-    """A checkpoint or an exported file, and what makes of it something that `restore` can run on a device."""
+    """A checkpoint or an exported file, and `build`, which loads it as a network on a device."""
 
     path: Path
     network: "NetworkConfig"
@@ -33,7 +34,7 @@ class Weights(NamedTuple):
 
 
 def expand_bare_tile(argv: Sequence[str]) -> list[str]:
-    """Give a `--tile` that stands without a number the value that the released program's manual names."""
+    """Give a `--tile` without a number the value that the released program's manual names."""
     result = []
     for i, word in enumerate(argv):
         result.append(word)
@@ -54,7 +55,7 @@ def benchmark(
     jpeg: Annotated[int, typer.Option("--jpeg", help="JPEG quality: 10, 20, 30, 40.")] = 40,
     training_patch_size: Annotated[
         int,
-        typer.Option("--training_patch_size", help="Taken for compatibility; networks run at any size."),
+        typer.Option("--training_patch_size", help="Accepted for compatibility; networks run at any size."),
     ] = 128,
     large_model: Annotated[bool, typer.Option("--large_model", help="SwinIR-L, for real_sr x4.")] = False,
     model_path: Annotated[
@@ -88,20 +89,12 @@ def benchmark(
     """Restore the images of a benchmark and measure them, by the released program's protocol."""
     from swinir.evaluation.protocol import check_network
     from swinir.evaluation.samples import find_samples
+    from swinir.inference.options import RunOptions
     from swinir.models.optimized import resolve_precision
 
-    protocol = make_protocol(
-        task,
-        scale=scale,
-        noise=noise,
-        jpeg=jpeg,
-        tile=tile,
-        tile_overlap=tile_overlap,
-        tile_blend=tile_blend,
-        precision=precision,
-        self_ensemble=self_ensemble,
-        compile=compile,
-    )
+    blend = cast("TileBlend", tile_blend)  # checked by RunOptions
+    options = RunOptions(tile, tile_overlap, blend, precision, self_ensemble, compile)
+    protocol = make_protocol(task, options, scale=scale, noise=noise, jpeg=jpeg)
     for file in (json_file, csv_file):
         check_parent(file)
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
@@ -129,7 +122,7 @@ def benchmark(
     rows: list[Row] = []
     try:
         _run(model, samples, protocol, None if no_save else folder, rows)
-    finally:  # also when interrupted: what is finished is printed and kept
+    finally:  # also when interrupted: finished rows are printed and kept
         _summarise(rows, str(folder), len(samples))
         _write_files(rows, len(samples), protocol, checkpoint, chosen, json_file, csv_file)
     if any(row.status == "failed" for row in rows):
@@ -141,7 +134,7 @@ def _notice(text: str) -> None:
 
 
 def _read(model_path: str, key: str) -> Weights:
-    """The checkpoint of a path or zoo name, downloaded if it is a released one that is not there yet."""
+    """Read the checkpoint of a path or zoo name; a released one that is missing is downloaded."""
     import torch
 
     from swinir.weights import zoo
@@ -197,7 +190,7 @@ def _check_size(checkpoint: Weights, protocol: "Protocol", large: bool) -> None:
 
 
 def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
-    """Weights do not tell a noise level or JPEG quality, but a file's name may: say so when it differs."""
+    """Print a note if the file's name states another noise level, JPEG quality or scale than the images have."""
     from swinir.weights import zoo
 
     try:
@@ -206,7 +199,7 @@ def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
         return
     asked = protocol.level
     if name.task == protocol.task.name and name.level != asked:
-        _notice(f"{checkpoint.path.name} is the expert for {name.level_text}, the images are made at {asked}")
+        _notice(f"{checkpoint.path.name} is the model for {name.level_text}, the images are made at {asked}")
 
 
 def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
@@ -225,7 +218,7 @@ def _fit_tile(protocol: "Protocol", checkpoint: Weights) -> "Protocol":
 def _run(
     model: "Runnable", samples: "Sequence[Sample]", protocol: "Protocol", folder: Path | None, rows: "list[Row]"
 ) -> None:
-    """Evaluate with a line for each image, adding to `rows` as they come."""
+    """Evaluate with a line for each image, and append its row to `rows`."""
     from tqdm import tqdm
 
     from swinir.evaluation.evaluate import evaluate
@@ -237,7 +230,7 @@ def _run(
             bar.set_postfix_str(f"tile {done}/{total}")
 
         for row in evaluate(model, samples, protocol, folder=folder, progress=show_tiles):
-            rows.append(row)  # before it is printed: a signal between the two would lose a row that was shown
+            rows.append(row)  # before it is printed, so that a signal cannot lose a printed row
             with tqdm.external_write_mode():
                 typer.echo(_line(len(rows) - 1, row), err=row.status == "failed")
             bar.update()

@@ -35,21 +35,21 @@ RESULTS = {
     "jpeg_car": "swinir_jpeg_car_jpeg40",
     "color_jpeg_car": "swinir_color_jpeg_car_jpeg40",
 }
-RGB_LABELS, Y_LABELS = ["PSNR", "SSIM"], ["PSNR_Y", "SSIM_Y"]
 LABELS = {
-    "classical_sr": RGB_LABELS + Y_LABELS,
-    "lightweight_sr": RGB_LABELS + Y_LABELS,
+    "classical_sr": ["PSNR", "SSIM", "PSNR_Y", "SSIM_Y"],
+    "lightweight_sr": ["PSNR", "SSIM", "PSNR_Y", "SSIM_Y"],
     "real_sr": [],
-    "gray_dn": RGB_LABELS,
-    "color_dn": RGB_LABELS + Y_LABELS,
-    "jpeg_car": [*RGB_LABELS, "PSNRB"],
-    "color_jpeg_car": [*RGB_LABELS, "PSNRB", *Y_LABELS, "PSNRB_Y"],
+    "gray_dn": ["PSNR", "SSIM"],
+    "color_dn": ["PSNR", "SSIM", "PSNR_Y", "SSIM_Y"],
+    "jpeg_car": ["PSNR", "SSIM", "PSNRB"],
+    "color_jpeg_car": ["PSNR", "SSIM", "PSNRB", "PSNR_Y", "SSIM_Y", "PSNRB_Y"],
 }
+AVERAGES = {"PSNR": "PSNR/SSIM(RGB)", "PSNR_Y": "PSNR_Y/SSIM_Y", "PSNRB": "PSNRB", "PSNRB_Y": "PSNRB_Y"}
 
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """A tiny expert for each task, by name."""
+    """A tiny checkpoint for each task, by name."""
     folder = tmp_path_factory.mktemp("checkpoints")
     for name, task in TASKS.items():
         small = {"embed_dim": 12, "depths": (1,), "num_heads": (2,), "num_feat": 8}
@@ -123,16 +123,7 @@ def test_every_task_writes_its_images_and_prints_its_metrics_and_no_others(run, 
     assert [line.split()[:3] for line in lines] == [["Testing", str(i), name] for i, name in enumerate(names)]
     assert all(re.findall(r"(\w+): ", line) == LABELS[task] for line in lines)
     averages = re.findall(r"^-- Average (\S+): -?[0-9.]+ dB", out, re.MULTILINE)
-    assert averages == [
-        label
-        for label, metric in (
-            ("PSNR/SSIM(RGB)", "PSNR"),
-            ("PSNR_Y/SSIM_Y", "PSNR_Y"),
-            ("PSNRB", "PSNRB"),
-            ("PSNRB_Y", "PSNRB_Y"),
-        )
-        if metric in LABELS[task]
-    ]
+    assert averages == [label for metric, label in AVERAGES.items() if metric in LABELS[task]]
     assert (f"results/{RESULTS[task]}" in out) == bool(LABELS[task])
     assert "2 done, 0 failed" in out
 
@@ -159,34 +150,27 @@ def test_printed_averages_are_those_of_the_images(run):
 def test_a_bare_tile_means_400(run, here):
     assert expand_bare_tile(["test", "--tile", "--noise", "15"]) == ["test", "--tile", "400", "--noise", "15"]
     assert expand_bare_tile(["test", "--tile"]) == ["test", "--tile", "400"]
-    assert expand_bare_tile(["test", "--tile", "64"]) == ["test", "--tile", "64"]
-    assert expand_bare_tile(["test", "--tile=64"]) == ["test", "--tile=64"]
-    for words in (["--tile", *DENOISE], [*DENOISE, "--tile"]):
-        code, _, err = run(*words, "--json", "x.json", "--limit", "1")
-        assert (code, err) == (0, "")
-        assert json.loads((here / "x.json").read_text())["tile"] == 400
+    assert expand_bare_tile(["test", "--tile", "64", "--tile=64"]) == ["test", "--tile", "64", "--tile=64"]
+    code, _, err = run(*DENOISE, "--json", "x.json", "--limit", "1", "--tile")
+    assert (code, err) == (0, "")
+    assert json.loads((here / "x.json").read_text())["tile"] == 400
 
 
-def test_a_tile_that_is_no_multiple_of_the_window_is_rounded_down_with_a_notice(run, here):
-    words = ["--task", "color_jpeg_car", "--folder_gt", "gt", "--tile", "30", "--tile_overlap", "4"]
-    code, _, err = run(*words, "--json", "x.json")
-    assert code == 0
-    assert err == "note: --tile 30 is no multiple of the window of 7; using 28\n"
-    assert json.loads((here / "x.json").read_text())["tile"] == 28
-
-
-@pytest.mark.parametrize(("tile", "overlap"), [("24", "32"), ("24", "24"), ("30", "24"), ("16", "-1")])
-def test_an_overlap_that_would_save_nothing_but_nan_is_refused(run, here, tile, overlap):
-    message = refused(run(*DENOISE, "--tile", tile, "--tile_overlap", overlap))
+@pytest.mark.parametrize("overlap", ["24", "-1"])
+def test_an_overlap_that_leaves_no_stride_is_refused(run, here, overlap):
+    message = refused(run(*DENOISE, "--tile", "30", "--tile_overlap", overlap))
     assert f"got {overlap}; try --tile_overlap" in message
     assert not (here / "results").exists()
 
 
-def test_cut_tiles_take_an_overlap_of_whole_windows(run, here):
-    words = ["--task", "color_jpeg_car", "--folder_gt", "gt", "--tile", "28", "--tile_blend", "cut"]
+def test_tiles_are_rounded_to_whole_windows_with_a_notice(run, here):
+    words = ["--task", "color_jpeg_car", "--folder_gt", "gt", "--tile", "30", "--tile_blend", "cut"]
     code, _, err = run(*words, "--tile_overlap", "10", "--json", "x.json")
     assert code == 0
-    assert err == "note: --tile_overlap 10 is no multiple of the window of 7; using 14\n"
+    assert err.splitlines() == [
+        "note: --tile 30 is no multiple of the window of 7; using 28",
+        "note: --tile_overlap 10 is no multiple of the window of 7; using 14",
+    ]
     content = json.loads((here / "x.json").read_text())
     assert (content["tile"], content["tile_overlap"], content["tile_blend"]) == (28, 14, "cut")
     message = "tile_overlap must be from 0 to 21 for tile 28 in windows of 7, got 22; try --tile_overlap 7"
@@ -204,48 +188,19 @@ def test_tiles_are_averaged_unless_they_are_to_be_cut(run, here):
     assert not np.array_equal(mean, cut)
 
 
-def test_a_tile_below_the_window_is_refused(run):
-    assert "tile must be at least one window of 8 pixels, got 4" in refused(run(*DENOISE, "--tile", "4"))
-
-
-def test_an_unreadable_image_is_named_and_the_others_go_on(run, here):
+def test_an_unreadable_image_is_named_and_the_others_and_their_averages_stay(run, here):
+    averages = [line for line in run(*DENOISE, "--no_save")[1].splitlines() if "Average" in line]
     (here / "gt" / "aa.png").write_text("not an image")
-    code, out, err = run(*DENOISE)
+    code, out, err = run(*DENOISE, "--json", "x.json")
     assert code == 1
     assert [line.split()[2] for line in lines_of(out)] == ["a", "b"]
     assert "Testing 1 aa" in err
     assert "gt/aa.png: not an image" in err
     assert "2 done, 1 failed" in err
-    assert sorted(p.name for p in (here / "results" / RESULTS["color_dn"]).iterdir()) == [
-        "a_SwinIR.png",
-        "b_SwinIR.png",
-    ]
-
-
-def test_a_missing_partner_is_named_and_the_others_go_on(run, here):
-    (here / "lq" / "ax2.png").unlink()
-    code, out, err = run(*SUPER)
-    assert code == 1
-    assert [line.split()[2] for line in lines_of(out)] == ["b"]
-    assert "gt/a.png: no low-quality partner lq/ax2.png" in err
-
-
-def test_a_partner_of_the_wrong_size_is_named_and_the_others_go_on(run, here):
-    write(here / "lq" / "ax2.png", picture(32, 40))
-    code, out, err = run(*SUPER)
-    assert code == 1
-    assert [line.split()[2] for line in lines_of(out)] == ["b"]
-    assert "lq/ax2.png: 40x32 at scale 2 does not match gt/a.png of 40x32; expected about 20x16" in err
-
-
-def test_an_average_leaves_failed_images_out(run, here):
-    _, alone, _ = run(*DENOISE, "--no_save")
-    (here / "gt" / "c.png").write_text("not an image")
-    _, beside, _ = run(*DENOISE, "--no_save")
-    assert "-- Average" in alone
-    assert [line for line in beside.splitlines() if "Average" in line] == [
-        line for line in alone.splitlines() if "Average" in line
-    ]
+    assert averages
+    assert [line for line in out.splitlines() if "Average" in line] == averages
+    assert len(list((here / "results" / RESULTS["color_dn"]).iterdir())) == 2
+    assert [row["status"] for row in json.loads((here / "x.json").read_text())["images"]] == ["ok", "failed", "ok"]
 
 
 def test_an_empty_or_absent_folder_is_refused(run, here):
@@ -262,9 +217,8 @@ def test_an_absent_checkpoint_is_refused(run):
     assert "no checkpoint at model_zoo/nowhere.pth" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"404: Not Found", b"PK\x03\x04" + bytes(100), b"\x80\x02}."], ids=repr)
-def test_a_file_that_is_no_checkpoint_is_refused(run, here, content):
-    (here / "x.pth").write_bytes(content)
+def test_a_file_that_is_no_checkpoint_is_refused(run, here):
+    (here / "x.pth").write_bytes(b"404: Not Found")
     assert refused(run(*DENOISE, "--model_path", "x.pth")).startswith("x.pth: ")
     assert not (here / "results").exists()
 
@@ -283,7 +237,7 @@ def test_a_file_that_is_no_checkpoint_is_refused(run, here, content):
         (["--task", "color_dn", "--folder_gt", "gt"], "real_sr", "its reconstruction is 'nearest+conv'"),
     ],
 )
-def test_a_checkpoint_of_another_expert_is_refused(run, here, words, checkpoint, message):
+def test_a_checkpoint_for_another_task_is_refused(run, here, words, checkpoint, message):
     assert message in refused(run(*words, checkpoint=checkpoint))
     assert not (here / "results").exists()
 
@@ -297,7 +251,7 @@ def test_a_checkpoint_of_another_expert_is_refused(run, here, words, checkpoint,
         ([*DENOISE, "--noise", "-1"], "--noise must be from 0 to 255, got -1"),
         ([*DENOISE, "--jpeg", "0"], "--jpeg must be from 1 to 100, got 0"),
         ([*DENOISE, "--precision", "fp16"], "precision must be one of fp32, bf16, auto, got 'fp16'"),
-        ([*DENOISE, "--tile_blend", "ramp"], "--tile_blend must be one of mean, cut, got 'ramp'"),
+        ([*DENOISE, "--tile_blend", "ramp"], "tile_blend must be one of mean, cut, got 'ramp'"),
         ([*DENOISE, "--device", "nonsense"], "--device nonsense cannot be used"),
         ([*DENOISE, "--json", "nowhere/x.json"], "folder not found: "),
         ([*DENOISE, "--large_model"], "color_dn has no large model; leave --large_model out"),
@@ -320,20 +274,10 @@ def test_words_that_do_not_parse_are_wrong_usage(run, words):
     assert "Testing" not in out
 
 
-def test_a_limit_takes_the_first_images(run):
-    code, out, _ = run(*DENOISE, "--limit", "1")
-    assert code == 0
-    assert [line.split()[2] for line in lines_of(out)] == ["a"]
-    assert "1 done, 0 failed" in out
-
-
-def test_no_save_writes_nothing(run, here):
+def test_no_save_writes_nothing_and_save_dir_takes_the_place_of_results(run, here):
     before = sorted(here.rglob("*"))
     assert run(*DENOISE, "--no_save")[0] == 0
     assert sorted(here.rglob("*")) == before
-
-
-def test_save_dir_takes_the_place_of_results(run, here):
     code, out, _ = run(*DENOISE, "--save_dir", "deep/er")
     assert code == 0
     assert sorted(p.name for p in (here / "deep" / "er").iterdir()) == ["a_SwinIR.png", "b_SwinIR.png"]
@@ -345,18 +289,9 @@ def test_json_and_csv_hold_what_was_printed_and_what_it_depends_on(run, here, ch
     code, out, _ = run(*DENOISE, "--noise", "25", "--json", "x.json", "--csv", "x.csv")
     assert code == 0
     content = json.loads((here / "x.json").read_text())
-    facts = {
-        key: content[key] for key in ("task", "noise", "jpeg", "scale", "precision", "checkpoint", "checkpoint_key")
-    }
-    assert facts == {
-        "task": "color_dn",
-        "noise": 25,
-        "jpeg": None,
-        "scale": 1,
-        "precision": "fp32",
-        "checkpoint": "color_dn.pth",
-        "checkpoint_key": "params",
-    }
+    facts = {"task": "color_dn", "noise": 25, "jpeg": None, "scale": 1, "precision": "fp32"}
+    facts |= {"checkpoint": "color_dn.pth", "checkpoint_key": "params"}
+    assert facts.items() <= content.items()
     assert content["torch"] == torch.__version__
     assert re.fullmatch("[0-9a-f]{64}", content["checkpoint_sha256"])
     with (here / "x.csv").open(newline="") as file:
@@ -368,15 +303,9 @@ def test_json_and_csv_hold_what_was_printed_and_what_it_depends_on(run, here, ch
         assert image["output"] == f"results/swinir_color_dn_noise25/{image['image']}_SwinIR.png"
 
 
-def test_json_is_written_for_failed_runs_too(run, here):
-    (here / "gt" / "a.png").write_text("not an image")
-    assert run(*DENOISE, "--json", "x.json")[0] == 1
-    assert [row["status"] for row in json.loads((here / "x.json").read_text())["images"]] == ["failed", "ok"]
-
-
-@pytest.mark.parametrize("task", ["gray_dn", "color_dn", "jpeg_car", "color_jpeg_car"])
-def test_really_degraded_images_are_restored_without_metrics(run, here, task):
-    code, out, err = run("--task", task, "--folder_lq", "gt")
+@pytest.mark.parametrize("task", ["gray_dn", "color_jpeg_car", "classical_sr"])
+def test_images_without_a_reference_are_restored_without_metrics(run, here, task):
+    code, out, err = run("--task", task, "--scale", str(TASKS[task].scales[0]), "--folder_lq", "gt")
     assert (code, err) == (0, "")
     assert "PSNR" not in out
     assert "Average" not in out
@@ -386,7 +315,7 @@ def test_really_degraded_images_are_restored_without_metrics(run, here, task):
 def test_a_checkpoint_named_for_another_level_is_noticed(run, here, checkpoints):
     name = "005_colorDN_DFWB_s128w8_SwinIR-M_noise25.pth"
     (here / name).write_bytes(Path(checkpoints["color_dn"]).read_bytes())
-    for level, notice in (("15", f"note: {name} is the expert for noise25, the images are made at 15\n"), ("25", "")):
+    for level, notice in (("15", f"note: {name} is the model for noise25, the images are made at 15\n"), ("25", "")):
         code, _, err = run(*DENOISE, "--model_path", name, "--noise", level, "--limit", "1")
         assert (code, err) == (0, notice)
 
@@ -395,23 +324,6 @@ def test_a_low_quality_folder_that_is_not_used_is_noticed(run):
     code, _, err = run(*DENOISE, "--folder_lq", "lq")
     assert code == 0
     assert err == "note: color_dn makes its input from --folder_gt; --folder_lq is not used\n"
-
-
-def test_super_resolution_needs_no_reference(run, here):
-    code, out, _ = run(*SUPER[:6])
-    assert code == 0
-    assert "PSNR" not in out
-    assert sorted(p.name for p in (here / "results" / RESULTS["classical_sr"]).iterdir()) == [
-        "ax2_SwinIR.png",
-        "bx2_SwinIR.png",
-    ]
-
-
-def test_images_too_small_for_ssim_still_have_a_psnr(run, here):
-    write(here / "gt" / "a.png", picture(8, 8))
-    code, out, _ = run(*DENOISE)
-    assert code == 0
-    assert re.findall(r"(\w+): ", lines_of(out)[0]) == ["PSNR", "PSNR_Y"]
 
 
 def test_self_ensemble_changes_the_result(run, here):
@@ -423,20 +335,8 @@ def test_self_ensemble_changes_the_result(run, here):
 def test_the_released_command_line_is_understood(here):
     shown = subprocess.run([sys.executable, TESTER, "--help"], capture_output=True, text=True, timeout=60)
     assert (shown.returncode, shown.stderr) == (0, "")
-    for option in (
-        "--task",
-        "--scale",
-        "--noise",
-        "--jpeg",
-        "--training_patch_size",
-        "--large_model",
-        "--model_path",
-        "--folder_lq",
-        "--folder_gt",
-        "--tile",
-        "--tile_overlap",
-    ):
-        assert option in shown.stdout
+    options = "task scale noise jpeg training_patch_size large_model model_path folder_lq folder_gt tile tile_overlap"
+    assert all(f"--{option}" in shown.stdout for option in options.split())
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
