@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from golden_state import state
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 import swinir.inference.memory
 from swinir.inference.memory import bytes_per_pixel
@@ -51,13 +49,6 @@ def sizes_seen(monkeypatch):
     return seen
 
 
-@given(st.integers(1, 30), st.integers(1, 30), st.integers(1, 2))
-@settings(max_examples=15, deadline=None)
-def test_any_size_comes_out_enlarged_by_the_scale(height, width, batch):
-    restored = restore(build(), image(height, width, batch=batch))
-    assert restored.shape == (batch, 3, 2 * height, 2 * width)
-
-
 def test_values_are_clamped_to_the_range():
     network = build()
     with torch.no_grad():
@@ -69,17 +60,12 @@ def test_values_are_clamped_to_the_range():
 
 
 @pytest.mark.parametrize(("height", "width"), [(16, 24), (17, 30)])
-def test_without_extension_an_image_is_what_the_network_makes_of_it(height, width):
+def test_without_extension_the_output_is_the_networks_own(height, width):
     network, lq = build(), image(height, width)
     plain = restore(network, lq, extra_window=False)
     assert (plain - network(lq)).abs().max() < 1e-12
     assert (plain - restore(network, lq)).abs().max() > 1e-6
     assert restore(network, lq, extra_window=False, self_ensemble=True).shape == (1, 3, 2 * height, 2 * width)
-
-
-def test_without_extension_there_are_no_tiles():
-    with pytest.raises(ValueError, match="extra_window=False is for whole images"):
-        restore(build(), image(16, 16), extra_window=False, tile=8)
 
 
 @pytest.mark.parametrize("window", [7, 8])
@@ -99,49 +85,17 @@ def test_padding_repeats_the_edge_pixel_and_the_result_is_its_crop():
     assert torch.allclose(restore(network, lq), expected, rtol=0, atol=1e-12)
 
 
-def test_a_tile_is_rounded_down_to_the_window(sizes_seen):
-    for tile in (16, 20, 23):
-        restore(build(), image(40, 40), tile=tile, tile_overlap=8)
-        assert set(sizes_seen) == {(16, 16)}
-        sizes_seen.clear()
-
-
 @pytest.mark.parametrize(("tile", "window", "expected"), [(400, 7, 399), (400, 8, 400), (8, 8, 8), (15, 8, 8)])
-def test_the_released_programs_own_advice_fits_every_window(tile, window, expected):
+def test_a_tile_is_rounded_down_to_the_window(tile, window, expected):
     assert align_tile(tile, window) == expected
 
 
-@pytest.mark.parametrize("tile", [7, 1, 0, -8])
-def test_a_tile_smaller_than_the_window_is_refused(tile):
-    with pytest.raises(ValueError, match=f"tile must be at least one window of 8 pixels, got {tile}"):
-        restore(build(), image(40, 40), tile=tile)
-
-
-@pytest.mark.parametrize(
-    ("blend", "message"),
-    [("mean", "must be from 0 to below tile, got {}"), ("cut", "must be from 0 to 16 for tile 24 in .*, got {}")],
-)
-def test_an_overlap_of_a_tile_or_more_is_refused(blend, message):
-    for overlap in (24, 32, -1):
-        with pytest.raises(ValueError, match="tile_overlap " + message.format(overlap)):
-            restore(build(), image(40, 40), tile=24, tile_overlap=overlap, tile_blend=blend)
-
-
-def test_an_unknown_blend_is_refused():
-    with pytest.raises(ValueError, match="tile_blend must be one of mean, cut, got 'ramp'"):
-        restore(build(), image(9, 9), tile_blend="ramp")
-
-
-def test_an_image_smaller_than_a_tile_runs_whole(sizes_seen):
+@pytest.mark.parametrize("tile", [24, 64])
+def test_an_image_smaller_than_a_tile_runs_whole(sizes_seen, tile):
+    whole = restore(build(), lq := image(20, 12))
     for blend in ("mean", "cut"):
-        restore(build(), image(20, 12), tile=64, tile_blend=blend)
-        assert sizes_seen.pop() == (24, 16)
-        assert not sizes_seen
-
-
-def test_a_tile_that_covers_the_padded_image_changes_nothing():
-    lq = image(20, 12)
-    assert torch.equal(restore(build(), lq, tile=24), restore(build(), lq))
+        assert torch.equal(restore(build(), lq, tile=tile, tile_blend=blend), whole)
+    assert sizes_seen == [(24, 16)] * 3
 
 
 def test_mean_tiles_are_those_of_the_padded_image_and_averaged_by_hand():
@@ -172,7 +126,7 @@ def test_cut_tiles_are_those_of_the_padded_image_and_joined_by_hand():
 
 
 @pytest.mark.parametrize(("window", "depths"), [(8, (4,)), (7, (2, 2))])
-def test_cut_tiles_come_to_equal_the_whole_image_with_the_overlap(window, depths):
+def test_cut_tiles_approach_the_whole_image_as_the_overlap_grows(window, depths):
     network = build(window_size=window, img_size=2 * window, depths=depths, num_heads=(3,) * len(depths))
     shapes = {name: tuple(values.shape) for name, values in network.state_dict().items()}
     lively = {name: torch.from_numpy(values) for name, values in state(shapes).items()}
@@ -237,7 +191,7 @@ def test_self_ensemble_turns_with_the_image():
 
 
 @pytest.mark.parametrize("blend", ["mean", "cut"])
-def test_images_of_a_batch_do_not_touch_one_another(blend):
+def test_images_of_a_batch_do_not_influence_one_another(blend):
     network, lq = build(), image(22, 12, batch=3)
     options = {"tile": 16, "tile_overlap": 4, "tile_blend": blend}
     together = restore(network, lq, **options)
@@ -246,7 +200,7 @@ def test_images_of_a_batch_do_not_touch_one_another(blend):
         assert torch.allclose(together[i], alone[0], rtol=0, atol=1e-12)
 
 
-def test_tiles_are_chosen_by_the_free_memory(sizes_seen, monkeypatch):
+def test_tiles_are_chosen_by_free_memory(sizes_seen, monkeypatch):
     network, lq = build(), image(60, 100)
     whole = restore(network, lq, tile="auto")
     assert sizes_seen == [(64, 104)]
@@ -289,7 +243,7 @@ def test_an_error_that_is_not_of_memory_passes(monkeypatch):
         restore(build(), image(20, 20), tile="auto")
 
 
-def test_what_bf16_cannot_hold_is_computed_in_fp32(monkeypatch, caplog):
+def test_values_beyond_bf16_are_computed_in_fp32(monkeypatch, caplog):
     network, lq = build().float(), image(20, 40).float()
     call = OptimizedSwinIR.__call__
 
@@ -340,19 +294,34 @@ def test_auto_means_fp32_on_the_cpu():
     assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
 
 
-def test_an_unknown_precision_is_refused():
-    with pytest.raises(ValueError, match="precision must be one of fp32, bf16, auto, got 'fp16'"):
-        restore(build(), image(9, 9), precision="fp16")
-
-
 @pytest.mark.parametrize("shape", [(1, 1, 9, 9), (1, 4, 9, 9), (3, 9, 9), (9, 9, 3), (1, 3, 0, 9)])
 def test_input_of_the_wrong_shape_is_refused(shape):
     with pytest.raises(ValueError, match=r"lq must be \(B, 3, H, W\), got"):
         restore(build(), torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tile": 7}, "tile must be at least one window of 8 pixels, got 7"),
+        ({"tile": -8}, "tile must be at least one window of 8 pixels, got -8"),
+        ({"tile": 24, "tile_overlap": 24, "tile_blend": "mean"}, "tile_overlap must be from 0 to below tile, got 24"),
+        ({"tile": 24, "tile_overlap": -1, "tile_blend": "mean"}, "tile_overlap must be from 0 to below tile, got -1"),
+        ({"tile": 24, "tile_overlap": 24}, "tile_overlap must be from 0 to 16 for tile 24 in .*, got 24"),
+        ({"tile": 24, "tile_overlap": -1}, "tile_overlap must be from 0 to 16 for tile 24 in .*, got -1"),
+        ({"tile": "all"}, "tile must be a number of pixels, 'auto' or None, got 'all'"),
+        ({"tile_blend": "ramp"}, "tile_blend must be one of mean, cut, got 'ramp'"),
+        ({"precision": "fp16"}, "precision must be one of fp32, bf16, auto, got 'fp16'"),
+        ({"tile": 8, "extra_window": False}, "extra_window=False is for whole images"),
+    ],
+)
+def test_unusable_options_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        restore(build(), image(40, 40), **options)
+
+
 @pytest.mark.gpu
-def test_a_gpu_restores_what_the_cpu_does():
+def test_gpu_and_cpu_agree():
     network, lq = build(), image(30, 20)
     expected = restore(network, lq, tile=16, tile_overlap=4)
     restored = restore(network.cuda(), lq, tile=16, tile_overlap=4)
