@@ -47,6 +47,10 @@ class Page(HTMLParser):
         """The texts of all elements with that tag and those attributes."""
         return [text for _, text in self.all(tag, **wanted)]
 
+    def words(self):
+        """The text of the whole page, with single spaces."""
+        return " ".join(" ".join(next(text for tag, _, text in self.elements if tag == "main")).split())
+
     def table(self):
         """A dict for each row of the only table."""
         heads, cells = self.texts("th"), self.texts("td")

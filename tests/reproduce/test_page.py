@@ -2,10 +2,10 @@
 
 import base64
 import re
-from html.parser import HTMLParser
 
 import pytest
 from browser import chromium, find_chromium
+from pages import Page
 from reproductions import TOLERANCE, result
 
 from swinir.reproduce.page import write_tables_page
@@ -13,36 +13,15 @@ from swinir.reproduce.published import TABLES
 from swinir.reproduce.summary import Summary
 
 
-class Page(HTMLParser):
-    """Checks that elements are closed, and collects tags and text."""
-
-    def __init__(self, path):
-        super().__init__()
-        self.open, self.tags, self.texts = [], [], []
-        self.source = path.read_text(encoding="utf-8")
-        self.feed(self.source)
-        self.close()
-        assert self.open == []
-        self.text = " ".join(" ".join(self.texts).split())
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in ("meta", "link", "br", "wbr", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append(data)
+def page_of(path, summary):
+    write_tables_page(path, summary)
+    return Page(path.read_text(encoding="utf-8"))
 
 
 def test_the_page_is_well_formed_complete_and_needs_no_network(summary, tmp_path):
-    write_tables_page(tmp_path / "all.html", summary)
-    page = Page(tmp_path / "all.html")
-    assert not re.search(r'(?:src|href)="(?!data:|#)', page.source)
-    assert "style=" not in page.source
-    assert "<script>throw" not in page.source
+    page = page_of(tmp_path / "all.html", summary)
+    page.check_self_contained()
+    assert "<script>throw" not in page.text
     for text in (
         "Reproduced 1 Explained 1 Differs 1 Another network 1 Failed 1 Missing 3",
         "<script>throw 1</script> | wrong",
@@ -50,8 +29,8 @@ def test_the_page_is_well_formed_complete_and_needs_no_network(summary, tmp_path
         "39.60 belongs to training patch 64",
         "Table 4: grayscale JPEG artifact removal Not measured.",
     ):
-        assert text in page.text
-    plots = [attrs["src"] for tag, attrs in page.tags if tag == "img"]
+        assert text in page.words()
+    plots = [attributes["src"] for attributes, _ in page.all("img")]
     assert len(plots) == 3  # table 2 near and far, table 3
     drawn = [base64.b64decode(plot.partition(",")[2]).decode() for plot in plots]
     assert [re.findall(r"measured here: (\w+)", text) for text in drawn] == [
@@ -61,10 +40,9 @@ def test_the_page_is_well_formed_complete_and_needs_no_network(summary, tmp_path
 
 def test_an_infinite_figure_is_in_the_table_and_not_in_a_plot(tmp_path):
     perfect = result("table3", "Set5", 2, psnr=float("inf"))
-    write_tables_page(tmp_path / "p.html", Summary("table3", (TABLES["table3"],), (perfect,), (), (), TOLERANCE, {}))
-    page = Page(tmp_path / "p.html")
-    assert "inf/0.9611" in page.text
-    assert "img" not in [tag for tag, _ in page.tags]
+    page = page_of(tmp_path / "p.html", Summary("table3", (TABLES["table3"],), (perfect,), (), (), TOLERANCE, {}))
+    assert "inf/0.9611" in page.words()
+    assert page.all("img") == []
 
 
 @pytest.fixture(scope="module")
