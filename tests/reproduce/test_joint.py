@@ -1,4 +1,4 @@
-"""The comparison of one expert per task with one joint network: what it promises before, and what it leaves after."""
+"""The joint experiment: its configuration, trainings, measurements and table."""
 
 import json
 import re
@@ -98,7 +98,7 @@ def times(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*.pth")}
 
 
-def test_the_command_trains_measures_and_prints_a_table_and_does_it_once(command, tmp_path):
+def test_the_command_trains_measures_and_prints_a_table_once(command, testsets, tmp_path):
     run = tmp_path / "run"
     code, out, err = command()
     assert (code, err) == (0, "")
@@ -111,13 +111,28 @@ def test_the_command_trains_measures_and_prints_a_table_and_does_it_once(command
             assert len(rows["images"]) == 5
     assert "| steps |  |  | 8 | 2 x 4 | 2 x 4 |" in (run / "table.md").read_text()
     assert re.search(r"^steps +8 +2 x 4 +2 x 4$", out, re.M)
+    the_tester_finds_the_same_scores(run / "seed5", testsets)
     written = times(run)
     assert len(written) == 6
     assert command()[0] == 0
     assert times(run) == written
 
 
-def test_a_comparison_that_was_stopped_anywhere_ends_with_the_same_scores(config, testsets, tmp_path):
+def the_tester_finds_the_same_scores(folder, testsets):
+    """`swinir test` runs the exported joint network of each task."""
+    for task, words, lq in (
+        ("sr", ["lightweight_sr", "--scale", "2"], testsets / "Set5" / "LR_bicubic" / "X2"),
+        ("jpeg", ["color_jpeg_car", "--jpeg", "10"], None),
+    ):
+        weights, found = folder / "joint" / f"joint_{task}.pth", folder / "tester.json"
+        options = ["--folder_gt", str(testsets / "Set5" / "HR"), "--model_path", str(weights), "--no_save"]
+        options += ["--json", str(found), *(["--folder_lq", str(lq)] if lq else [])]
+        assert main(["test", "--task", *words, "--device", "cpu", *options]) == 0
+        ours = json.loads((folder / f"joint_{task}.json").read_text())
+        assert json.loads(found.read_text())["means"] == ours["means"]
+
+
+def test_an_experiment_that_was_stopped_anywhere_ends_with_the_same_scores(config, testsets, tmp_path):
     experiment = read_config(config, JointExperiment)
 
     def run_to_end(folder, stops):
@@ -134,22 +149,7 @@ def test_a_comparison_that_was_stopped_anywhere_ends_with_the_same_scores(config
     assert parts == whole
 
 
-def test_the_tester_runs_the_exported_experts_and_finds_the_same_scores(command, testsets, tmp_path, capsys):
-    command()
-    for task, words, lq in (
-        ("sr", ["lightweight_sr", "--scale", "2"], testsets / "Set5" / "LR_bicubic" / "X2"),
-        ("jpeg", ["color_jpeg_car", "--jpeg", "10"], None),
-    ):
-        weights = tmp_path / "run" / "seed5" / "joint" / f"joint_{task}.pth"
-        options = ["--folder_gt", str(testsets / "Set5" / "HR"), "--model_path", str(weights), "--no_save"]
-        options += ["--json", str(tmp_path / "t.json"), *(["--folder_lq", str(lq)] if lq else [])]
-        assert main(["test", "--task", *words, "--device", "cpu", *options]) == 0
-        ours = json.loads((tmp_path / "run" / "seed5" / f"joint_{task}.json").read_text())
-        assert json.loads((tmp_path / "t.json").read_text())["means"] == ours["means"]
-    capsys.readouterr()
-
-
-def test_a_stop_by_a_signal_has_its_exit_code_and_goes_on(command, monkeypatch):
+def test_a_signal_stops_with_its_exit_code(command, monkeypatch):
     plain = joint_measure.train_experts
 
     def interrupted(*arguments):
@@ -159,8 +159,6 @@ def test_a_stop_by_a_signal_has_its_exit_code_and_goes_on(command, monkeypatch):
     monkeypatch.setattr(joint_measure, "train_experts", interrupted)
     code, out, _ = command()
     assert (code, out.splitlines()[-1]) == (130, "stopped; run the same command to resume")
-    monkeypatch.setattr(joint_measure, "train_experts", plain)
-    assert command()[0] == 0
 
 
 def test_a_folder_of_another_experiment_is_refused_and_further_seeds_are_not(config, tmp_path):
@@ -267,7 +265,7 @@ def test_the_table_gives_means_and_half_the_range_over_the_seeds():
     ]
 
 
-# The tester and networks that say what they are for.
+# The tester, and the input without restoration
 
 
 def test_an_expert_of_another_range_is_taken_for_its_task_only_if_its_file_says_so():
