@@ -1,15 +1,14 @@
 """`swinir compare`: several networks on the same images, by one protocol."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device, make_protocol, print_table, split_words
+from swinir.cli.options import check_parent, choose_device, make_protocol, print_table, split_words, status_line
 
 if TYPE_CHECKING:
     from swinir.bench.compare_networks import Comparison, Seen
@@ -116,7 +115,7 @@ def compare(
 
     facts = _facts(protocol, benchmark or str(folder_gt or folder_lq), len(samples)) | machine(where)
     typer.echo(_heading(facts, len(names)))
-    with _progress() as tell:
+    with status_line() as tell:
         found = measure(
             names,
             samples,
@@ -211,15 +210,6 @@ def _heading(facts: dict[str, Any], count: int) -> str:
     return (
         f"{facts['task']}{scale}, {facts['images_from']}: {amount}\n{facts['cpu']}, {threads}, torch {facts['torch']}"
     )
-
-
-@contextmanager
-def _progress() -> "Iterator[Any]":
-    """Show the present step in a line on a terminal; nothing elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(bar_format="{desc} [{elapsed}]", disable=None, leave=False, dynamic_ncols=True) as bar:
-        yield bar.set_description_str
 
 
 @dataclass

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.options import print_table
+from swinir.cli.options import print_table, status_line
 from swinir.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from swinir.testsets.check import SetReport
     from swinir.testsets.prepare import Outcome
-    from swinir.testsets.sets import Presence
+    from swinir.testsets.sets import BenchmarkSet, Presence
 
 app = typer.Typer(
     help="List, prepare and check test sets. Nothing is downloaded.",
@@ -38,7 +38,7 @@ def list_sets(testsets: Root = TESTSETS, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps([_set_json(presence) for presence in stock], indent=2))
         return
-    titles = ("SET", "IMAGES", "FOR", "THERE", "LOW QUALITY", "TERMS")
+    titles = ("SET", "IMAGES", "FOR", "STATE", "LOW QUALITY", "TERMS")
     rows = []
     for presence in stock:
         row = presence.set
@@ -70,8 +70,12 @@ def prepare(
         raise ValueError(f"{row.name} has no low-quality images to make; give the folder or archive that holds the set")
     if scale and not row.scales:
         raise ValueError(f"{row.name} has no scales; omit --scale")
-    with _Status() as status:
-        outcome = prepare_set(row, source, testsets, scales=scale or None, progress=status.show)
+    with status_line() as show:
+
+        def progress(stage: str, done: int, total: int | None) -> None:
+            show(f"{stage} {done}" + (f" of {total}" if total else ""))
+
+        outcome = prepare_set(row, source, testsets, scales=scale or None, progress=progress)
     presence = presence_of(row, testsets)
     _print_outcome(outcome)
     print(
@@ -92,21 +96,27 @@ def check(
 ) -> None:
     """Check every file: hashes, sizes, channels, pairs. Exits 1 for faults and for a named set that is missing."""
     from swinir.testsets import BENCHMARK_SETS, find_set
-    from swinir.testsets.check import check_set
 
     rows = [find_set(name) for name in names] if names else list(BENCHMARK_SETS.values())
     if not testsets.is_dir():
         raise FileNotFoundError(f"folder not found: {testsets}; give the folder of the sets by --testsets")
     reports = []
     for row in dict.fromkeys(rows):
-        with _Status() as status:
-            reports.append(check_set(row, testsets, status.show_path))
+        reports.append(_check_with_status(row, testsets))
         if not as_json:
             _print_report(reports[-1])
     if as_json:
         print(json.dumps([_report_json(report) for report in reports], indent=2))
     if any(report.faults or (names and report.presence.state == "missing") for report in reports):
         raise typer.Exit(1)
+
+
+def _check_with_status(row: "BenchmarkSet", testsets: Path) -> "SetReport":
+    from swinir.image_io.reader import named
+    from swinir.testsets.check import check_set
+
+    with status_line() as show:
+        return check_set(row, testsets, lambda path: show(named(path)))
 
 
 def _print_report(report: "SetReport") -> None:
@@ -161,25 +171,3 @@ def _report_json(report: "SetReport") -> dict[str, Any]:
         "low_quality": list(report.presence.complete_scales),
         "findings": [asdict(finding) for finding in report.findings],
     }
-
-
-class _Status:
-    """A status line on a terminal; nothing elsewhere."""
-
-    def __enter__(self) -> "_Status":
-        self.shown = sys.stderr.isatty()
-        return self
-
-    def show(self, stage: str, done: int, total: int | None) -> None:
-        """Replace the line by a stage and its progress."""
-        if self.shown:
-            count = f" {done}" + (f" of {total}" if total else "") if done else ""
-            print(f"\r\x1b[K{stage}{count}", end="", file=sys.stderr, flush=True)
-
-    def show_path(self, path: Path) -> None:
-        """Replace the line by a path."""
-        self.show(str(path), 0, None)
-
-    def __exit__(self, *_: object) -> None:
-        if self.shown:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

@@ -1,6 +1,8 @@
 """Options and output that several subcommands share."""
 
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,6 +24,15 @@ def print_table(table: "TextTable") -> None:
         Console().print(table.rich())
     else:
         typer.echo(table.text())
+
+
+@contextmanager
+def status_line() -> Iterator[Callable[[str], None]]:
+    """Yield a function that shows the current step in one line on a terminal; nothing is shown elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(bar_format="{desc} [{elapsed}]", disable=None, leave=False, dynamic_ncols=True) as bar:
+        yield bar.set_description_str
 
 
 def check_parent(file: Path | None) -> None:
