@@ -79,9 +79,13 @@ def timeless(run: Path) -> list[dict]:
 
 
 def same(one, other) -> bool:
-    """Whether two states, or parts of them, are equal to the last bit."""
+    """Whether two states, or parts of them, have the same types, and tensors the same dtypes, shapes and bits."""
     if isinstance(one, torch.Tensor):
-        return one.dtype == other.dtype and torch.equal(one, other)
+        views = [tensor.detach().contiguous() for tensor in (one, other)]
+        views = [view.view(torch.uint8) if view.dim() else view for view in views]  # NaN equals itself in bits
+        return one.dtype == other.dtype and one.shape == other.shape and torch.equal(*views)
+    if type(one) is not type(other):
+        return False
     if isinstance(one, dict):
         return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
     if isinstance(one, list | tuple):
