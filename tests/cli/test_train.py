@@ -73,43 +73,25 @@ def test_the_command_trains_and_says_how_far_it_is(command, tmp_path):
     }
 
 
-def test_the_same_command_goes_on(command, tmp_path):
-    words = ["--run", str(tmp_path / "run")]
-    command(*words)
-    code, out, _ = command(*words, "--set", "schedule.iterations=8")
+def test_the_same_command_resumes_a_chosen_state_is_resumed_from_and_fresh_starts_again(command, tmp_path):
+    run = tmp_path / "run"
+    command("--run", str(run))
+    code, out, _ = command("--run", str(run), "--set", "schedule.iterations=8")
     assert code == 0
-    assert out[0].startswith(f"resuming at step 6 from {tmp_path / 'run' / 'states' / 'step-00000006-'}")
-    assert read_checkpoint(tmp_path / "run" / "small.pth").step == 8
-    assert [row["step"] for row in rows(tmp_path / "run") if "loss" in row] == [2, 4, 6, 8]
-
-
-def test_fresh_starts_again(command, tmp_path):
-    words = ["--run", str(tmp_path / "run")]
-    command(*words)
-    code, out, _ = command(*words, "--fresh", "--set", "schedule.iterations=2")
+    assert out[0].startswith(f"resuming at step 6 from {run / 'states' / 'step-00000006-'}")
+    assert read_checkpoint(run / "small.pth").step == 8
+    assert [row["step"] for row in rows(run) if "loss" in row] == [2, 4, 6, 8]
+    (state,) = (run / "states").glob("step-00000006-*")
+    code, out, _ = command("--run", str(run), "--resume", str(state))
+    assert (code, out[0]) == (0, f"resuming at step 6 from {state}")
+    assert len(list((run / "states" / "abandoned").iterdir())) >= 1
+    code, out, _ = command("--run", str(run), "--fresh", "--set", "schedule.iterations=2")
     assert code == 0
     assert not any("resuming" in line for line in out)
-    assert read_checkpoint(tmp_path / "run" / "small.pth").step == 2
-    assert [row["step"] for row in rows(tmp_path / "run")] == [2]
-    (state,) = (tmp_path / "run" / "states").iterdir()
+    assert read_checkpoint(run / "small.pth").step == 2
+    assert [row["step"] for row in rows(run)] == [2]
+    (state,) = (run / "states").glob("*.pt")
     assert state.name.startswith("step-00000002")
-
-
-def test_a_chosen_state_is_gone_on_from(command, tmp_path):
-    words = ["--run", str(tmp_path / "run")]
-    command(*words)
-    (state,) = (tmp_path / "run" / "states").glob("step-00000003-*")
-    code, out, _ = command(*words, "--resume", str(state))
-    assert code == 0
-    assert out[0] == f"resuming at step 3 from {state}"
-    assert len(list((tmp_path / "run" / "states" / "abandoned").iterdir())) >= 2
-
-
-def test_to_start_again_and_to_go_on_is_refused(command, tmp_path):
-    code, out, err = command("--fresh", "--resume", "x")
-    assert (code, out) == (2, [])
-    assert err == ["swinir: --fresh and --resume x exclude each other; give one of them"]
-    assert not (tmp_path / "runs").exists()
 
 
 def test_a_dry_run_prints_everything_and_writes_nothing(command, tmp_path):
@@ -136,6 +118,8 @@ def test_a_dry_run_prints_everything_and_writes_nothing(command, tmp_path):
         (["--resume", "nowhere.pt"], "nowhere.pt"),
         (["--set", "data.patch=32"], "is smaller than a patch of 64 pixels"),
         (["--device", "nonsense"], "--device nonsense cannot be used: "),
+        (["--fresh", "--resume", "x"], "--fresh and --resume x exclude each other; give one of them"),
+        (["--dry-run", "--set", "data.holdout=5"], "data.holdout must leave images to train on, got 5 of 5"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_no_folder(command, tmp_path, words, message):
@@ -147,15 +131,11 @@ def test_mistakes_are_one_line_and_leave_no_folder(command, tmp_path, words, mes
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("words", [["--set", "data.train=nowhere"], ["--set", "data.holdout=5"]])
-def test_a_dry_run_finds_the_same_mistakes(command, words):
-    assert command("--dry-run", *words)[0] == 2
-
-
-def test_a_missing_configuration_is_refused(command, tmp_path):
+def test_a_missing_configuration_and_unknown_words_are_refused(command, tmp_path):
     code, _, err = command(config=tmp_path / "nowhere.toml")
     assert (code, len(err)) == (2, 1)
     assert "no configuration at" in err[0]
+    assert command("--nonsense")[0] == 2
 
 
 def test_a_damaged_state_is_warned_of_and_the_log_tells(command, tmp_path, caplog):
@@ -186,7 +166,3 @@ def test_a_pixel_that_is_not_finite_ends_the_run_with_a_line_and_its_batch(comma
     content = torch.load(path, weights_only=True)
     assert content["step"] == 4
     assert content["parts"][0]["lq"].isnan().all()
-
-
-def test_unknown_words_are_refused(command):
-    assert command("--nonsense")[0] == 2

@@ -72,14 +72,11 @@ def test_everything_is_measured(config, tmp_path):
         assert name in stdout
 
 
-def test_the_loader_alone_is_measured(config):
+def test_the_loader_alone_is_measured_and_a_wrong_configuration_ends_in_one_line(config):
     code, stdout, _ = run("--config", config, "--steps", 2, "--loader-only")
     assert code == 0
     assert "loader_samples_per_second" in stdout
     assert "trainer" not in stdout
-
-
-def test_a_wrong_configuration_ends_in_one_line(config):
     code, _, stderr = run("--config", config, "--set", "data.bach=3")
     assert code == 2
     assert "did you mean batch" in stderr
