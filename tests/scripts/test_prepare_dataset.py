@@ -192,6 +192,7 @@ def test_pairs_are_the_bicubic_reduction_and_what_is_there_stays(tmp_path):
     assert "tiny.png" in stderr
 
 
+@pytest.mark.slow  # three processes load PyTorch
 def test_several_processes_do_the_same(large, tmp_path):
     (large / "broken.png").write_bytes(b"no image")
     words = [sys.executable, SCRIPT, "cut", large, tmp_path / "two", "--side", "32", "--step", "16", "--workers", "2"]

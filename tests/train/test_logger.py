@@ -10,12 +10,12 @@ import types
 import numpy as np
 import pytest
 import torch
-from training import CPU, configuration, cpu_trainer, rows, train
+from training import configuration, cpu_trainer, rows, train
 
-from swinir.environment import source_tree
+from swinir.environment import commit, source_tree
 from swinir.train.config import TrainConfig
 from swinir.train.initialize import build_network
-from swinir.train.logger import Journal, add_facts, run_facts
+from swinir.train.logger import Journal, add_facts
 from swinir.version import __version__
 from swinir.weights.checkpoint import write_checkpoint
 from swinir.weights.verify import sha256
@@ -118,24 +118,13 @@ def test_the_folder_tells_what_the_run_was_made_with(images, tmp_path):
     assert re.fullmatch("[0-9a-f]{64}", data["index_sha256"])
 
 
-def test_the_commit_is_that_of_the_source_tree():
-    root = source_tree()
-    found = run_facts(CPU, 1, {}, {})["commit"]
-    try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        assert found is None
-        return
-    assert found is not None
-    assert head.stdout.startswith(found.removesuffix("-dirty"))
-
-
-def test_without_git_there_is_no_commit(monkeypatch):
-    def missing(*args, **kwargs):
-        raise FileNotFoundError("git")
-
-    monkeypatch.setattr(subprocess, "run", missing)
-    assert run_facts(CPU, 1, {}, {})["commit"] is None
+def test_the_commit_is_that_of_the_source_tree_and_none_without_git(monkeypatch):
+    words = ["git", "rev-parse", "HEAD"]
+    found, done = commit(), subprocess.run(words, cwd=source_tree(), capture_output=True, text=True, check=False)
+    assert (found is None) == (done.returncode != 0)
+    assert done.stdout.startswith((found or "").removesuffix("-dirty"))
+    monkeypatch.setenv("PATH", "")
+    assert commit() is None
 
 
 # TensorBoard.

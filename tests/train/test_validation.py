@@ -82,28 +82,21 @@ def test_held_out_images_are_measured_as_the_benchmarks_are(images):
     ("options", "degraded"),
     [
         ({"task": "color_dn", "noise": 25}, lambda gt: benchmark_noise(gt, 25)),
+        ({"task": "gray_dn", "noise": 50}, lambda gt: benchmark_noise(gt, 50)),
         (
             {"task": "color_jpeg_car", "jpeg": 10, "data": {"patch": 14}},
             lambda gt: jpeg(gt, 10).astype(np.float32) / 255,
         ),
     ],
-    ids=["noise", "jpeg"],
+    ids=["noise", "grey", "jpeg"],
 )
 def test_noise_and_compression_are_the_testers(images, options, degraded):
     config = configuration(images, scale=1, **options)
     network, sources = network_of(config), held_out(images)
     for row, source in zip(Validation(config, sources).run(network, Processes(CPU)), sources, strict=True):
-        gt = read(source.gt)
+        gt = (to_gray if config.task_row.gray else lambda image: image)(read(source.gt))
         assert row.psnr == psnr(restored(network, degraded(gt)), gt)
-
-
-def test_grey_tasks_are_measured_in_grey(images):
-    config = configuration(images, task="gray_dn", scale=1, noise=50)
-    network, sources = network_of(config), held_out(images, 1)
-    (row,) = Validation(config, sources).run(network, Processes(CPU))
-    gt = to_gray(read(sources[0].gt))
-    assert row.psnr == psnr(restored(network, benchmark_noise(gt, 50)), gt)
-    assert row.psnr_y is None
+        assert (row.psnr_y is None) == config.task_row.gray
 
 
 @pytest.mark.parametrize("kind", ["bsrgan", "bsrgan_plus", "realesrgan"])
