@@ -58,6 +58,6 @@ def _one_thread():
 @pytest.fixture
 def images(tmp_path):
     """A folder of five small training images."""
-    from training import write_pictures
+    from training import write_images
 
-    return write_pictures(tmp_path / "images")
+    return write_images(tmp_path / "images")

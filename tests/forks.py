@@ -1,9 +1,9 @@
-"""Runs the command in forks of a process that has loaded PyTorch already, and ends them at a stated point.
+"""Run the command in forks of a process that has loaded PyTorch, and kill them at a given point.
 
-A fork sends the signal to itself, at a point counted in rows and file operations, whatever its speed.
+A fork sends the signal to itself after a number of rows and file operations, so the point does not depend on speed.
 
-`commands()` starts it. Each line it reads is a job, JSON of the keys of `Command`; the answer is a list of exit codes,
--N for a process that signal N ended. What the command prints goes to the file `output`, appended.
+`commands()` starts the process. It reads a job per line, JSON with the keys of `Command`, and answers with a list of
+exit codes, -N for a process ended by signal N. The output of the command is appended to the file `output`.
 """
 
 import json
@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-OPERATIONS = ("open", "os.", "shutil.")  # audit events of files and folders begin so
+OPERATIONS = ("open", "os.", "shutil.")  # beginnings of audit events for files and folders
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Command:
         output: file for stdout and stderr.
         processes: more than one get the environment that torchrun would give them.
         kill: signal to end the (first) process with; 0 lets it run.
-        rows: lines of the file `metrics` that must be there before the signal.
-        operations: on files and folders, after that and before the signal.
+        rows: number of lines in the file `metrics` before the signal.
+        operations: number of file operations after that and before the signal.
         metrics: a run's metrics.jsonl.
     """
 

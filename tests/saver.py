@@ -1,8 +1,7 @@
-"""A process that saves states until it is killed, again and again; `test_checkpoints.py` starts it with a folder.
+"""Save states in forks that are killed; `test_checkpoints.py` starts this process with a folder.
 
-Each line it reads is "STEP SAVES OPERATIONS": a fork of it saves steps STEP, STEP + 1, ... and kills itself before
-that many further operations on files, after that many saves.
-The answer is the last step whose save had returned, STEP - 1 if none had.
+Each line it reads is "STEP SAVES OPERATIONS": a fork saves the steps STEP, STEP + 1, ... and kills itself after SAVES
+saves and OPERATIONS further file operations. The answer is the last step whose save had returned, STEP - 1 if none had.
 """
 
 import os
@@ -17,12 +16,12 @@ from swinir.train.checkpoints import StateStore
 
 
 def content(step: int) -> dict[str, torch.Tensor]:
-    """Two megabytes that tell their step."""
+    """Two megabytes of a value that is the step."""
     return {"weights": torch.full((500_000,), float(step))}
 
 
 def save_until_killed(folder: Path, step: int, saves: int, operations: int, completed: int) -> None:
-    """Save rising steps, every second of them as best; each is written to a pipe once its save has returned."""
+    """Save rising steps, every second of them as best; each is reported through a pipe once its save has returned."""
     store = StateStore(folder, keep=2)
     last = step + saves - 1
     signal_self(signal.SIGKILL, operations, lambda: step > last)

@@ -1,4 +1,4 @@
-"""Small trainings: pictures, configurations, and what a run left."""
+"""Small trainings: images, configurations, and the files of a run."""
 
 import hashlib
 import itertools
@@ -17,11 +17,11 @@ from swinir.train.trainer import Trainer
 CPU = torch.device("cpu")
 SMALL = {"embed_dim": 12, "depths": [2], "num_heads": [2]}
 NAMES = ("a.png", "b.png", "c.png", "d.png", "sub/e.png")
-TIMES = ("images_per_second", "waiting_for_data")  # of a row: what differs from run to run
+TIMES = ("images_per_second", "waiting_for_data")  # in rows; they differ between runs
 
 
-def smooth_picture(height: int, width: int, seed: int) -> np.ndarray:
-    """Waves and a checkerboard, (H, W, 3) uint8: something to learn, other for each seed."""
+def smooth_image(height: int, width: int, seed: int) -> np.ndarray:
+    """Waves and a checkerboard, (H, W, 3) uint8, different for each seed."""
     rng = np.random.default_rng(seed)
     yy, xx = np.mgrid[:height, :width][:, :, :, None]
     period, phase = rng.uniform(3, 9, (2, 3)), rng.uniform(0, 6, 3)
@@ -29,11 +29,11 @@ def smooth_picture(height: int, width: int, seed: int) -> np.ndarray:
     return (waves + 20 * ((xx // 7 + yy // 5) % 2)).clip(0, 255).astype(np.uint8)
 
 
-def write_pictures(folder: Path) -> Path:
+def write_images(folder: Path) -> Path:
     """Five training images of different sizes, one of them in a subfolder."""
     (folder / "sub").mkdir(parents=True)
     for i, name in enumerate(NAMES):
-        write(folder / name, smooth_picture(50 + 3 * i, 64 - i, i))
+        write(folder / name, smooth_image(50 + 3 * i, 64 - i, i))
     return folder
 
 
@@ -74,7 +74,7 @@ def rows(run: Path) -> list[dict]:
 
 
 def timeless(run: Path) -> list[dict]:
-    """The rows without what differs from run to run."""
+    """The rows without times."""
     return [{name: value for name, value in row.items() if name not in TIMES} for row in rows(run)]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training import header, rows, smooth_picture, write_pictures
+from training import header, rows, smooth_image, write_images
 
 from swinir.cli.main import main
 from swinir.image_io.image import write
@@ -241,8 +241,8 @@ def trained(tmp_path_factory):
     """Two seeds of Table 1, trained by the command: its folder, exit code and output."""
     folder = tmp_path_factory.mktemp("ablations")
     (folder / "gt").mkdir()
-    write(folder / "gt" / "x.png", smooth_picture(32, 32, 5))
-    images = write_pictures(folder / "images")
+    write(folder / "gt" / "x.png", smooth_image(32, 32, 5))
+    images = write_images(folder / "images")
     (folder / "base.toml").write_text(TOML.format(train=images, gt=folder / "gt"))
     output = io.StringIO()
     with contextlib.redirect_stdout(output):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import CPU, smooth_picture, write_pictures
+from training import CPU, smooth_image, write_images
 
 from swinir.cli.main import main
 from swinir.degradations.resize import imresize
@@ -68,7 +68,7 @@ def testsets(tmp_path):
     for folder in ("HR", "LR_bicubic/X2"):
         (root / "Set5" / folder).mkdir(parents=True)
     for i in range(5):
-        picture = smooth_picture(24, 24, 10 + i)
+        picture = smooth_image(24, 24, 10 + i)
         write(root / "Set5" / "HR" / f"{i}.png", picture)
         write(root / "Set5" / "LR_bicubic" / "X2" / f"{i}x2.png", imresize(picture, 0.5))
     return root
@@ -77,7 +77,7 @@ def testsets(tmp_path):
 @pytest.fixture
 def config(tmp_path):
     path = tmp_path / "small.toml"
-    path.write_text(TOML.format(images=write_pictures(tmp_path / "pictures")))
+    path.write_text(TOML.format(images=write_images(tmp_path / "pictures")))
     return path
 
 

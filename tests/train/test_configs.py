@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import DATA
-from training import CPU, assert_same_ending, cpu_trainer, header, rows, smooth_picture, train
+from training import CPU, assert_same_ending, cpu_trainer, header, rows, smooth_image, train
 
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
@@ -247,8 +247,8 @@ def folders(tmp_path_factory):
     for name in ("train", "gt", "X2", "X3", "X4", "X8"):
         (root / name).mkdir()
     for i in range(3):
-        write(root / "train" / f"{i}.png", smooth_picture(136 + 4 * i, 144, i))
-    gt = smooth_picture(48, 48, 9)
+        write(root / "train" / f"{i}.png", smooth_image(136 + 4 * i, 144, i))
+    gt = smooth_image(48, 48, 9)
     write(root / "gt" / "a.png", gt)
     for scale in (2, 3, 4, 8):
         write(root / f"X{scale}" / f"ax{scale}.png", imresize(gt, 1 / scale))

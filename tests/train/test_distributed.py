@@ -1,4 +1,4 @@
-"""Several processes act as one; a run that is killed at any moment ends as one that was not.
+"""Several processes that act as one, and killed runs that end as uninterrupted ones.
 
 Most of these processes are forks with the environment that torchrun gives (see `forks.py`); torchrun itself is slow.
 """

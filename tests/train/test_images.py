@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from training import NAMES, smooth_picture
+from training import NAMES, smooth_image
 
 import swinir.train.images as module
 from swinir.degradations.resize import imresize
@@ -36,7 +36,7 @@ def equal(one, other):
 def test_images_are_found_in_subfolders_and_hidden_ones_are_not(images):
     (images / "._a.png").write_bytes(b"left by another system")
     (images / ".thumbnails").mkdir()
-    write(images / ".thumbnails" / "a.png", smooth_picture(8, 8, 0))
+    write(images / ".thumbnails" / "a.png", smooth_image(8, 8, 0))
     (images / "notes.txt").touch()
     assert [p.relative_to(images).as_posix() for p in find_images(images)] == list(NAMES)
     assert len(find_images(images.rename(images.with_name(".images")))) == 5  # a hidden folder may be named
@@ -52,7 +52,7 @@ def test_a_folder_without_images_or_none_at_all_is_refused(tmp_path):
 def test_several_folders_follow_one_another_and_their_images_are_told_apart(images, tmp_path):
     other = tmp_path / "other"
     other.mkdir()
-    write(other / "a.png", smooth_picture(40, 40, 9))
+    write(other / "a.png", smooth_image(40, 40, 9))
     sources = find_sources([images, other])
     assert [source.name for source in sources] == [*(f"0/{name}" for name in NAMES), "1/a.png"]
     assert sources[-1].gt == other / "a.png"
@@ -77,14 +77,14 @@ def test_partners_are_found_by_name_with_or_without_the_scale(images, partners):
     sources = find_sources([images], [partners], 2)
     found = [source.lq.relative_to(partners).as_posix() for source in sources]
     assert found == ["a.png", "bx2.png", "c.png", "dx2.png", "sub/e.png"]
-    write(partners / "ax2.png", smooth_picture(25, 32, 0))
+    write(partners / "ax2.png", smooth_image(25, 32, 0))
     assert find_sources([images], [partners], 2)[0].lq == partners / "ax2.png"
 
 
 def test_each_folder_has_partners_of_its_own(images, partners, tmp_path):
     for side, name in ((40, "gt2"), (20, "lq2")):
         (tmp_path / name).mkdir()
-        write(tmp_path / name / "a.png", smooth_picture(side, side, 9))
+        write(tmp_path / name / "a.png", smooth_image(side, side, 9))
     sources = find_sources([images, tmp_path / "gt2"], [partners, tmp_path / "lq2"], 2)
     assert (sources[0].lq, sources[-1].lq) == (partners / "a.png", tmp_path / "lq2" / "a.png")
 
@@ -156,7 +156,7 @@ def test_pairs_are_the_files_pixels(images, partners):
 
 
 def test_grey_tasks_get_one_channel_and_colour_tasks_three(images):
-    write(images / "a.png", to_gray(smooth_picture(30, 30, 0)))
+    write(images / "a.png", to_gray(smooth_image(30, 30, 0)))
     assert {image.gt().shape[2] for image in load_images(find_sources([images]))} == {3}
     grey = load_images(find_sources([images]), gray=True)
     assert {image.gt().shape[2] for image in grey} == {1}
@@ -165,7 +165,7 @@ def test_grey_tasks_get_one_channel_and_colour_tasks_three(images):
 
 def test_images_that_cannot_be_used_are_all_named_before_training(images):
     (images / "b.png").write_text("not an image")
-    write(images / "c.png", smooth_picture(40, 31, 0))
+    write(images / "c.png", smooth_image(40, 31, 0))
     with pytest.raises(ImageError) as caught:
         load_images(find_sources([images]), scale=2, smallest=32)
     message = str(caught.value)
@@ -175,7 +175,7 @@ def test_images_that_cannot_be_used_are_all_named_before_training(images):
 
 
 def test_partners_of_the_wrong_size_are_named_with_the_right_one(images, partners):
-    write(partners / "a.png", smooth_picture(25, 30, 0))
+    write(partners / "a.png", smooth_image(25, 30, 0))
     with pytest.raises(ImageError) as caught:
         load_images(find_sources([images], [partners], 2), scale=2)
     assert str(caught.value) == (
@@ -237,7 +237,7 @@ def test_a_file_that_changed_is_decoded_again(images, tmp_path, decoded, change)
     path = images / "b.png"
     stat = path.stat()
     if change == "size":
-        write(path, smooth_picture(70, 70, 99))
+        write(path, smooth_image(70, 70, 99))
         os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
         assert path.stat().st_size != stat.st_size
     else:
@@ -294,7 +294,7 @@ def test_the_hash_tells_whether_the_files_are_the_same(images, tmp_path):
     assert index_hash(load_images(find_sources([tmp_path / "elsewhere"]))) == first
     (tmp_path / "elsewhere").rename(images)
     hashes = {first}
-    write(images / "a.png", smooth_picture(50, 63, 0))
+    write(images / "a.png", smooth_image(50, 63, 0))
     hashes.add(found())
     (images / "a.png").rename(images / "z.png")
     hashes.add(found())

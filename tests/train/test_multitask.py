@@ -1,4 +1,4 @@
-"""Training of a joint network: whose turn it is, what a turn changes, and that a run goes on with the same bits."""
+"""Joint training: turns of the tasks, the parameters that a turn changes, exact resumption, exported networks."""
 
 import json
 

@@ -1,9 +1,9 @@
-"""Validation: the tester's own numbers, on images of one's own or held out, however many processes share them."""
+"""Validation: the tester's numbers on separate or held-out images, shared among any number of processes."""
 
 import numpy as np
 import pytest
 import torch
-from training import CPU, SMALL, configuration, cpu_trainer, smooth_picture
+from training import CPU, SMALL, configuration, cpu_trainer, smooth_image
 
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.noise import benchmark_noise
@@ -48,7 +48,7 @@ def benchmark(tmp_path):
     gt.mkdir()
     lq.mkdir()
     for i in range(3):
-        picture = smooth_picture(40 + 2 * i, 48, i)
+        picture = smooth_image(40 + 2 * i, 48, i)
         write(gt / f"{i}.png", picture)
         write(lq / f"{i}x2.png", imresize(picture, 0.5))
     return gt, lq
@@ -112,7 +112,7 @@ def test_photographs_are_degraded_in_the_same_way_every_time(images, kind):
 
 
 def test_pairs_are_validated_on_their_files(images, tmp_path):
-    write(tmp_path / "lq.png", smooth_picture(25, 32, 7))
+    write(tmp_path / "lq.png", smooth_image(25, 32, 7))
     config = configuration(images)
     sources = [Source("a", images / "a.png", tmp_path / "lq.png")]
     network = network_of(config)
@@ -163,9 +163,9 @@ def test_images_to_validate_on_that_cannot_be_used_are_named_before_training(ima
     gt, lq = tmp_path / "gt", tmp_path / "lq"
     for folder in (gt, lq):
         folder.mkdir()
-    write(gt / "a.png", smooth_picture(32, 32, 0))
+    write(gt / "a.png", smooth_image(32, 32, 0))
     (gt / "b.png").write_text("not an image")
-    write(lq / "bx2.png", smooth_picture(16, 16, 0))
+    write(lq / "bx2.png", smooth_image(16, 16, 0))
     data = {"holdout": 0, "validate_gt": str(gt)}
     with pytest.raises(ImageError, match=r"b\.png: not an image of a known format"):
         cpu_trainer(configuration(images, data=data), tmp_path / "run")
