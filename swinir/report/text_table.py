@@ -7,7 +7,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,7 +29,7 @@ class TextTable:
 
     titles: Sequence[str]
     rows: Sequence[Sequence[str]]
-    right: Iterable[int] = ()
+    right: Collection[int] = ()
 
     def text(self) -> str:
         """Lines with columns two spaces apart, the same whatever the terminal: for pipes, files and logs."""

@@ -39,12 +39,12 @@ AFTER = "document.querySelector('#image1 .after').getBoundingClientRect()"
 SCROLL = "document.querySelector('#image1 .view').scrollLeft"
 
 
-def wait_for_divider(tab, frame, share):
+def wait_for_divider(tab, frame, share, tolerance=0.01):
     """Wait until the divider of the first image is at a share of the width of an element."""
     position = f"""(() => {{ const frame = document.querySelector('#image1 {frame}').getBoundingClientRect();
         const handle = document.querySelector('#image1 .handle').getBoundingClientRect();
         return (handle.left + handle.width / 2 - frame.left) / frame.width }})()"""
-    tab.wait(f"Math.abs({position} - {share}) < 0.02")
+    tab.wait(f"Math.abs({position} - {share}) < {tolerance}")
 
 
 def names(tab):
@@ -80,14 +80,14 @@ def test_the_divider_follows_keyboard_mouse_and_finger(tab):
     left, top, width, height = tab.place("#image1 .stack")
     y = top + height / 3
     tab.drag([(left + width * 0.5, y), (left + width * 0.4, y), (left + width * 0.25, y)])
-    wait_for_divider(tab, ".stack", 0.25)
+    wait_for_divider(tab, ".stack", 0.25, 0.02)
     tab.drag([(left + width * 0.9, y)])  # a click
-    wait_for_divider(tab, ".stack", 0.9)
+    wait_for_divider(tab, ".stack", 0.9, 0.02)
     tab.call("Input.dispatchTouchEvent", type="touchStart", touchPoints=[{"x": left + width / 2, "y": y}])
     for share in (0.55, 0.65, 0.75, 0.8):
         tab.call("Input.dispatchTouchEvent", type="touchMove", touchPoints=[{"x": left + width * share, "y": y}])
     tab.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
-    wait_for_divider(tab, ".stack", 0.8)
+    wait_for_divider(tab, ".stack", 0.8, 0.02)
 
 
 def test_zoom_is_in_pixels_of_image_and_screen(tab):
