@@ -5,6 +5,7 @@ Measured -> conclude -> Result;  Table -> count_costs -> CostRow
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 
 from swinir.models.complexity import (
     count_macs,
@@ -254,6 +255,7 @@ def count_costs(results: Sequence[Result]) -> list[CostRow]:
     return rows
 
 
+@cache
 def _cost(name: str, level: int, network: NetworkConfig, *, is_published: bool) -> CostRow:
     known = next(cost for cost in costs() if (cost.method, cost.level) == (METHOD, level)) if is_published else None
     width, height = (-(-side // level) for side in OUTPUT)

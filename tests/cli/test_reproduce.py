@@ -1,6 +1,7 @@
 """`swinir reproduce table2` and the others, from the command line: tiny weights on tiny sets."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -8,7 +9,10 @@ import pytest
 from reproductions import write_sets, write_weights
 
 from swinir.cli.main import main
-from swinir.reproduce import measure as m
+from swinir.reproduce import measure
+from swinir.tasks import get_task
+
+SMALL = "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2.pth"
 
 
 @pytest.fixture
@@ -20,122 +24,110 @@ def place(tmp_path, monkeypatch):
     return tmp_path
 
 
-def reproduce(*words):
-    return main(["reproduce", *words, "--device", "cpu"])
+@pytest.fixture
+def reproduce(place, capsys):
+    """Runs the command on the CPU; gives its exit code and both streams."""
+
+    def run(*words):
+        code = main(["reproduce", *words, "--device", "cpu"])
+        return code, *capsys.readouterr()
+
+    return run
 
 
 def content(place, name):
     return json.loads((place / "results" / "reproduce" / f"{name}.json").read_text(encoding="utf-8"))
 
 
-def test_bundled_experts_are_measured_and_called_another_network(place, capsys):
-    assert reproduce("table3", "--weights", "bundled", "--sets", "Set5") == 0
-    out = capsys.readouterr().out
-    assert out.count("another network: 295k parameters, the published 910k") == 1
+def test_bundled_models_are_measured_once_and_called_another_network(place, reproduce, monkeypatch):
+    words = ("table3", "--weights", "bundled", "--sets", "Set5", "--scales", "3,4")
+    code, out, _ = reproduce(*words)
+    assert code == 0
+    assert out.count("another network: ") == 2
     assert "explained: counted as in the paper" in out
-    assert "3 another network; tolerance: PSNR 0.02 dB, SSIM 0.001" in out
+    assert "2 another network; tolerance: PSNR 0.02 dB, SSIM 0.001" in out
     assert "differs" not in out
     for suffix in ("html", "md", "csv", "json"):
         assert (place / "results" / "reproduce" / f"table3.{suffix}").is_file()
-    assert content(place, "table3")["verdicts"]["another network"] == 3
+    first = content(place, "table3")
+    assert first["verdicts"]["another network"] == 2
+    monkeypatch.setattr(measure, "evaluate", lambda *_: pytest.fail("measured again"))
+    code, out, _ = reproduce(*words)
+    assert (code, out.count("(kept)")) == (0, 2)
+    assert content(place, "table3") == first
 
 
-def test_the_same_command_again_keeps_what_is_there(place, capsys, monkeypatch):
-    words = ("table5", "--weights", "bundled", "--sets", "Set12", "--noise", "25")
-    assert reproduce(*words) == 0
-    first = content(place, "table5")
-    capsys.readouterr()
-    monkeypatch.setattr(m, "evaluate", lambda *_: pytest.fail("measured again"))
-    assert reproduce(*words) == 0
-    assert "(kept)" in capsys.readouterr().out
-    assert content(place, "table5") == first
-
-
-def test_missing_sets_are_said_first_and_the_rest_runs(place, capsys):
-    assert reproduce("table5", "--weights", "bundled") == 1
-    captured = capsys.readouterr()
-    assert (
-        "missing: set BSD68 in testsets, for 1 cell; get it by: swinir data prepare BSD68 FOLDER_OR_ARCHIVE"
-        in captured.err
-    )
-    assert "Set12" in captured.out
-    assert "BSD68" not in captured.out
+def test_missing_sets_are_listed_first_and_the_others_are_measured(place, reproduce):
+    write_weights(place / "004_grayDN_DFWB_s128w8_SwinIR-M_noise25.pth", task="gray_dn")
+    code, out, err = reproduce("table5", "--weights", "004_grayDN_DFWB_s128w8_SwinIR-M_noise25.pth")
+    assert code == 1
+    assert "missing: set BSD68 in testsets, for 1 cell; get it by: swinir data prepare BSD68 FOLDER_OR_ARCHIVE" in err
+    assert "Set12" in out
+    assert "BSD68" not in out
     assert [missing["remedy"] for missing in content(place, "table5")["missing"]] == [
-        "swinir data prepare BSD68 FOLDER_OR_ARCHIVE", "swinir data prepare Urban100 FOLDER_OR_ARCHIVE",
-    ]  # fmt: skip
+        f"swinir data prepare {name} FOLDER_OR_ARCHIVE" for name in ("BSD68", "Urban100")
+    ]
 
 
-def test_released_weights_are_asked_for_by_default_and_named_when_missing(place, capsys):
-    assert reproduce("table2", "--sets", "Set5", "--scales", "2") == 2
-    err = capsys.readouterr().err
-    assert (
-        "missing: weights classical_sr_x2_DF2K, for 1 cell; get it by: swinir zoo download classical_sr_x2_DF2K" in err
-    )
+def test_released_weights_are_the_default_and_named_when_missing(place, reproduce):
+    code, _, err = reproduce("table2", "--sets", "Set5", "--scales", "2")
+    assert code == 2
+    name = "classical_sr_x2_DF2K"
+    assert f"missing: weights {name}, for 1 cell; get it by: swinir zoo download {name}" in err
     assert "no cell can be measured without the missing files" in err
     assert not (place / "results").exists()
 
 
-def test_there_is_no_bundled_expert_for_table_2(place, capsys):
-    assert reproduce("table2", "--weights", "bundled") == 2
-    assert "none of the weights (bundled) is for these cells of classical_sr" in capsys.readouterr().err
+def test_a_file_of_any_name_is_matched_by_its_network_with_the_users_tolerance(place, reproduce):
+    options = ("--self-ensemble", "--psnr-tolerance", "0.5", "--ssim-tolerance", "0.01")
+    code, out, err = reproduce("all", "--weights", "mine.pth", "--sets", "Set5", *options)
+    assert code == 0
+    assert re.findall(r"^(mine\S*) +x2 +Set5 ", out, re.M) == ["mine", "mine+"]
+    assert "no cell of table2, table4" in err
+    found = content(place, "all")
+    assert [len(table["cells"]) for table in found["tables"]] == [0, 2, 0, 0, 0, 0, 0]
+    assert found["tolerance"] == {"psnr": 0.5, "ssim": 0.01}
 
 
-def test_a_file_of_any_name_is_matched_by_its_network(place, capsys):
-    assert reproduce("all", "--weights", "mine.pth", "--sets", "Set5") == 0
-    captured = capsys.readouterr()
-    assert "mine     x2        Set5" in captured.out
-    assert "no cell of table2, table4" in captured.err
-    assert [len(table["cells"]) for table in content(place, "all")["tables"]] == [0, 1, 0, 0, 0, 0, 0]
-
-
-def test_a_published_architecture_with_other_weights_differs_and_the_remark_says_why(place, capsys):
-    from swinir.tasks import get_task
-
-    name = "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2.pth"
-    write_weights(place / name, config=get_task("lightweight_sr").network_for(2))
-    for file in sorted((place / "testsets/Set5/HR").iterdir())[1:]:
+def test_other_weights_of_the_published_architecture_differ_and_the_reason_is_named(place, reproduce):
+    write_weights(place / SMALL, config=get_task("lightweight_sr").network_for(2))
+    folder = place / "testsets/Set5"
+    parts = {file: file.read_bytes() for file in sorted((folder / "HR").iterdir())[1:]}
+    for file in parts:
         file.unlink()
-    assert reproduce("table3", "--weights", name, "--sets", "Set5") == 0
-    assert "other images: 1 image where the set has 5" in capsys.readouterr().out
-    write_sets(place / "whole", "Set5")
-    assert reproduce("table3", "--weights", name, "--sets", "Set5", "--testsets", "whole") == 0
-    captured = capsys.readouterr()
-    assert "differs: no known reason for PSNR on luma and SSIM on luma; SHA-256 is not that" in captured.out
-    assert "measured again, because images_sha256 changed" in captured.err
+    code, out, _ = reproduce("table3", "--weights", SMALL, "--sets", "Set5")
+    assert code == 0
+    assert "other images: 1 image where the set has 5" in out
+    for file, whole in parts.items():
+        file.write_bytes(whole)
+    code, out, err = reproduce("table3", "--weights", SMALL, "--sets", "Set5", "--no-alternatives")
+    assert code == 0
+    assert "differs: no known reason for PSNR on luma and SSIM on luma; SHA-256 is not that" in out
+    assert "measured again, because images_sha256 changed" in err
 
 
-def test_weights_that_do_not_fit_fail_and_the_rest_runs(place, capsys):
+def test_weights_that_do_not_fit_fail_and_the_others_are_measured(place, reproduce):
     write_weights(place / "w" / "002_lightweightSR_MINE_s64w8_SwinIR-S_x3.pth", scale=2)
     write_weights(place / "w" / "good.pth")
-    assert reproduce("table3", "--weights", "w", "--sets", "Set5") == 1
-    captured = capsys.readouterr()
-    assert "its scale is 2, the task needs 3" in captured.err
-    assert "good" in captured.out
-    assert "1 another network, 1 failed" in captured.out
+    code, out, err = reproduce("table3", "--weights", "w", "--sets", "Set5")
+    assert code == 1
+    assert "its scale is 2, the task needs 3" in err
+    assert "good" in out
+    assert "1 another network, 1 failed" in out
     assert "its scale is 2" in (place / "results/reproduce/table3.html").read_text(encoding="utf-8")
 
 
-def test_failed_images_are_named_and_the_command_exits_with_1(place, capsys):
+def test_failed_images_are_named_and_the_command_exits_with_1(place, reproduce):
     file = place / "testsets/Set5/HR/002.png"
     file.write_bytes(file.read_bytes()[:60])
-    assert reproduce("table3", "--weights", "mine.pth", "--sets", "Set5") == 1
-    captured = capsys.readouterr()
-    assert "002.png" in captured.err
-    assert "other images: 1 failed" in captured.out
+    code, out, err = reproduce("table3", "--weights", "mine.pth", "--sets", "Set5")
+    assert code == 1
+    assert "002.png" in err
+    assert "other images: 1 failed" in out
 
 
-def test_self_ensemble_adds_the_rows_with_a_plus(place, capsys):
-    assert reproduce("table3", "--weights", "mine.pth", "--sets", "Set5", "--self-ensemble") == 0
-    out = capsys.readouterr().out
-    assert "mine+ " in out
-    assert "not published" in out
-
-
-def test_an_interrupted_run_leaves_a_page_of_what_is_done(place, monkeypatch, capsys):
-    from swinir.reproduce import measure
-
-    real = measure.Bench.measure
-    calls = []
+def test_an_interrupted_run_leaves_a_page_of_what_is_done(place, reproduce, monkeypatch):
+    real, calls = measure.Bench.measure, []
 
     def stop(self, cell, **options):
         if calls:
@@ -144,14 +136,8 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(place, monkeypatch, ca
         return real(self, cell, **options)
 
     monkeypatch.setattr(measure.Bench, "measure", stop)
-    assert reproduce("table3", "--weights", "bundled", "--sets", "Set5") == 130
+    assert reproduce("table3", "--weights", "mine.pth", "--sets", "Set5", "--self-ensemble")[0] == 130
     assert content(place, "table3")["verdicts"]["another network"] == 1
-
-
-def test_tolerances_are_the_users(place):
-    words = ("table3", "--weights", "mine.pth", "--sets", "Set5")
-    assert reproduce(*words, "--psnr-tolerance", "0.5", "--ssim-tolerance", "0.01") == 0
-    assert content(place, "table3")["tolerance"] == {"psnr": 0.5, "ssim": 0.01}
 
 
 @pytest.mark.parametrize(
@@ -166,16 +152,17 @@ def test_tolerances_are_the_users(place):
         (("table3", "--psnr-tolerance", "-1"), "tolerance of psnr must be 0 or more"),
         (("table3", "--weights", "nonsense"), "unknown weights 'nonsense'"),
         (("table3", "--weights", "bundled", "-o", "mine.pth"), "mine.pth is a file"),
+        (("table2", "--weights", "bundled"), "none of the weights (bundled) is for these cells of classical_sr"),
     ],
 )
-def test_wrong_usage_is_one_line(place, capsys, words, message):
-    assert reproduce(*words) == 2
-    err = capsys.readouterr().err
+def test_wrong_usage_is_one_line(reproduce, words, message):
+    code, _, err = reproduce(*words)
+    assert code == 2
     assert message in err
     assert "Traceback" not in err
 
 
-def test_help_states_the_rules_and_loads_no_torch(place):
+def test_help_states_the_rules_and_loads_no_torch():
     code = (
         "import sys; from swinir.cli.main import main; main(['reproduce', 'table4', '--help']);"
         "print(sorted({'torch', 'cv2'} & set(sys.modules)))"
