@@ -1,6 +1,6 @@
 """Preparation of a set: copy its images from a user's folder or archive, and make missing low-quality images.
 
-    entries -> candidates (role and pixels of each) -> targets (one file for each image) -> copies -> low-quality images
+    source_images -> candidates (role, pixels) -> targets (one for each image) -> copies -> low-quality images
 
 Files are copied unchanged and never overwritten, so that the same call continues an interrupted one.
 """
@@ -16,7 +16,7 @@ from swinir.image_io.image import list_images, read
 from swinir.image_io.reader import ImageError, named
 from swinir.testsets.pairs import find_lq, fits, lq_name, write_reduced
 from swinir.testsets.sets import BenchmarkSet, known_files, pixel_hash
-from swinir.testsets.sources import Role, entries, role_of, set_of
+from swinir.testsets.sources import Role, role_of, set_of, source_images
 from swinir.weights.verify import sha256
 
 MAX_PIXELS = 100_000_000  # of one image; the largest of these sets has four million
@@ -100,7 +100,7 @@ def _candidates(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Pro
     known = {file.pixels: file for file in known_files().get(row.name, ())}
     stems = {stem.lower(): stem for stem in row.stems}
     found, unnamed = [], []
-    for number, entry in enumerate(entries(source)):
+    for number, entry in enumerate(source_images(source)):
         progress("examining", number + 1, None)
         role = role_of(entry.label) if row.reference else Role("gt", entry.label.stem)
         owner = set_of(entry.label)
@@ -198,7 +198,7 @@ def _size(path: Path) -> tuple[int, int]:
 
 def _copy(source: Path, targets: dict[int, tuple[Path, _Candidate]], outcome: Outcome, progress: Progress) -> None:
     done = 0
-    for number, entry in enumerate(entries(source)):
+    for number, entry in enumerate(source_images(source)):
         if number not in targets or entry.path is None:
             continue
         target, image = targets[number]

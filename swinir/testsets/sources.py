@@ -30,13 +30,13 @@ _NO_FILE = "a link, or no regular file"
 
 
 @dataclass(frozen=True)
-class Entry:
+class SourceImage:
     """An image of a source.
 
     Attributes:
         label: path below the source.
-        path: file with its bytes, valid until the next entry; None for an entry that is skipped.
-        reason: why the entry is skipped.
+        path: file with its bytes, valid until the next image; None for an image that is skipped.
+        reason: why the image is skipped.
     """
 
     label: PurePosixPath
@@ -44,7 +44,7 @@ class Entry:
     reason: str = ""
 
 
-def entries(source: Path) -> Iterator[Entry]:
+def source_images(source: Path) -> Iterator[SourceImage]:
     """Yield the images of a folder, a zip archive or a tar archive (plain, gzip, bzip2, xz), with subfolders.
 
     Raises:
@@ -70,17 +70,17 @@ def entries(source: Path) -> Iterator[Entry]:
         raise ValueError(f"{source} is corrupt ({reason}); download it again") from error
 
 
-def _of_folder(source: Path) -> Iterator[Entry]:
+def _of_folder(source: Path) -> Iterator[SourceImage]:
     for folder, folders, files in os.walk(source):
         folders.sort()
         for name in sorted(files):
             path = Path(folder, name)
             label = PurePosixPath(path.relative_to(source).as_posix())
             if _is_image(label):
-                yield Entry(label, path) if path.is_file() else Entry(label, None, "not a regular file")
+                yield SourceImage(label, path) if path.is_file() else SourceImage(label, None, "not a regular file")
 
 
-def _of_zip(source: Path) -> Iterator[Entry]:
+def _of_zip(source: Path) -> Iterator[SourceImage]:
     with zipfile.ZipFile(source) as archive, tempfile.TemporaryDirectory() as folder:
         budget = _Budget(source)
         for info in archive.infolist():
@@ -89,9 +89,9 @@ def _of_zip(source: Path) -> Iterator[Entry]:
                 continue
             kind = stat.S_IFMT(info.external_attr >> 16)  # 0 in archives that were not made on Unix
             if kind not in (0, stat.S_IFREG):
-                yield Entry(label, None, _NO_FILE)
+                yield SourceImage(label, None, _NO_FILE)
             elif info.flag_bits & 1:
-                yield Entry(label, None, "encrypted")
+                yield SourceImage(label, None, "encrypted")
             else:
                 with archive.open(info) as file:
                     yield budget.unpacked(label, cast(BinaryIO, file), Path(folder))
@@ -108,7 +108,7 @@ class _Member(tarfile.TarInfo):
         return member
 
 
-def _of_tar(source: Path) -> Iterator[Entry]:
+def _of_tar(source: Path) -> Iterator[SourceImage]:
     with _opened_tar(source) as archive, tempfile.TemporaryDirectory() as folder:
         budget = _Budget(source)
         for member in archive:
@@ -118,7 +118,7 @@ def _of_tar(source: Path) -> Iterator[Entry]:
                 continue
             file = archive.extractfile(member) if member.isreg() and not member.issparse() else None
             if file is None:
-                yield Entry(label, None, _NO_FILE)
+                yield SourceImage(label, None, _NO_FILE)
             else:
                 yield budget.unpacked(label, cast(BinaryIO, file), Path(folder))
 
@@ -160,7 +160,7 @@ class _Budget:
                 "you need of it and give the folder"
             )
 
-    def unpacked(self, label: PurePosixPath, file: BinaryIO, folder: Path) -> Entry:
+    def unpacked(self, label: PurePosixPath, file: BinaryIO, folder: Path) -> SourceImage:
         """Copy the bytes of an entry to a file with a name of our own."""
         path, size = folder / f"image{label.suffix.lower()}", 0
         with path.open("wb") as out:
@@ -168,9 +168,9 @@ class _Budget:
                 self.spend(len(block))
                 size += len(block)
                 if size > MAX_FILE:
-                    return Entry(label, None, f"larger than {MAX_FILE:,} bytes")
+                    return SourceImage(label, None, f"larger than {MAX_FILE:,} bytes")
                 out.write(block)
-        return Entry(label, path)
+        return SourceImage(label, path)
 
 
 def _is_image(label: PurePosixPath) -> bool:

@@ -11,7 +11,7 @@ import pytest
 from photographs import photographs
 
 from swinir.testsets import BENCHMARK_SETS, sources
-from swinir.testsets.sources import entries, role_of, set_of
+from swinir.testsets.sources import role_of, set_of, source_images
 
 PNG = cv2.imencode(".png", photographs(24, 24)["coffee"])[1].tobytes()
 
@@ -36,7 +36,7 @@ def write_tar(path, files, **header):
 
 def found(source):
     """Labels with their bytes, or with the reason why there are none."""
-    return {str(e.label): e.path.read_bytes() if e.path else e.reason for e in entries(source)}
+    return {str(e.label): e.path.read_bytes() if e.path else e.reason for e in source_images(source)}
 
 
 WRITERS = pytest.mark.parametrize("write_archive", [write_zip, write_tar])
