@@ -79,7 +79,7 @@ def timeless(run: Path) -> list[dict]:
 
 
 def same(one, other) -> bool:
-    """Whether two states, or parts of them, have the same types, and tensors the same dtypes, shapes and bits."""
+    """Compare two states, or parts of them: the same types, and tensors of the same dtypes, shapes and bits."""
     if isinstance(one, torch.Tensor):
         views = [tensor.detach().contiguous() for tensor in (one, other)]
         views = [view.view(torch.uint8) if view.dim() else view for view in views]  # NaN equals itself in bits

@@ -49,7 +49,7 @@ def parts(config: TrainConfig) -> WeightsName:
 
 @functools.cache
 def aliases() -> dict[str, str]:
-    """Names of the zoo to keys: of recipes by the released files' table, of tiny experts by what their aliases are."""
+    """Names of the zoo to keys: of recipes by the released files' table, of tiny models by their aliases."""
     tiny = {
         f"{config.task}_{parts(config).level_text}_{SIZE_WORDS['T']}": key
         for key, config in ((key, loaded(key)) for key in NAMED if key not in RECIPES)

@@ -11,7 +11,7 @@ from swinir.weights import zoo
 from swinir.weights.checkpoint import load_model, read_checkpoint, write_checkpoint
 from swinir.weights.verify import sha256
 
-EXPERT = "lightweight_sr_x2_tiny"
+BUNDLED = "lightweight_sr_x2_tiny"
 
 
 @pytest.fixture
@@ -84,14 +84,14 @@ def test_layers_that_may_differ_are_left_fresh_and_the_rest_is_copied(checkpoint
         assert torch.equal(parameter, fresh[name] if name.startswith("upsample") else known[name])
 
 
-def test_an_expert_of_the_zoo_is_known_by_its_name():
-    expert = load_model(EXPERT, device="cpu")
-    values = {key: expert.config.to_dict()[key] for key in ("embed_dim", "depths", "num_heads", "mlp_ratio")}
+def test_a_model_of_the_zoo_is_known_by_its_name():
+    model = load_model(BUNDLED, device="cpu")
+    values = {key: model.config.to_dict()[key] for key in ("embed_dim", "depths", "num_heads", "mlp_ratio")}
     network = build_network(configuration("images", network=values))
-    facts = start_from(network, InitConfig(weights=EXPERT))
-    assert facts["sha256"] == sha256(zoo.locate(EXPERT))
+    facts = start_from(network, InitConfig(weights=BUNDLED))
+    assert facts["sha256"] == sha256(zoo.locate(BUNDLED))
     assert facts["fresh"] == []
-    assert difference(network, expert) == 0
+    assert difference(network, model) == 0
 
 
 @pytest.mark.parametrize(("task", "key"), [("lightweight_sr", "params"), ("real_sr", "params_ema")])

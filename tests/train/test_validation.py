@@ -36,7 +36,7 @@ def numbers(rows):
 
 
 def restored(network, lq):
-    """What the network makes of an (H, W, C) float32 image, as uint8."""
+    """Output of the network for an (H, W, C) float32 image, as uint8."""
     out = restore(network, torch.from_numpy(lq.transpose(2, 0, 1).copy())[None])
     return (out[0] * 255).round().byte().permute(1, 2, 0).numpy()
 
