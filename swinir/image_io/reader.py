@@ -1,55 +1,466 @@
-"""The one way from a picture file to a `Picture`.
+"""The one way from an image file to a `Picture`.
 
-Files are untrusted: first the container is checked (`containers`, `png`, `tiff`), then its size, then pixels are
-decoded, by Pillow or, where Pillow keeps 8 bits of 16, by those modules.
+Files are untrusted: the format is known by the first bytes, its size is checked before pixels are decoded, and only
+the decoders named here are used. libvips decodes row by row; Pillow reads BMP, the tables of JPEG, and AVIF of 8 bits,
+whose colours libvips enlarges without interpolation; pillow-heif reads HEIC, for which the wheel of libvips lacks a
+decoder.
 """
 
 import io
+import logging
 import os
 import re
 import stat
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
+import pyvips
 from PIL import Image, ImageCms, UnidentifiedImageError
 
-from swinir.image_io import containers, exif, png, tiff
-from swinir.image_io.containers import Bytes, Container, ContainerError, FileBytes, require
-from swinir.image_io.picture import Metadata, Picture, Rows
+from swinir.image_io import exif, jpeg, netpbm, png, tiff
+from swinir.image_io.canvas import Workspace
+from swinir.image_io.errors import DAMAGED, ImageError, named, refusing, require
+from swinir.image_io.picture import BLOCK, Metadata, Picture, Rows
+
+__all__ = ["EXTENSIONS", "MAX_PIXELS", "Header", "ImageError", "named", "probe", "read_picture"]
 
 MAX_PIXELS = 400_000_000
-MAX_BYTES = 2**32  # of a file; the largest picture with 16 bits and alpha takes 3.2 GB without compression
+MAX_BYTES = 2**32  # of a file; the largest image with 16 bits and alpha takes 3.2 GB without compression
+_MOST_HEIC = 2**28  # bytes of a file that is read whole
+_SMALL = 2**28  # bytes in memory of an image that may be in a file of any length
 _PILLOWS_SETTINGS = threading.Lock()
-_ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>))[2-8]")
-# How to turn a stored picture upright, by its orientation (EXIF 2.3, 4.6.4 A).
-_UPRIGHT: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
-    2: lambda image: image[:, ::-1],
-    3: lambda image: image[::-1, ::-1],
-    4: lambda image: image[::-1],
-    5: lambda image: image.swapaxes(0, 1),
-    6: lambda image: image.swapaxes(0, 1)[:, ::-1],
-    7: lambda image: image[::-1, ::-1].swapaxes(0, 1),
-    8: lambda image: image.swapaxes(0, 1)[::-1],
+_ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>))([2-8])")
+_DTYPES = {"uchar": "u1", "ushort": "u2", "float": "f4", "short": "i2", "int": "i4", "uint": "u4"}
+_COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb16": 3, "rgb": 3, "scrgb": 3, "cmyk": 4}
+# An upright image as it is stored, by its orientation (EXIF 2.3, 4.6.4 A). All are views.
+_STORED: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
+    2: lambda upright: upright[:, ::-1],
+    3: lambda upright: upright[::-1, ::-1],
+    4: lambda upright: upright[::-1],
+    5: lambda upright: upright.swapaxes(0, 1),
+    6: lambda upright: upright[:, ::-1].swapaxes(0, 1),
+    7: lambda upright: upright[::-1, ::-1].swapaxes(0, 1),
+    8: lambda upright: upright[::-1].swapaxes(0, 1),
 }
 
+pyvips.cache_set_max(0)  # a file may change between two readings
+logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else its warnings reach the terminal
+logging.getLogger("pyvips").propagate = False
 
-class ImageError(ValueError):
-    """A file that cannot be read as an image; the message is one line that names the file and the reason."""
+
+@dataclass(frozen=True)
+class Header:
+    """The size and kind of an image, before its pixels are decoded.
+
+    Attributes:
+        width, height: in pixels, upright.
+        channels: 1 to 4, alpha last.
+        dtype: uint8, uint16 or float32.
+        format: as of a `Picture`.
+    """
+
+    width: int
+    height: int
+    channels: int
+    dtype: np.dtype
+    format: str
 
 
-def _by_pillow(data: bytes) -> None:
-    """No samples: Pillow decodes these formats whole."""
+@dataclass(frozen=True)
+class _Opened:
+    """A file whose header is parsed, as stored: blocks are (n, W, `channels` or more), from the top on."""
+
+    width: int
+    height: int
+    channels: int
+    dtype: np.dtype
+    blocks: Callable[[], Iterator[np.ndarray]]
+    metadata: Metadata = field(default_factory=Metadata)
+    orientation: int = 1
+    frames: int = 1
+    tables: tuple[tuple[int, ...], ...] | None = None
+
+    def header(self, name: str) -> Header:
+        size = (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
+        return Header(*size, self.channels, self.dtype, name)
+
+
+@dataclass
+class _File:
+    """An open file, and the wishes and notes of its reader."""
+
+    descriptor: int
+    open_files: ExitStack
+    through_profile: bool = True
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self.descriptor).st_size
+
+    def binary(self) -> BinaryIO:
+        """The file from its start, for Python: libvips moves the place of the descriptor behind a buffer's back."""
+        file = self.open_files.enter_context(os.fdopen(os.dup(self.descriptor), "rb"))
+        file.seek(0)
+        return file
+
+    def by_vips(self, loader: str, fail_on: str = "error") -> pyvips.Image:
+        """Let libvips parse the header; until it has decoded the pixels, nobody else may read."""
+        os.lseek(self.descriptor, 0, os.SEEK_SET)
+        with _vips_errors():
+            source = pyvips.Source.new_from_descriptor(self.descriptor)
+            return pyvips.Operation.call(f"{loader}_source", source, access="sequential", fail_on=fail_on)
+
+    def by_pillow(self, name: str) -> Image.Image:
+        """Let Pillow parse the header."""
+        with _pillow_without_its_limit():
+            try:
+                return Image.open(self.binary(), formats=(name,))
+            except UnidentifiedImageError as error:
+                raise ImageError(DAMAGED) from error
+
+
+def _png(file: _File) -> _Opened:
+    found = png.walk(file.binary())
+    image = file.by_vips("pngload")
+    for name in image.get_fields():
+        if name.startswith("png-comment-") and name.endswith("-Raw profile type exif"):  # of ImageMagick
+            with suppress(ValueError):
+                found.exif = found.exif or bytes.fromhex("".join(image.get(name).split("\n")[3:]))
+    opened = _from_vips(image, file)
+    if found.exif or found.xmp:
+        orientation, more = _about(found.exif, None, found.xmp, file.notes)
+        about = opened.metadata
+        about = replace(about, exif=about.exif or more.exif, xmp=about.xmp or more.xmp)
+        opened = replace(opened, metadata=about, orientation=max(opened.orientation, orientation))
+    return replace(opened, frames=found.frames)
+
+
+def _jpeg(file: _File) -> _Opened:
+    jpeg.check(file.binary())
+    tables: Mapping[int, list[int]] = getattr(file.by_pillow("JPEG"), "quantization", {})
+    opened = _from_vips(file.by_vips("jpegload", "truncated"), file)  # others are shown by all programs
+    return replace(opened, tables=tuple(tuple(tables[number]) for number in sorted(tables)) or None)
+
+
+def _tiff(file: _File) -> _Opened:
+    data = exif.FileBytes(file.binary())
+    has_alpha, part_rows = tiff.check(data)
+    try:
+        block = exif.described(data)
+    except ImageError:
+        block = None
+        file.notes.append("its EXIF is damaged and left out")
+    return _from_vips(file.by_vips("tiffload"), file, has_alpha=has_alpha, block=block, most_rows=part_rows)
+
+
+def _webp(file: _File) -> _Opened:
+    return _from_vips(file.by_vips("webpload"), file)
+
+
+def _gif(file: _File) -> _Opened:
+    return _from_vips(file.by_vips("gifload"), file)
+
+
+def _avif(file: _File) -> _Opened:
+    opened = replace(_from_vips(file.by_vips("heifload"), file), orientation=1)  # libheif has turned it
+    return opened if opened.dtype == np.uint16 else replace(_from_pillow("AVIF", file), frames=opened.frames)
+
+
+def _bmp(file: _File) -> _Opened:
+    return _from_pillow("BMP", file)
+
+
+def _netpbm(file: _File) -> _Opened:
+    binary = file.binary()
+    head = netpbm.header(binary)
+    return _Opened(head.width, head.height, head.channels, head.dtype, lambda: netpbm.blocks(binary, head))
+
+
+def _heic(file: _File) -> _Opened:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImageError("HEIC files need pillow-heif; pip install 'swinir-toolkit[heic]'") from error
+    require(file.size <= _MOST_HEIC, f"a HEIC file of {file.size:,} bytes is more than the limit of {_MOST_HEIC:,}")
+    found = pillow_heif.open_heif(file.binary(), convert_hdr_to_8bit=False)  # upright
+    channels = {"L": 1, "LA": 2, "La": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}[found.mode.split(";")[0]]
+    _, metadata = _about(found.info.get("exif"), found.info.get("icc_profile"), found.info.get("xmp"), file.notes)
+    width, height = found.size
+    dtype = np.dtype(np.uint16 if ";" in found.mode else np.uint8)
+
+    def blocks() -> Iterator[np.ndarray]:
+        yield np.asarray(found).reshape(height, width, channels)
+
+    return _Opened(width, height, channels, dtype, blocks, metadata, frames=len(found))
+
+
+@dataclass(frozen=True)
+class _Format:
+    """A format: its suffixes, its first bytes, the function that parses the rest of its header.
+
+    `most_packed`: bytes in memory that a byte of the file can hold, beyond what is small; flat images are packed well.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    starts: Callable[[bytes], object]
+    open: Callable[[_File], _Opened]
+    most_packed: int = 4096
+
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _brands(head: bytes) -> tuple[bytes, ...]:
+    """Of an ISO base media file."""
+    if head[4:8] != b"ftyp":
+        return ()
+    return (head[8:12], *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), 256), 4)))
+
+
+_FORMATS = (
+    _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), _png, 32768),
+    _Format("JPEG", (".jpg", ".jpeg", ".jfif"), lambda d: d.startswith(b"\xff\xd8\xff"), _jpeg),
+    _Format("BMP", (".bmp",), lambda d: d.startswith(b"BM"), _bmp),
+    _Format("TIFF", (".tif", ".tiff"), lambda d: d[:4] in _TIFF_STARTS, _tiff, 32768),
+    _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", _webp),
+    _Format("GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), _gif),
+    _Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), lambda d: re.match(rb"P[1-6][\s#]", d), _netpbm),
+    _Format("AVIF", (".avif",), lambda d: {*_brands(d)} & {*_AVIF_BRANDS}, _avif),
+    _Format("HEIC", (".heic", ".heif"), lambda d: {*_brands(d)} & {*_HEIC_BRANDS}, _heic),
+)
+EXTENSIONS = tuple(suffix for row in _FORMATS for suffix in row.suffixes)
+
+
+def probe(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Header:
+    """Read the header of a file, and check it as `read_picture` does.
+
+    Raises:
+        ImageError: as `read_picture`, but for damage of the pixels.
+    """
+    path = Path(path)
+    with refusing(path), ExitStack() as open_files:
+        row, opened = _opened(_File(_descriptor(path, open_files), open_files), path, max_pixels)
+        return opened.header(row.name)
+
+
+def read_picture(
+    path: Path | str,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    through_profile: bool = True,
+    workspace: Workspace | None = None,
+) -> Picture:
+    """Read a file by its content, whatever its name; of several frames or pages the first.
+
+    Args:
+        path: a regular file, or a link to one.
+        max_pixels: larger images are refused before a pixel is decoded.
+        through_profile: convert CMYK to RGB by the profile in the file, as programs that show images do.
+        workspace: source of the arrays of pixels and alpha; without one they are in memory.
+
+    Raises:
+        ImageError: one line naming the file and the fault: not there, not an image, damaged, truncated, too large.
+        DiskSpaceError: when the workspace has no room.
+    """
+    path = Path(path)
+    array = np.empty if workspace is None else workspace.array
+    with refusing(path), ExitStack() as open_files:
+        file = _File(_descriptor(path, open_files), open_files, through_profile)
+        row, opened = _opened(file, path, max_pixels)
+        header = opened.header(row.name)
+        colors = 1 if header.channels < 3 else 3
+        pixels = array((header.height, header.width, colors), header.dtype)
+        alpha = array((header.height, header.width), header.dtype) if header.channels > colors else None
+        stored = _STORED.get(opened.orientation, lambda upright: upright)
+        y = 0
+        for block in opened.blocks():
+            rows = slice(y, y + len(block))
+            stored(pixels)[rows] = block[..., :colors]
+            if alpha is not None:
+                stored(alpha)[rows] = block[..., colors]
+            y += len(block)
+            if workspace is not None:
+                workspace.release()
+        assert y == opened.height
+    return Picture(pixels, alpha, opened.metadata, row.name, opened.tables, tuple(dict.fromkeys(file.notes)))
+
+
+def _opened(file: _File, path: Path, max_pixels: int) -> tuple[_Format, _Opened]:
+    """Parse the header, and refuse what is too large."""
+    head = file.binary().read(256)
+    row = next((row for row in _FORMATS if row.starts(head)), None)
+    if row is None:
+        raise ImageError(f"not an image of a known format ({', '.join(row.name for row in _FORMATS)})")
+    opened = row.open(file)
+    size, pixels = f"{opened.width}x{opened.height}", opened.width * opened.height
+    require(pixels <= max_pixels, f"{size} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
+    require(
+        pixels * opened.channels * opened.dtype.itemsize <= max(_SMALL, row.most_packed * file.size),
+        f"its {file.size:,} bytes cannot hold {size} pixels; {DAMAGED}",
+    )
+    suffix = path.suffix.lower()
+    if suffix in EXTENSIONS and suffix not in row.suffixes:
+        file.notes.append(f"named {path.suffix}, but its content is {row.name}")
+    if opened.frames > 1:
+        file.notes.append(f"the first of {opened.frames} {'pages' if row.name == 'TIFF' else 'frames'}")
+    return row, opened
+
+
+# By libvips.
+
+
+@contextmanager
+def _vips_errors() -> Iterator[None]:
+    """Turn the several lines of an error of libvips into one."""
+    try:
+        yield
+    except pyvips.Error as error:
+        lines = [line for line in error.detail.splitlines() if line.strip()] or [error.message]
+        raise ImageError(f"{DAMAGED} ({lines[-1]})") from error  # behind warnings about other files
+
+
+def _errors_of_tiff() -> list[str]:
+    """Errors that libvips has noted and not raised: it shows parts of a TIFF file that it cannot decode as black."""
+    noted = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode(errors="replace")
+    pyvips.vips_lib.vips_error_clear()
+    return [line for line in noted.splitlines() if line.startswith("tiff2vips")]
+
+
+def _from_vips(
+    image: pyvips.Image,
+    file: _File,
+    *,
+    has_alpha: bool | None = None,
+    block: bytes | None = None,
+    most_rows: int = 2**31,
+) -> _Opened:
+    """Describe an image that libvips has opened; `has_alpha` and EXIF (`block`) where it does not tell.
+
+    `most_rows`: of a block; libvips is slow where one takes several rows of small tiles.
+    """
+    known = {name: image.get(name) for name in image.get_fields() if name in _FIELDS}
+    icc = known.get("icc-profile-data")
+    orientation, metadata = _about(block or known.get("exif-data"), icc, known.get("xmp-data"), file.notes)
+    dpi = (image.xres * 25.4, image.yres * 25.4)
+    if not any(np.allclose(dpi, unknown, rtol=1e-3) for unknown in _UNKNOWN_DPI):
+        metadata = replace(metadata, dpi=_dpi(dpi))
+    with _vips_errors():
+        if image.interpretation not in _COLORS:
+            image = image.colourspace("srgb")
+    require(image.format in _DTYPES, f"samples of the type {image.format} are not supported; convert to 8 or 16 bit")
+    dtype, colors = np.dtype(_DTYPES[image.format]), _COLORS[image.interpretation]
+    require(colors <= image.bands, DAMAGED)
+    if dtype not in (np.uint8, np.float32):
+        dtype = np.dtype(np.uint16)
+    finish: Callable[[np.ndarray], np.ndarray] = _checked
+    channels = colors + (image.bands > colors and (image.hasalpha() if has_alpha is None else has_alpha))
+    if image.interpretation == "cmyk":
+        finish, metadata = _from_cmyk(icc if file.through_profile else None, file.notes), replace(metadata, icc=None)
+        dtype, channels = np.dtype(np.uint8), 3
+
+    def blocks() -> Iterator[np.ndarray]:
+        _errors_of_tiff()  # of another file, before
+        region, step = pyvips.Region.new(image), max(1, min(most_rows, BLOCK // (image.width * image.bands)))
+        for top in range(0, image.height, step):
+            rows = min(step, image.height - top)
+            with _vips_errors():
+                data = region.fetch(0, top, image.width, rows)
+            for line in _errors_of_tiff():
+                raise ImageError(f"{DAMAGED} ({line})")
+            samples = np.frombuffer(data, _DTYPES[image.format])
+            yield finish(samples.reshape(rows, image.width, image.bands))
+
+    return _Opened(
+        image.width,
+        image.height,
+        channels,
+        dtype,
+        blocks,
+        metadata,
+        known.get("orientation", orientation),
+        known.get("n-pages", 1),
+    )
+
+
+_UNKNOWN_DPI = (25.4, 72.0)  # of libvips, for files without a resolution
+_FIELDS = ("icc-profile-data", "exif-data", "xmp-data", "orientation", "n-pages")
+
+
+def _checked(samples: np.ndarray) -> np.ndarray:
+    """Samples as uint8, uint16, or float32 in [0, 1]; an ImageError for values out of range."""
+    if samples.dtype in (np.uint8, np.uint16):
+        return samples
+    low, high = samples.min(), samples.max()
+    if samples.dtype != np.float32:
+        require(low >= 0 and high <= 65535, f"samples of {low} to {high} are not 8 or 16 bit")
+        return samples.astype(np.uint16)
+    require(np.isfinite(samples).all(), "floating-point samples that are NaN or infinite")
+    advice = "scale them to [0, 1], or convert to 16 bit"
+    require(low >= 0 and high <= 1, f"floating-point samples of {low:.3g} to {high:.3g}; {advice}")
+    return samples
+
+
+def _from_cmyk(profile: bytes | None, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
+    """A function from CMYK to RGB samples."""
+    transform = None
+    if profile:
+        try:
+            transform = ImageCms.buildTransform(
+                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
+                ImageCms.createProfile("sRGB"),
+                "CMYK",
+                "RGB",
+                ImageCms.Intent.RELATIVE_COLORIMETRIC,
+                ImageCms.Flags.BLACKPOINTCOMPENSATION,
+            )
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            notes.append("its profile is damaged and was not used")
+    notes.append(f"CMYK converted to {'sRGB through its profile' if transform else 'RGB without a profile'}")
+
+    def convert(samples: np.ndarray) -> np.ndarray:
+        if samples.dtype == np.uint16:
+            samples = (samples >> 8).astype(np.uint8)
+        ink = Image.fromarray(np.ascontiguousarray(samples[..., :4]), "CMYK")
+        rgb = ImageCms.applyTransform(ink, transform) if transform else ink.convert("RGB")
+        assert rgb is not None
+        return np.asarray(rgb)
+
+    return convert
+
+
+# By Pillow.
+
+# Its modes, where they are not read as RGB.
+_MODES = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA"}
+
+
+def _from_pillow(name: str, file: _File) -> _Opened:
+    image = file.by_pillow(name)
+    mode = _MODES.get(image.mode, "RGB")
+    info = image.info
+    orientation, metadata = _about(info.get("exif"), info.get("icc_profile"), info.get("xmp"), file.notes)
+
+    def blocks() -> Iterator[np.ndarray]:
+        samples = np.asarray(image.convert(mode))
+        yield samples.reshape(*samples.shape[:2], -1)
+
+    metadata = replace(metadata, dpi=_dpi(info.get("dpi")))
+    return _Opened(*image.size, len(mode), np.dtype(np.uint8), blocks, metadata, orientation)
 
 
 @contextmanager
 def _pillow_without_its_limit() -> Iterator[None]:
-    """Without its limit of pixels, which is lower than ours, and without its warnings: both are the whole process's."""
+    """Lift Pillow's limit of pixels, which is lower than ours, and silence its warnings; both are of the process."""
     with _PILLOWS_SETTINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
@@ -59,435 +470,22 @@ def _pillow_without_its_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-@dataclass(frozen=True)
-class _Format:
-    """How a format is known by its first bytes, how its container is checked, what decodes more than 8 bits of it.
-
-    `deep` does so where nobody knows the size before Pillow has parsed the header. `apart` is what its decoder needs
-    around it: two of Pillow's ask for the limit once more, others need not wait.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    starts: Callable[[bytes], object]
-    inspect: Callable[[Any], Container]
-    samples: Callable[[bytes], np.ndarray | None] = _by_pillow
-    deep: Callable[[bytes], np.ndarray] | None = None
-    apart: Callable[[], AbstractContextManager[None]] = nullcontext
+# Metadata.
 
 
-def _netpbm_samples(data: bytes) -> np.ndarray | None:
-    """(H, W, 1 or 3) uint16 of a PGM or PPM file of more than 8 bits; None for others."""
-    head = containers.netpbm_header(data)
-    if head.maximum < 256 or head.plain:
-        return None
-    count = head.width * head.height * head.channels
-    values = np.frombuffer(data, ">u2", count, head.start).astype(np.uint32)
-    require(int(values.max()) <= head.maximum, f"a value of {values.max()} is above the file's largest, {head.maximum}")
-    scaled = (values * 65535 + head.maximum // 2) // head.maximum
-    return scaled.astype(np.uint16).reshape(head.height, head.width, head.channels)
-
-
-def _heif_samples(data: bytes) -> np.ndarray:
-    """(H, W, 1 to 4) uint16 of a HEIC file of more than 8 bits, upright."""
-    import pillow_heif
-
-    samples = np.asarray(pillow_heif.open_heif(io.BytesIO(data), convert_hdr_to_8bit=False))
-    require(samples.dtype == np.uint16, f"its samples are {samples.dtype}, and it claims more than 8 bits")
-    return samples if samples.ndim == 3 else samples[..., None]
-
-
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_FORMATS = (
-    _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), png.inspect, png.samples),
-    _Format("JPEG", (".jpg", ".jpeg", ".jfif"), lambda d: d.startswith(b"\xff\xd8\xff"), containers.jpeg),
-    _Format("BMP", (".bmp",), lambda d: d.startswith(b"BM"), containers.bmp),
-    _Format(
-        "TIFF",
-        (".tif", ".tiff"),
-        lambda d: d[:4] in _TIFF_STARTS,
-        tiff.inspect,
-        tiff.samples,
-        apart=_pillow_without_its_limit,
-    ),
-    _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", containers.webp),
-    _Format(
-        "GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), containers.gif, apart=_pillow_without_its_limit
-    ),
-    _Format(
-        "PPM",
-        (".ppm", ".pgm", ".pbm", ".pnm"),
-        lambda d: re.match(rb"P[1-6][\s#]", d),
-        containers.netpbm,
-        _netpbm_samples,
-    ),
-    _Format("AVIF", (".avif",), lambda d: containers.bmff_brand(d) == "AVIF", containers.bmff),
-    _Format(
-        "HEIC", (".heic", ".heif"), lambda d: containers.bmff_brand(d) == "HEIC", containers.bmff, deep=_heif_samples
-    ),
-)
-# What Pillow's modes become, where not RGB.
-_MODES = {"1": "L", "L": "L", "LA": "LA", "La": "LA", "RGBA": "RGBA", "RGBa": "RGBA", "PA": "RGBA"}
-_PILLOWS_NAMES = {"HEIC": "HEIF"}
-EXTENSIONS = tuple(suffix for row in _FORMATS for suffix in row.suffixes)
-
-
-def read_picture(path: Path | str, *, max_pixels: int = MAX_PIXELS, through_profile: bool = True) -> Picture:
-    """Read a file by its content, whatever its name; of several frames or pages the first.
-
-    Args:
-        path: a regular file, or a link to one.
-        max_pixels: larger pictures are refused before a pixel is decoded.
-        through_profile: convert CMYK to RGB by the profile in the file, as programs that show pictures do.
-
-    Raises:
-        ImageError: one line naming the file and what is wrong with it: not there, not an image, damaged,
-            truncated, too large.
-    """
-    path = Path(path)
-    with refusing(path):
-        data = _content(path)
-        row = next((row for row in _FORMATS if row.starts(data[:256])), None)
-        if row is None:
-            raise ImageError(f"not an image of a known format ({', '.join(row.name for row in _FORMATS)})")
-        container = row.inspect(data)
-        _check_container(container, max_pixels)
-        return _decoded(data, row, container, path, max_pixels, through_profile)
-
-
-def open_rows(
-    path: Path | str, *, max_pixels: int = MAX_PIXELS, wanted: Callable[[int, int], bool] = lambda height, width: True
-) -> Rows | None:
-    """Open a file whose rows can be decoded one after another, with the samples that `read_picture` gives.
-
-    These are PNG that is not interlaced and has 8 or 16 bits a sample and no palette, and TIFF that is grey or RGB,
-    stored or packed by the usual compressions, both upright.
-
-    Args:
-        path, max_pixels: as `read_picture` takes them.
-        wanted: of a height and a width, whether to go on; asked before the file is walked to its end.
-
-    Returns:
-        What the file says, and its rows; to be closed. None for any other file, be it damaged.
-
-    Raises:
-        ImageError: as `read_picture`, here or when the rows in question are met.
-    """
-    path = Path(path)
-    with refusing(path):
+def _about(block: bytes | None, icc: bytes | None, xmp: bytes | None, notes: list[str]) -> tuple[int, Metadata]:
+    """The orientation, by EXIF or else XMP, and the metadata of the upright image; damaged EXIF is left out."""
+    found = _ORIENTATION_IN_XMP.search(xmp or b"")
+    orientation = int(found[2]) if found else 1
+    block = (block or b"").removeprefix(b"Exif\0\0") or None
+    if block:
         try:
-            data = FileBytes(_opened(path))
-        except (ImageError, OSError):  # to be told by `read_picture`
-            return None
-        try:
-            found = _rows(data, path, max_pixels, wanted)
-        except BaseException:
-            data.file.close()
-            raise
-        if found is None:
-            data.file.close()
-        return found
-
-
-def _rows(data: FileBytes, path: Path, max_pixels: int, wanted: Callable[[int, int], bool]) -> Rows | None:
-    row = next((row for row in _FORMATS if row.starts(data[:256])), None)
-    if row is None or row.name not in ("PNG", "TIFF"):
-        return None
-    try:
-        if row.name == "PNG":
-            size, readable, blocks = png.header(data)[1::-1], png.has_rows(data), png.rows
-        else:
-            page = exif.directory(data)
-            size = page.integer(data, tiff.HEIGHT), page.integer(data, tiff.WIDTH)
-            readable, blocks = tiff.has_rows(data), tiff.rows
-    except ContainerError:  # likewise
-        return None
-    if not readable or not wanted(*size):
-        return None
-    container = row.inspect(data)
-    _check_container(container, max_pixels)
-    notes = _remarks(row, container, path)
-    transparent = png.transparent(data) if row.name == "PNG" else None
-    if row.name == "PNG":
-        with _open(png.without_pixels(data), row.name) as file:
-            orientation, metadata = _about(file, row, b"", notes)
-    else:
-        orientation, metadata = exif.directory(data).integer(data, exif.ORIENTATION, 1), _of_tiff(data, notes)
-    if orientation in _UPRIGHT:
-        return None
-
-    def decoded() -> Iterator[np.ndarray]:
-        for block in blocks(data):
-            yield block if transparent is None else _with_alpha(block, transparent, container.depth)
-
-    def samples() -> Iterator[np.ndarray]:
-        with refusing(path):
-            yield from decoded()
-
-    first = next(decoded())
-    return Rows(
-        *size,
-        first.shape[2],
-        first.dtype,
-        samples,
-        metadata,
-        row.name,
-        notes=tuple(dict.fromkeys(notes)),
-        close=data.file.close,
-    )
-
-
-@contextmanager
-def refusing(path: Path) -> Iterator[None]:
-    """Make one line that names the file of whatever goes wrong when it is read."""
-    try:
-        yield
-    except ImageError as error:
-        raise ImageError(f"{named(path)}: {error}") from error
-    except Exception as error:  # decoders meet hostile bytes with many kinds of exception
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
-        raise ImageError(f"{named(path)}: cannot be read as an image: {' '.join(reason.split())}") from error
-
-
-def named(path: Path) -> str:
-    """A path fit for one line on any terminal: escaped where it has line breaks, control characters or bad bytes."""
-    text = str(path)
-    return text if text.isprintable() else ascii(text)
-
-
-def _content(path: Path) -> bytes:
-    with _opened(path) as file:
-        return file.read(os.fstat(file.fileno()).st_size)
-
-
-def _opened(path: Path) -> BinaryIO:
-    """A regular file; anything else is not opened, and never waited for if it takes the file's place."""
-    try:
-        _require_regular(os.stat(path))
-    except FileNotFoundError:
-        if path.is_symlink():
-            raise ImageError("a link to a file that is not there") from None
-        raise
-    file = open(path, "rb", opener=_without_waiting)  # noqa: SIM115 - who asked for it closes it
-    try:
-        status = os.fstat(file.fileno())
-        _require_regular(status)
-        if status.st_size == 0:
-            raise ImageError("the file is empty")
-        if status.st_size > MAX_BYTES:
-            raise ImageError(f"{status.st_size:,} bytes are more than the limit of {MAX_BYTES:,}")
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _require_regular(status: os.stat_result) -> None:
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("not a regular file")
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _check_container(container: Container, max_pixels: int) -> None:
-    _check_size(container.width, container.height, max_pixels)
-    require(
-        container.width * container.height <= container.most_pixels,
-        f"its data cannot hold {container.width}x{container.height} pixels: the file is truncated or damaged",
-    )
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise ImageError(f"{width}x{height} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
-
-
-@dataclass(frozen=True)
-class _Stored:
-    """What a file holds before it is turned upright; its samples are (H, W, 1 to 4), alpha last."""
-
-    samples: np.ndarray
-    orientation: int
-    metadata: Metadata
-    tables: Mapping[int, list[int]] = field(default_factory=dict)
-
-
-def _decoded(
-    data: bytes, row: _Format, container: Container, path: Path, max_pixels: int, through_profile: bool
-) -> Picture:
-    notes = _remarks(row, container, path)
-    transparent = None
-    if row.name == "PNG":
-        data = png.still(data)
-        transparent = png.transparent(data)
-    with row.apart():
-        samples = row.samples(data)
-    if samples is not None and row.name == "TIFF":  # not all of which Pillow opens
-        orientation = exif.directory(data).integer(data, exif.ORIENTATION, 1)
-        stored = _Stored(samples, orientation, _of_tiff(data, notes))
-    else:
-        stored = _through_pillow(data, row, container, samples, max_pixels, through_profile, notes)
-    samples = stored.samples
-    if transparent is not None:
-        samples = _with_alpha(samples, transparent, container.depth)
-    samples = _UPRIGHT.get(stored.orientation, lambda image: image)(samples)
-    colors = 1 if samples.shape[2] < 3 else 3
-    return Picture(
-        np.ascontiguousarray(samples[..., :colors]),
-        np.ascontiguousarray(samples[..., colors]) if samples.shape[2] > colors else None,
-        stored.metadata,
-        row.name,
-        tuple(tuple(stored.tables[number]) for number in sorted(stored.tables)) or None,
-        tuple(dict.fromkeys(notes)),
-    )
-
-
-def _remarks(row: _Format, container: Container, path: Path) -> list[str]:
-    """What a user may not expect of a file."""
-    notes = []
-    if path.suffix.lower() in EXTENSIONS and path.suffix.lower() not in row.suffixes:
-        notes.append(f"named {path.suffix}, but its content is {row.name}")
-    if container.frames > 1:
-        notes.append(f"the first of {container.frames} {'pages' if row.name == 'TIFF' else 'frames'}")
-    if container.depth > 8 and row.samples is _by_pillow and row.deep is None:
-        notes.append(f"{container.depth} bits a sample are read as 8")
-    return notes
-
-
-def _through_pillow(
-    data: bytes,
-    row: _Format,
-    container: Container,
-    samples: np.ndarray | None,
-    max_pixels: int,
-    through_profile: bool,
-    notes: list[str],
-) -> _Stored:
-    """What Pillow finds in an inspected file; with samples that are there already, it decodes none."""
-    with _open(data, row.name) as file:
-        _check_size(*file.size, max_pixels)  # what the decoder's own parser found
-        frames = getattr(file, "n_frames", 1) if row.inspect is containers.bmff else 1
-        if frames > 1:
-            notes.append(f"the first of {frames} frames")
-        profile = file.info.get("icc_profile")
-        if row.deep is not None and container.depth > 8:
-            samples = row.deep(data)
-        if samples is None:
-            with row.apart():
-                file.load()
-            samples = _by_mode(file, profile if through_profile else None, notes)
-        orientation, metadata = _about(file, row, data, notes)  # after decoding, since Pillow turns a TIFF by itself
-        return _Stored(samples, orientation, metadata, getattr(file, "quantization", {}) if row.name == "JPEG" else {})
-
-
-def _about(file: Image.Image, row: _Format, data: bytes, notes: list[str]) -> tuple[int, Metadata]:
-    """Orientation, and what else a file says that Pillow has opened."""
-    orientation, block = _exif(file, notes)
-    if row.name == "TIFF":
-        metadata = _of_tiff(data, notes)
-    else:
-        metadata = Metadata(block, file.info.get("icc_profile"), _xmp(file.info), _dpi(file.info.get("dpi")))
-    return orientation, replace(metadata, icc=None) if file.mode == "CMYK" else metadata
-
-
-def _open(data: bytes, name: str) -> Image.Image:
-    """Let Pillow parse the header."""
-    if name == "HEIC":
-        try:
-            import pillow_heif
-        except ImportError as error:
-            raise ImageError("HEIC files need pillow-heif; pip install 'swinir-toolkit[heic]'") from error
-        pillow_heif.register_heif_opener()
-    with _pillow_without_its_limit():
-        try:
-            return Image.open(io.BytesIO(data), formats=(_PILLOWS_NAMES.get(name, name),))
-        except UnidentifiedImageError as error:
-            raise ContainerError(f"a {name} file that is damaged or of an unknown kind") from error
-
-
-def _by_mode(file: Image.Image, profile: bytes | None, notes: list[str]) -> np.ndarray:
-    """(H, W, 1 to 4) uint8 or uint16 of what Pillow decoded, alpha last."""
-    if file.mode in ("I;16", "I;16B", "I;16L", "I"):
-        values = np.asarray(file)
-        low, high = values.min(), values.max()
-        if low < 0 or high > 65535:
-            raise ImageError(f"samples of {low} to {high} are not 8 or 16 bit")
-        return values.astype(np.uint16)[..., None]
-    if file.mode == "F":
-        raise ImageError("floating-point samples of an unknown kind; convert to 8 or 16 bit")
-    if file.mode == "CMYK":
-        return np.asarray(_from_cmyk(file, profile, notes))
-    palette_alpha = file.mode == "P" and "transparency" in file.info
-    mode = "RGBA" if palette_alpha else _MODES.get(file.mode, "RGB")
-    samples = np.asarray(file if file.mode == mode else file.convert(mode))
-    return samples[..., None] if mode == "L" else samples
-
-
-def _from_cmyk(file: Image.Image, profile: bytes | None, notes: list[str]) -> Image.Image:
-    if profile:
-        try:
-            rgb = ImageCms.profileToProfile(
-                file,
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-                renderingIntent=ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                outputMode="RGB",
-                flags=ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            notes.append("its profile is damaged and was not used")
-        else:
-            assert rgb is not None
-            notes.append("CMYK converted to sRGB through its profile")
-            return rgb
-    notes.append("CMYK converted to RGB without a profile")
-    return file.convert("RGB")
-
-
-def _with_alpha(samples: np.ndarray, transparent: tuple[int, ...], depth: int) -> np.ndarray:
-    """Append an alpha channel that is 0 where all channels have the transparent value, given in `depth` bits."""
-    top = np.iinfo(samples.dtype).max
-    key = np.array(transparent) * (top // (2**depth - 1))
-    alpha = np.where((samples == key).all(axis=2, keepdims=True), 0, top).astype(samples.dtype)
-    return np.concatenate([samples, alpha], axis=2)
-
-
-def _exif(file: Image.Image, notes: list[str]) -> tuple[int, bytes | None]:
-    """Orientation, and the EXIF structure of an upright picture; damaged EXIF is left out, for the pixels stand."""
-    orientation = 1
-    try:
-        with _pillow_without_its_limit():
-            found = Image.Image.getexif(file)  # PNG's own would decode first; `still` has sorted the chunks
-            orientation = found.get(exif.ORIENTATION, 1)
-            raw = file.info.get("exif")
-            if not isinstance(raw, bytes):
-                raw = found.tobytes() if "Raw profile type exif" in file.info else b""
-        raw = raw.removeprefix(b"Exif\0\0")
-        return orientation, exif.upright(raw) if raw else None
-    except Exception:  # hostile bytes again
-        notes.append("its EXIF is damaged and left out")
-        return orientation, None
-
-
-def _of_tiff(data: Bytes, notes: list[str]) -> Metadata:
-    """What a TIFF file says in its first directory, and in those it names."""
-    try:
-        block = exif.described(data)
-    except ContainerError:
-        block = None
-        notes.append("its EXIF is damaged and left out")
-    return Metadata(
-        block, tiff.content(data, tiff.ICC), _xmp({"xmp": tiff.content(data, tiff.XMP)}), _dpi(tiff.resolution(data))
-    )
-
-
-def _xmp(info: Mapping[str | tuple[int, int], Any]) -> bytes | None:
-    packet = info.get("xmp") or info.get("XML:com.adobe.xmp")
-    if isinstance(packet, str):
-        packet = packet.encode()
-    return _ORIENTATION_IN_XMP.sub(rb"\g<1>1", packet) if isinstance(packet, bytes) else None
+            orientation = exif.directory(block).integer(block, exif.ORIENTATION, orientation)
+            block = exif.upright(block)
+        except ImageError:
+            block = None
+            notes.append("its EXIF is damaged and left out")
+    return orientation, Metadata(block, icc, _ORIENTATION_IN_XMP.sub(rb"\g<1>1", xmp) if xmp else None)
 
 
 def _dpi(pair: Any) -> tuple[float, float] | None:
@@ -497,3 +495,33 @@ def _dpi(pair: Any) -> tuple[float, float] | None:
     except (TypeError, ValueError, ZeroDivisionError):
         return None
     return (horizontal, vertical) if 1e-3 < min(horizontal, vertical) <= max(horizontal, vertical) < 1e6 else None
+
+
+# Files.
+
+
+def _descriptor(path: Path, open_files: ExitStack) -> int:
+    """Open a regular file; anything else is not opened, and never waited for if it takes the file's place."""
+    try:
+        _require_regular(os.stat(path))
+    except FileNotFoundError:
+        require(not path.is_symlink(), "a link to a file that is not there")
+        raise
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    open_files.callback(os.close, descriptor)
+    status = os.fstat(descriptor)
+    _require_regular(status)
+    require(status.st_size, "the file is empty")
+    require(status.st_size <= MAX_BYTES, f"{status.st_size:,} bytes are more than the limit of {MAX_BYTES:,}")
+    return descriptor
+
+
+def _require_regular(status: os.stat_result) -> None:
+    require(stat.S_ISREG(status.st_mode), "not a regular file")
+
+
+def open_rows(
+    path: Path | str, *, max_pixels: int = MAX_PIXELS, wanted: Callable[[int, int], bool] = lambda height, width: True
+) -> Rows | None:
+    """None: images are read by `read_picture`."""
+    return None

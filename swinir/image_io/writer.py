@@ -1,38 +1,43 @@
-"""Pictures written as files: what each format can hold, and what is done with what it cannot."""
+"""Images written as files: the content each format can hold, and the treatment of what it cannot.
 
-import io
-from collections.abc import Callable, Iterable
+libvips encodes from the arrays as they are, be they mapped files. It loses the EXIF of TIFF, which is added here, and
+has no BMP, which Pillow writes.
+"""
+
+import errno
+import math
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
+import pyvips
 from PIL import Image
 
 from swinir.atomic import atomic_path
-from swinir.image_io import exif, png, tiff
-from swinir.image_io.containers import ContainerError
-from swinir.image_io.picture import Metadata, Picture, from_unit, to_unit
-
-Shape = tuple[int, int, int]  # height, width, channels
+from swinir.image_io import exif
+from swinir.image_io.canvas import Workspace
+from swinir.image_io.errors import ImageError
+from swinir.image_io.picture import Metadata, Picture
 
 
 @dataclass(frozen=True)
 class Format:
-    """What a file of a format can hold, and how it is made.
+    """The content a file of a format can hold, and the operation of libvips that writes it.
 
     Attributes:
         suffixes: of its files.
         dtypes: of its samples, the most exact first.
-        alpha: whether it has an alpha channel.
-        lossless: whether pixels come back as they were, without a quality.
-        quality: what is taken without one, 1 to 100; None for as exact as it can.
-        takes_quality: whether there is a quality to choose.
+        alpha: True if it has an alpha channel.
+        lossless: True if pixels come back as they were, without a quality.
+        quality: the default, 1 to 100; None for as exact as possible.
+        takes_quality: True if there is a quality to choose.
         metadata: the fields of `Metadata` it stores.
-        encode: the file, from (H, W, 1 to 4) samples with alpha last, what metadata there is, and a quality.
+        operation: of libvips; None for BMP.
         largest_side: in pixels.
-        largest_entry: bytes of EXIF or XMP; of a JPEG's segment, less what names it.
-        write: the same as `encode` into an empty file, for blocks of rows, the whole's shape and dtype; if it can.
+        largest_entry: bytes of EXIF or XMP; of a JPEG's segment, less its name.
     """
 
     name: str
@@ -43,72 +48,38 @@ class Format:
     quality: int | None
     takes_quality: bool
     metadata: tuple[str, ...]
-    encode: Callable[[np.ndarray, Metadata, int | None], bytes]
+    operation: str | None
     largest_side: int = 2**31 - 1
     largest_entry: int = 2**31 - 1
-    write: Callable[[BinaryIO, Iterable[np.ndarray], Shape, np.dtype, Metadata], None] | None = None
-
-
-def _png(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    return png.encode(image, about)
-
-
-def _to_png(file: BinaryIO, blocks: Iterable[np.ndarray], shape: Shape, dtype: np.dtype, about: Metadata) -> None:
-    for part in png.encoded(blocks, shape, dtype, about):
-        file.write(part)
-
-
-def _to_tiff(file: BinaryIO, blocks: Iterable[np.ndarray], shape: Shape, dtype: np.dtype, about: Metadata) -> None:
-    tiff.write(file, blocks, shape, dtype, about)
-
-
-def _tiff(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    return tiff.encode(image, about)
-
-
-def _jpeg(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    block = b"Exif\0\0" + about.exif if about.exif else None
-    dpi = about.dpi and tuple(min(round(value), 65535) for value in about.dpi)  # whole numbers of 16 bits
-    return _by_pillow(image, "JPEG", quality=quality, subsampling=0, exif=block, icc_profile=about.icc, xmp=about.xmp,
-                      dpi=dpi)  # fmt: skip
-
-
-def _webp(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    how = {"lossless": True, "exact": True} if quality is None else {"quality": quality}
-    return _by_pillow(image, "WEBP", **how, exif=about.exif, icc_profile=about.icc, xmp=about.xmp)
-
-
-def _avif(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    sampling = "4:0:0" if image.shape[2] == 1 else "4:4:4"
-    return _by_pillow(image, "AVIF", quality=quality, subsampling=sampling, exif=about.exif, icc_profile=about.icc,
-                      xmp=about.xmp)  # fmt: skip
-
-
-def _bmp(image: np.ndarray, about: Metadata, quality: int | None) -> bytes:
-    return _by_pillow(image, "BMP", dpi=about.dpi)
-
-
-def _by_pillow(image: np.ndarray, name: str, **options: object) -> bytes:
-    mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[image.shape[2]]
-    file = Image.frombytes(mode, image.shape[1::-1], image.tobytes())
-    data = io.BytesIO()
-    file.save(data, name, **{key: value for key, value in options.items() if value is not None})
-    return data.getvalue()
 
 
 _ALL = ("exif", "icc", "xmp", "dpi")
 _8, _16, _FLOAT = np.uint8, np.uint16, np.float32
 # fmt: off
 FORMATS = (
-    #      name    suffixes           samples            alpha  lossless  quality      metadata
-    Format("PNG",  (".png",),         (_16, _8),         True,  True,     None, False, _ALL,     _png, write=_to_png),
-    Format("JPEG", (".jpg", ".jpeg"), (_8,),             False, False,    95,   True,  _ALL,     _jpeg, 65_500, 65_000),
-    Format("WEBP", (".webp",),        (_8,),             True,  True,     None, True,  _ALL[:3], _webp, 16_383),
-    Format("TIFF", (".tif", ".tiff"), (_FLOAT, _16, _8), True,  True,     None, False, _ALL,     _tiff, write=_to_tiff),
-    Format("AVIF", (".avif",),        (_8,),             True,  False,    90,   True,  _ALL[:3], _avif, 16_384),
-    Format("BMP",  (".bmp",),         (_8,),             False, True,     None, False, _ALL[3:], _bmp),
+    #      name    suffixes           samples            alpha  lossless  quality      metadata   operation
+    Format("PNG",  (".png",),         (_16, _8),         True,  True,     None, False, _ALL,      "pngsave"),
+    Format("JPEG", (".jpg", ".jpeg"), (_8,),             False, False,    95,   True,  _ALL,      "jpegsave", 65_500,
+           largest_entry=65_000),
+    Format("WEBP", (".webp",),        (_8,),             True,  True,     None, True,  _ALL[:3],  "webpsave", 16_383),
+    Format("TIFF", (".tif", ".tiff"), (_FLOAT, _16, _8), True,  True,     None, False, _ALL,      "tiffsave"),
+    Format("AVIF", (".avif",),        (_8,),             True,  False,    90,   True,  _ALL[:3],  "heifsave", 16_384),
+    Format("BMP",  (".bmp",),         (_8,),             False, True,     None, False, _ALL[3:],  None),
 )
 # fmt: on
+_OPTIONS: dict[str, dict[str, Any]] = {
+    "PNG": {"compression": 6, "filter": 0xF8},  # the filter that suits each row
+    "JPEG": {"subsample_mode": "off"},
+    "AVIF": {"subsample_mode": "off", "compression": "av1"},
+    "TIFF": {"compression": "deflate", "resunit": "inch"},
+}
+_VIPS_FORMATS = {"u1": "uchar", "u2": "ushort", "f4": "float"}
+_VIPS_BLOBS = {"exif": ("exif-data", 1), "icc": ("icc-profile-data", 8), "xmp": ("xmp-data", 2)}  # and flags of "keep"
+_MOST_CLASSIC = 2**32 - 2**24  # bytes of samples in a TIFF file whose offsets have 32 bits
+_UNKNOWN_DPI = 72.0  # written where there is none to keep
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
+
+pyvips.concurrency_set(min(4, os.cpu_count() or 1))
 
 
 def can_hold(suffix: str) -> Format:
@@ -117,16 +88,17 @@ def can_hold(suffix: str) -> Format:
         if suffix.lower() in row.suffixes:
             return row
     known = ", ".join(suffix for row in FORMATS for suffix in row.suffixes)
-    raise ValueError(f"pictures are written as {known}, got {suffix or 'no suffix'}")
+    raise ValueError(f"images are written as {known}, got {suffix or 'no suffix'}")
 
 
 def write_picture(
     path: Path | str, picture: Picture, *, quality: int | None = None, keep_metadata: bool = True
 ) -> tuple[str, ...]:
-    """Write a picture in the format of the path's suffix; the final name never holds a partial file.
+    """Write an image in the format of the path's suffix; the final name never holds a partial file.
 
-    What the format cannot hold is brought as near as it can: samples are rounded to fewer bits, and what is
-    transparent is laid on white, as web browsers show it. Orientation is always upright.
+    Content that the format cannot hold is brought as near as it can: samples are rounded to fewer bits, and
+    transparent parts are laid on white, as web browsers show them. Orientation is always upright. A TIFF file of more
+    than 4 GiB is a BigTIFF and has no EXIF.
 
     Args:
         path: with a suffix of `FORMATS`; a file of that name is replaced.
@@ -135,119 +107,99 @@ def write_picture(
         keep_metadata: without, only the profile is written, which the colours need.
 
     Returns:
-        What was lost, a line each, for the user.
+        A line for the user about each loss.
 
     Raises:
-        ValueError: for an unknown suffix, a quality out of range or of a format that has none, and a picture too
+        ValueError: for an unknown suffix, a quality out of range or of a format that has none, and an image too
             large for the format.
         OSError: when the folder is missing, full or read-only.
     """
     path = Path(path)
-    row = _checked(path, picture.pixels.shape, quality)
-    notes: list[str] = []
-    image = _fitted(picture, row, notes)
-    about = _kept(picture.metadata, picture.pixels.shape, row, keep_metadata, notes)
-    data = row.encode(image, about, row.quality if quality is None else quality)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(data)
-    return tuple(notes)
-
-
-def write_rows(
-    path: Path | str,
-    blocks: Iterable[np.ndarray],
-    shape: Shape,
-    dtype: np.dtype,
-    metadata: Metadata,
-    *,
-    quality: int | None = None,
-    keep_metadata: bool = True,
-) -> tuple[str, ...]:
-    """`write_picture` for a picture whose rows come one after another; held whole where the format needs it.
-
-    PNG and TIFF are written as the rows come. A TIFF file of more than 4 GiB is a BigTIFF and has no EXIF.
-
-    Args:
-        blocks: (n, W, 1 to 4) samples, alpha last.
-        shape, dtype: of the whole.
-
-    Raises:
-        ValueError, OSError: as `write_picture`.
-    """
-    path = Path(path)
-    row = _checked(path, shape, quality)
-    colors = 1 if shape[2] < 3 else 3
-    if row.write is None:
-        image, y = np.empty(shape, dtype), 0
-        for block in blocks:
-            image[y : y + len(block)] = block
-            y += len(block)
-        picture = Picture(image[..., :colors], image[..., colors] if shape[2] > colors else None, metadata)
-        return write_picture(path, picture, quality=quality, keep_metadata=keep_metadata)
-    notes: list[str] = []
-    depth = _depth(dtype, row, notes)
-    about = _kept(metadata, (*shape[:2], colors), row, keep_metadata, notes)
-    if about.exif and row.name == "TIFF" and tiff.is_big(shape, depth):
-        about = replace(about, exif=None)
-        notes.append("a TIFF file of more than 4 GiB has no place for its EXIF")
-    fitting = blocks if depth == dtype else (from_unit(to_unit(block), depth) for block in blocks)
-    with atomic_path(path) as temporary, temporary.open("r+b") as file:
-        row.write(file, fitting, shape, depth, about)
-    return tuple(notes)
-
-
-def _checked(path: Path, shape: tuple[int, ...], quality: int | None) -> Format:
-    """The format of a path; a ValueError for a quality or a size that it has not."""
     row = can_hold(path.suffix)
     if quality is not None and not (row.takes_quality and 1 <= quality <= 100):
         allowed = "from 1 to 100" if row.takes_quality else f"for JPEG, WebP and AVIF only, not {row.name}"
         raise ValueError(f"quality is {allowed}, got {quality}")
-    height, width = shape[:2]
+    height, width, channels = picture.pixels.shape
     if max(height, width) > row.largest_side:
         raise ValueError(f"{row.name} holds at most {row.largest_side} pixels a side, got {width}x{height}; write .png")
-    return row
+    notes: list[str] = []
+    image = _fitted(picture, row, notes)
+    about = _kept(picture.metadata, channels, row, keep_metadata, notes)
+    options = dict(_OPTIONS.get(row.name, {}))
+    quality = row.quality if quality is None else quality
+    if quality is not None:
+        options["Q"] = quality
+    elif row.name == "WEBP":
+        options.update(lossless=True, exact=True)
+    appended = None
+    if row.name == "TIFF":
+        big = math.prod((height, width, image.bands, picture.pixels.itemsize)) > _MOST_CLASSIC
+        options.update(bigtiff=big, predictor="none" if image.format == "float" else "horizontal")
+        if big and about.exif:
+            notes.append("a TIFF file of more than 4 GiB has no place for its EXIF")
+        appended, about = None if big else about.exif, replace(about, exif=None)
+    with atomic_path(path) as temporary:
+        with temporary.open("r+b") as file:
+            if row.operation is None:
+                _write_bmp(file, image, about)
+            else:
+                options["keep"] = sum(flag for name, (_, flag) in _VIPS_BLOBS.items() if getattr(about, name))
+                _save(file, _with_metadata(image, about), row.operation, options)
+        if appended:
+            exif.append(temporary, appended)
+    return tuple(notes)
 
 
-def _depth(dtype: np.dtype, row: Format, notes: list[str]) -> np.dtype:
-    """Of the samples in a file."""
-    if dtype.type in row.dtypes:
-        return dtype
-    depth = np.dtype(row.dtypes[0])
-    notes.append(f"{row.name} holds {8 * depth.itemsize} bits a sample: they were rounded to that")
-    return depth
+def _fitted(picture: Picture, row: Format, notes: list[str]) -> pyvips.Image:
+    """Samples of a dtype that the format has, alpha last if it has alpha; computed when they are written."""
+    image, dtype = _of_array(picture.pixels), picture.pixels.dtype
+    top = _top(dtype)
+    if picture.alpha is not None:
+        alpha = _of_array(picture.alpha[..., None])
+        if row.alpha:
+            image = image.bandjoin(alpha)
+        elif picture.alpha.min() != top:
+            share = alpha / top
+            image = image * share + (1 - share) * top
+            notes.append(f"{row.name} has no alpha: transparent parts were laid on white")
+    depth = dtype
+    if dtype.type not in row.dtypes:
+        depth = np.dtype(row.dtypes[0])
+        image = image * (_top(depth) / top)
+        notes.append(f"{row.name} holds {8 * depth.itemsize} bits a sample: they were rounded to that")
+    if image.format != _vips_format(depth):
+        image = (image if depth.kind == "f" else image.rint()).cast(_vips_format(depth))
+    grey, color = {"u1": ("b-w", "srgb"), "u2": ("grey16", "rgb16"), "f4": ("b-w", "scrgb")}[depth.str[1:]]
+    return image.copy(interpretation=grey if image.bands < 3 else color)
 
 
-def _fitted(picture: Picture, row: Format, notes: list[str]) -> np.ndarray:
-    """(H, W, 1 to 4) samples of a dtype that the format has, alpha last if it has alpha."""
-    image = picture.pixels
-    alpha = None if picture.alpha is None else picture.alpha[..., None]
-    if alpha is not None and row.alpha:
-        image = np.concatenate([image, alpha], axis=2)
-    elif alpha is not None and (alpha != _opaque(alpha.dtype)).any():
-        share = to_unit(alpha)
-        image = from_unit(to_unit(image) * share + (1 - share), image.dtype)
-        notes.append(f"{row.name} has no alpha: transparent parts were laid on white")
-    depth = _depth(image.dtype, row, notes)
-    return image if image.dtype == depth else from_unit(to_unit(image), depth)
+def _of_array(array: np.ndarray) -> pyvips.Image:
+    """An image on the memory of an (H, W, C) array."""
+    height, width, channels = array.shape
+    return pyvips.Image.new_from_memory(np.ascontiguousarray(array), width, height, channels, _vips_format(array.dtype))
 
 
-def _opaque(dtype: np.dtype) -> float:
+def _vips_format(dtype: np.dtype) -> str:
+    return _VIPS_FORMATS[dtype.str[1:]]
+
+
+def _top(dtype: np.dtype) -> float:
+    """The value of white, and of opaque."""
     return 1.0 if dtype.kind == "f" else float(np.iinfo(dtype).max)
 
 
-def _kept(metadata: Metadata, shape: tuple[int, ...], row: Format, keep_metadata: bool, notes: list[str]) -> Metadata:
-    """The metadata that the format stores and that is true of pixels of a shape."""
+def _kept(metadata: Metadata, channels: int, row: Format, keep_metadata: bool, notes: list[str]) -> Metadata:
+    """The metadata that the format stores and that is true of the image."""
     about = metadata if keep_metadata else Metadata(icc=metadata.icc)
-    height, width, channels = shape
     if about.exif:
         try:
-            about = replace(about, exif=exif.of_size(exif.upright(about.exif), width, height))
-        except ContainerError:
+            about = replace(about, exif=exif.upright(about.exif))
+        except ImageError:
             about = replace(about, exif=None)
             notes.append("its EXIF is damaged and left out")
     if about.icc and about.icc[16:20] != (b"GRAY" if channels == 1 else b"RGB "):
         about = replace(about, icc=None)
-        notes.append("its profile is for pictures of another kind and left out")
+        notes.append("its profile is for images of another kind and left out")
     for field, name in (("exif", "EXIF"), ("icc", "profile"), ("xmp", "XMP"), ("dpi", "resolution")):
         value = getattr(about, field)
         if value and field not in row.metadata:
@@ -258,3 +210,54 @@ def _kept(metadata: Metadata, shape: tuple[int, ...], row: Format, keep_metadata
             about = replace(about, **{field: None})
             notes.append(f"its {name} of {len(value):,} bytes is too long for {row.name} and left out")
     return about
+
+
+def _with_metadata(image: pyvips.Image, about: Metadata) -> pyvips.Image:
+    horizontal, vertical = about.dpi or (_UNKNOWN_DPI, _UNKNOWN_DPI)
+    image = image.copy(xres=horizontal / 25.4, yres=vertical / 25.4)
+    for field, (name, _) in _VIPS_BLOBS.items():
+        if content := getattr(about, field):
+            prefix = b"Exif\0\0" if field == "exif" else b""
+            image.set_type(pyvips.GValue.blob_type, name, prefix + content)
+    return image
+
+
+def _save(file: BinaryIO, image: pyvips.Image, operation: str, options: dict[str, Any]) -> None:
+    """Let libvips write; by the open file, since it cannot open every name."""
+    try:
+        target = pyvips.Target.new_to_descriptor(file.fileno())
+        pyvips.Operation.call(f"{operation}_target", image, target, **options)
+    except pyvips.Error as error:
+        code = next((code for code in _NO_ROOM if os.strerror(code) in error.detail), errno.EIO)
+        lines = error.detail.splitlines() or [error.message]
+        raise OSError(code, os.strerror(code) if code != errno.EIO else lines[-1]) from error
+
+
+def _write_bmp(file: BinaryIO, image: pyvips.Image, about: Metadata) -> None:
+    mode = {1: "L", 3: "RGB"}[image.bands]
+    whole = Image.frombuffer(mode, (image.width, image.height), image.write_to_memory(), "raw", mode, 0, 1)
+    whole.save(file, "BMP", **({"dpi": about.dpi} if about.dpi else {}))
+
+
+def write_rows(
+    path: Path | str,
+    blocks: Iterable[np.ndarray],
+    shape: tuple[int, int, int],
+    dtype: np.dtype,
+    metadata: Metadata,
+    *,
+    quality: int | None = None,
+    keep_metadata: bool = True,
+) -> tuple[str, ...]:
+    """`write_picture` for blocks of rows with alpha last, gathered in mapped files."""
+    folder, colors = Workspace(Path(path).parent, 2**24), 1 if shape[2] < 3 else 3
+    pixels = folder.array((*shape[:2], colors), dtype)
+    alpha = folder.array(shape[:2], dtype) if shape[2] > colors else None
+    y = 0
+    for block in blocks:
+        pixels[y : y + len(block)] = block[..., :colors]
+        if alpha is not None:
+            alpha[y : y + len(block)] = block[..., colors]
+        y += len(block)
+        folder.release()
+    return write_picture(path, Picture(pixels, alpha, metadata), quality=quality, keep_metadata=keep_metadata)

@@ -72,7 +72,7 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
         (["in", "--task", "lightweight_sr"], "ask for a scale above 1"),
         (["in", "-s", "0"], "outscale must be above 0 and at most 64, got 0.0"),
         (["in", "-t", "big"], "--tile must be auto, 0 for no tiles, or a side in pixels, got 'big'"),
-        (["in", "--ext", "xcf"], "pictures are written as .png"),
+        (["in", "--ext", "xcf"], "images are written as .png"),
         (["in", "--quality", "101"], "quality must be from 1 to 100, got 101"),
         (["in", "-n", "x2.pth", "--backend", "tensorrt"], "--backend must be one of onnx, openvino, got 'tensorrt'"),
         (["in", "--precision", "int8"], "precision must be one of"),

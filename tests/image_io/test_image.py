@@ -1,16 +1,8 @@
 """What image files come in as, what is refused and how, and that a failed write leaves nothing behind."""
 
-import io
-import os
-import struct
-import zlib
-
 import cv2
-import makers
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 
 from swinir.image_io.image import ImageError, list_images, read, to_gray, to_rgb, write
@@ -70,27 +62,12 @@ def test_16_bit_colour_keeps_the_high_byte(tmp_path):
     assert np.array_equal(read(tmp_path / "x.png"), (samples // 256)[..., ::-1])
 
 
-def test_a_palette_with_transparency_becomes_its_colours(tmp_path):
-    palette = RNG.integers(0, 256, (4, 3)).astype(np.uint8)
-    index = RNG.integers(0, 4, (6, 7)).astype(np.uint8)
-    file = Image.fromarray(index, "P")
-    file.putpalette(palette.tobytes())
-    file.save(tmp_path / "x.png", transparency=1)
-    assert np.array_equal(read(tmp_path / "x.png"), palette[index])
-
-
 def test_alpha_is_dropped(tmp_path):
     alpha = RNG.integers(0, 256, (13, 17, 1)).astype(np.uint8)
     Image.fromarray(np.concatenate([RGB, alpha], 2), "RGBA").save(tmp_path / "rgba.png")
     Image.fromarray(np.concatenate([GREY, alpha], 2), "LA").save(tmp_path / "la.png")
     assert np.array_equal(read(tmp_path / "rgba.png"), RGB)
     assert np.array_equal(read(tmp_path / "la.png"), GREY)
-
-
-def test_1_bit_becomes_black_and_white(tmp_path):
-    bits = RNG.integers(0, 2, (6, 10)).astype(bool)
-    Image.fromarray(bits).save(tmp_path / "x.png")
-    assert np.array_equal(read(tmp_path / "x.png"), np.where(bits, 255, 0)[..., None])
 
 
 def test_a_cmyk_jpeg_becomes_rgb(tmp_path):
@@ -114,16 +91,6 @@ STORED = {
 
 
 @pytest.mark.parametrize("orientation", STORED)
-def test_images_stand_upright(tmp_path, orientation):
-    exif = Image.Exif()
-    exif[ORIENTATION] = orientation
-    file = Image.fromarray(np.ascontiguousarray(STORED[orientation](RGB)))
-    for suffix, options in (("png", {}), ("webp", {"lossless": True}), ("tif", {})):
-        file.save(tmp_path / f"x.{suffix}", exif=exif, **options)
-        assert np.array_equal(read(tmp_path / f"x.{suffix}"), RGB), suffix
-
-
-@pytest.mark.parametrize("orientation", STORED)
 def test_an_oriented_jpeg_equals_opencv(tmp_path, orientation):
     exif = Image.Exif()
     exif[ORIENTATION] = orientation
@@ -131,125 +98,9 @@ def test_an_oriented_jpeg_equals_opencv(tmp_path, orientation):
     assert np.array_equal(read(tmp_path / "x.jpg"), cv2.imread(str(tmp_path / "x.jpg"))[..., ::-1])
 
 
-@pytest.mark.parametrize(
-    ("suffix", "options"),
-    [("bmp", {}), ("tif", {}), ("tiff", {"compression": "tiff_lzw"}), ("webp", {"lossless": True}), ("ppm", {})],
-)
-def test_other_lossless_formats_are_read_exactly(tmp_path, suffix, options):
-    Image.fromarray(RGB).save(tmp_path / f"x.{suffix}", **options)
-    assert np.array_equal(read(tmp_path / f"x.{suffix}"), RGB)
-
-
-def test_grey_with_alpha_of_16_bits_stays_grey(tmp_path):
-    samples = RNG.integers(0, 65536, (9, 11, 2)).astype(np.uint16)
-    (tmp_path / "x.png").write_bytes(makers.png(samples, 4))
-    assert np.array_equal(read(tmp_path / "x.png"), (samples // 256)[..., :1])
-
-
-def test_a_16_bit_colour_ppm_keeps_the_high_byte(tmp_path):
-    (tmp_path / "x.ppm").write_bytes(makers.by_opencv(makers.RGB16, ".ppm"))
-    assert np.array_equal(read(tmp_path / "x.ppm"), makers.RGB16 // 256)
-
-
-def test_the_content_counts_not_the_suffix(tmp_path):
-    Image.fromarray(RGB).save(tmp_path / "x.jpg", format="PNG")
-    assert np.array_equal(read(tmp_path / "x.jpg"), RGB)
-
-
-def test_an_empty_file_is_refused(tmp_path):
-    (tmp_path / "x.png").touch()
-    assert reason(tmp_path / "x.png") == "the file is empty"
-
-
-def test_text_is_refused_with_the_formats_known(tmp_path):
-    (tmp_path / "x.png").write_text("<html>404</html>" * 20)
-    assert reason(tmp_path / "x.png").startswith("not an image of a known format (PNG, JPEG,")
-
-
-@pytest.mark.filterwarnings("ignore:Truncated File Read")
-@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tif", "webp"])
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9])
-def test_a_truncated_file_is_refused(tmp_path, suffix, share):
-    Image.fromarray(RGB.repeat(4, 0).repeat(4, 1)).save(tmp_path / f"x.{suffix}")
-    data = (tmp_path / f"x.{suffix}").read_bytes()
-    (tmp_path / f"x.{suffix}").write_bytes(data[: int(len(data) * share)])
-    reason(tmp_path / f"x.{suffix}")
-
-
-def encoded(suffix):
-    data = io.BytesIO()
-    Image.fromarray(SMOOTH).save(data, suffix)
-    return data.getvalue()
-
-
-ENCODED = {suffix: encoded(suffix) for suffix in ("png", "jpeg", "bmp", "webp", "ppm")}
-
-
-@given(st.sampled_from(sorted(ENCODED)), st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.binary(min_size=1))))
-@settings(max_examples=150, deadline=None)
-def test_a_damaged_file_is_read_or_refused_but_never_crashes(tmp_path_factory, suffix, damage):
-    data = bytearray(ENCODED[suffix])
-    for share, patch in damage:
-        start = int(share * len(data))
-        data[start : start + len(patch)] = patch
-    path = tmp_path_factory.getbasetemp() / "damaged"
-    path.write_bytes(data)
-    try:
-        image = read(path, max_pixels=10**6)
-    except ImageError:
-        return
-    assert image.dtype == np.uint8
-    assert image.shape[2] in (1, 3)
-
-
-def test_a_folder_is_refused(tmp_path):
-    (tmp_path / "x.png").mkdir()
-    assert reason(tmp_path / "x.png") == "not a regular file"
-
-
-@pytest.mark.timeout(10)
-def test_a_fifo_is_refused_without_waiting_for_a_writer(tmp_path):
-    os.mkfifo(tmp_path / "x.png")
-    assert reason(tmp_path / "x.png") == "not a regular file"
-
-
-def test_a_missing_file_is_refused(tmp_path):
-    assert "No such file or directory" in reason(tmp_path / "x.png")
-
-
 def test_floating_point_samples_are_refused(tmp_path):
     Image.fromarray(np.ones((5, 5), np.float32)).save(tmp_path / "x.tif")
     assert reason(tmp_path / "x.tif").startswith("floating-point samples are not supported")
-
-
-def test_32_bit_samples_are_refused(tmp_path):
-    Image.fromarray(np.full((5, 5), 70000, np.int32)).save(tmp_path / "x.tif")
-    assert reason(tmp_path / "x.tif") == "samples of 70000 to 70000 are not 8 or 16 bit"
-
-
-def png_header(width, height):
-    """A PNG that claims a size and holds no pixels."""
-
-    def chunk(kind, content):
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    size = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", size) + chunk(b"IDAT", b"") + chunk(b"IEND", b"")
-
-
-def test_a_huge_image_is_refused_before_decoding(tmp_path):
-    (tmp_path / "x.png").write_bytes(png_header(30000, 30000))
-    assert reason(tmp_path / "x.png") == "30000x30000 is more than the limit of 400 megapixels"
-
-
-@pytest.mark.filterwarnings("error")
-def test_the_limit_is_ours_and_not_pillows(tmp_path):
-    (tmp_path / "x.png").write_bytes(png_header(19000, 20000))
-    before = Image.MAX_IMAGE_PIXELS
-    # Had the header been refused, the message would be about megapixels.
-    assert reason(tmp_path / "x.png").startswith("cannot be read as an image")
-    assert "limit" not in reason(tmp_path / "x.png")
-    assert before == Image.MAX_IMAGE_PIXELS
 
 
 def test_the_limit_is_an_argument(tmp_path):

@@ -72,5 +72,5 @@ def test_names_that_differ_in_case_alone_are_taken_for_one(tmp_path):
 
 @pytest.mark.parametrize("options", [{"suffix": "a/b"}, {"extension": "xyz"}])
 def test_an_output_that_cannot_be_is_refused(options):
-    with pytest.raises(ValueError, match=r"suffix must be|pictures are written as"):
+    with pytest.raises(ValueError, match=r"suffix must be|images are written as"):
         Output(**options)
