@@ -1,1 +1,1 @@
-"""Image files: reading untrusted files, writing results with their metadata."""
+"""Image files of any origin in and out, checked, with their metadata."""

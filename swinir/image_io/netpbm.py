@@ -10,11 +10,11 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
+from swinir.image_io.canvas import row_blocks
 from swinir.image_io.errors import DAMAGED, require
 
 _MOST_HEADER = 2**16  # bytes, with comments
 _MOST_TEXT = 2**26  # bytes of samples written as decimal numbers
-_BLOCK = 2**22  # samples
 _BLANK = rb"(?:\s|#[^\r\n]*[\r\n])+"
 _SIZE = re.compile(rb"P([1-6])" + _BLANK + rb"(\d{1,9})" + _BLANK + rb"(\d{1,9})")
 _MAXIMUM = re.compile(_BLANK + rb"(\d{1,5})")
@@ -69,9 +69,9 @@ def blocks(file: BinaryIO, head: Netpbm) -> Iterator[np.ndarray]:
     if head.kind < 4:
         yield from [_of_text(file.read(), head)]
         return
-    row_bytes, step = _row_bytes(head), max(1, _BLOCK // (head.width * head.channels))
-    for top in range(0, head.height, step):
-        rows = min(step, head.height - top)
+    row_bytes = _row_bytes(head)
+    for part in row_blocks(head.height, head.width):
+        rows = part.stop - part.start
         data = file.read(rows * row_bytes)
         require(len(data) == rows * row_bytes, DAMAGED)
         if head.kind == 4:

@@ -1,23 +1,17 @@
-"""What a picture file holds: pixels of 8 or 16 bits, alpha, and what else it says about its picture.
+"""The content of an image file: pixels of 8 or 16 bits or floats, alpha and metadata."""
 
-`decoding` makes one of a file, `encoding` a file of one.
-"""
-
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 
-BLOCK = 2**22  # samples of rows that are worked on together
-
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says about its picture; None for what it does not say.
+    """Metadata of an image; None where the file has none.
 
     Attributes:
         exif: a TIFF structure whose orientation is 1, without a thumbnail.
-        icc: the profile that gives the pixels' numbers their colours.
+        icc: the colour profile of the pixels.
         xmp: the packet, whose orientation is 1 as well.
         dpi: horizontal and vertical, in pixels an inch.
     """
@@ -30,7 +24,7 @@ class Metadata:
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """The picture of a file, standing upright.
+    """The image of a file, upright.
 
     Attributes:
         pixels: (H, W, 1) grey or (H, W, 3) RGB, uint8, uint16, or float32 in [0, 1] (a TIFF of floats).
@@ -38,7 +32,7 @@ class Picture:
         metadata: EXIF, profile, XMP, resolution.
         format: "PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "AVIF", "HEIC" or "PPM", by the content.
         jpeg_tables: of a JPEG, its quantisation tables of 64 values, row by row.
-        notes: what the user should know about the reading, a line each.
+        notes: remarks of the reader for the user, a line each.
     """
 
     pixels: np.ndarray
@@ -58,58 +52,6 @@ class Picture:
             raise ValueError(
                 f"alpha must be {pixels.shape[:2]} {pixels.dtype} as the pixels, got {alpha.dtype} {alpha.shape}"
             )
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """A picture whose samples are had row by row, as often as they are asked for.
-
-    Attributes:
-        channels: 1 to 4, alpha last.
-        blocks: gives (n, W, channels) arrays of `dtype`, from the top on.
-        metadata, format, jpeg_tables, notes: as of a `Picture`.
-        close: to be called when no more rows are needed.
-    """
-
-    height: int
-    width: int
-    channels: int
-    dtype: np.dtype
-    blocks: Callable[[], Iterator[np.ndarray]]
-    metadata: Metadata = field(default_factory=Metadata)
-    format: str = "PNG"
-    jpeg_tables: tuple[tuple[int, ...], ...] | None = None
-    notes: tuple[str, ...] = ()
-    close: Callable[[], None] = lambda: None
-
-    @property
-    def colors(self) -> int:
-        """1 or 3."""
-        return 1 if self.channels < 3 else 3
-
-
-def rows_of(picture: Picture) -> Rows:
-    """The rows of a picture."""
-    pixels, alpha = picture.pixels, picture.alpha
-    height, width, colors = pixels.shape
-    step = max(1, BLOCK // (width * colors))
-
-    def blocks() -> Iterator[np.ndarray]:
-        for y in range(0, height, step):
-            part = pixels[y : y + step]
-            yield part if alpha is None else np.concatenate([part, alpha[y : y + step, :, None]], axis=2)
-
-    return Rows(
-        height,
-        width,
-        colors + (alpha is not None),
-        pixels.dtype,
-        blocks,
-        picture.metadata,
-        picture.format,
-        picture.jpeg_tables,
-        picture.notes,
-    )
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:

@@ -24,9 +24,9 @@ import pyvips
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from swinir.image_io import exif, jpeg, netpbm, png, tiff
-from swinir.image_io.canvas import Workspace
+from swinir.image_io.canvas import BLOCK, Workspace
 from swinir.image_io.errors import DAMAGED, ImageError, named, refusing, require
-from swinir.image_io.picture import BLOCK, Metadata, Picture, Rows
+from swinir.image_io.picture import Metadata, Picture
 
 __all__ = ["EXTENSIONS", "MAX_PIXELS", "Header", "ImageError", "named", "probe", "read_picture"]
 
@@ -370,7 +370,7 @@ def _from_vips(
 
     def blocks() -> Iterator[np.ndarray]:
         _errors_of_tiff()  # of another file, before
-        region, step = pyvips.Region.new(image), max(1, min(most_rows, BLOCK // (image.width * image.bands)))
+        region, step = pyvips.Region.new(image), max(1, min(most_rows, BLOCK // image.width))
         for top in range(0, image.height, step):
             rows = min(step, image.height - top)
             with _vips_errors():
@@ -518,10 +518,3 @@ def _descriptor(path: Path, open_files: ExitStack) -> int:
 
 def _require_regular(status: os.stat_result) -> None:
     require(stat.S_ISREG(status.st_mode), "not a regular file")
-
-
-def open_rows(
-    path: Path | str, *, max_pixels: int = MAX_PIXELS, wanted: Callable[[int, int], bool] = lambda height, width: True
-) -> Rows | None:
-    """None: images are read by `read_picture`."""
-    return None

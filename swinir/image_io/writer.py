@@ -7,7 +7,6 @@ has no BMP, which Pillow writes.
 import errno
 import math
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,7 +17,6 @@ from PIL import Image
 
 from swinir.atomic import atomic_path
 from swinir.image_io import exif
-from swinir.image_io.canvas import Workspace
 from swinir.image_io.errors import ImageError
 from swinir.image_io.picture import Metadata, Picture
 
@@ -237,27 +235,3 @@ def _write_bmp(file: BinaryIO, image: pyvips.Image, about: Metadata) -> None:
     mode = {1: "L", 3: "RGB"}[image.bands]
     whole = Image.frombuffer(mode, (image.width, image.height), image.write_to_memory(), "raw", mode, 0, 1)
     whole.save(file, "BMP", **({"dpi": about.dpi} if about.dpi else {}))
-
-
-def write_rows(
-    path: Path | str,
-    blocks: Iterable[np.ndarray],
-    shape: tuple[int, int, int],
-    dtype: np.dtype,
-    metadata: Metadata,
-    *,
-    quality: int | None = None,
-    keep_metadata: bool = True,
-) -> tuple[str, ...]:
-    """`write_picture` for blocks of rows with alpha last, gathered in mapped files."""
-    folder, colors = Workspace(Path(path).parent, 2**24), 1 if shape[2] < 3 else 3
-    pixels = folder.array((*shape[:2], colors), dtype)
-    alpha = folder.array(shape[:2], dtype) if shape[2] > colors else None
-    y = 0
-    for block in blocks:
-        pixels[y : y + len(block)] = block[..., :colors]
-        if alpha is not None:
-            alpha[y : y + len(block)] = block[..., colors]
-        y += len(block)
-        folder.release()
-    return write_picture(path, Picture(pixels, alpha, metadata), quality=quality, keep_metadata=keep_metadata)

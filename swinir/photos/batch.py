@@ -186,7 +186,7 @@ class Batch:
                     job, digest, self.settings, self.models
                 ):
                     return Item(job, replace(result, status="skipped", error="done before"))
-            picture = read_picture(job.source, max_pixels=self.policy.max_pixels)
+            picture = read_picture(job.source, max_pixels=self.policy.max_pixels, workspace=self.workspace)
         except ImageError as error:
             return Item(job, replace(result, error=str(error)))
         except (OSError, MemoryError) as error:

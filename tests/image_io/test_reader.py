@@ -443,7 +443,7 @@ def test_the_header_tells_what_is_read(tmp_path, name, orientation):
 @pytest.mark.parametrize("name", ["png16", "tiff_tiles", "jpeg", "webp", "ppm"])
 def test_arrays_of_a_workspace_are_filled_block_by_block(tmp_path, monkeypatch, name):
     monkeypatch.setattr("swinir.image_io.reader.BLOCK", 1000)
-    monkeypatch.setattr("swinir.image_io.netpbm._BLOCK", 1000)
+    monkeypatch.setattr("swinir.image_io.canvas.BLOCK", 1000)
     (tmp_path / "x").write_bytes(FILES[name])
     found = read_picture(tmp_path / "x", workspace=Workspace(tmp_path, memory_limit=0)).pixels
     assert isinstance(found.base, mmap.mmap)
