@@ -20,7 +20,7 @@ _SIDES = (30, 40, 48, 60, 80, 120)  # of details in output pixels; CELL is a mul
 _DETAILS = 4.5  # approximate number of details along the shorter side of an image
 _WHOLE = 300  # maximum width of a whole image
 _BAR, _GAP, _FONT, _SMALLEST = 24, 8, 15, 10
-_LIMIT = 32.0  # grey levels: a network that is far off everywhere does not choose the detail alone
+_LIMIT = 32.0  # gray levels: a network that is far off everywhere does not choose the detail alone
 _FRAME = (255, 220, 0)
 _WHITE = 255
 
@@ -67,7 +67,7 @@ class Exhibit:
         whole: (H, W, 3) uint8, reduced, with a frame around the detail.
         details: (CELL, CELL, 3) uint8 by network, with INPUT and TRUTH.
         captions: text below them.
-        difference: mean distance between networks in the detail, in grey levels.
+        difference: mean distance between networks in the detail, in gray levels.
     """
 
     image: str
@@ -130,11 +130,11 @@ def most_different(versions: Sequence[np.ndarray], truth: np.ndarray | None = No
 
 def _differences(images: Sequence[np.ndarray]) -> np.ndarray:
     """(H, W): the mean over pairs of images of their limited distance at each pixel."""
-    grey = [image.astype(np.float32).mean(axis=2) for image in images]
-    total = np.zeros(grey[0].shape, np.float64)
-    for a, b in combinations(grey, 2):
+    gray = [image.astype(np.float32).mean(axis=2) for image in images]
+    total = np.zeros(gray[0].shape, np.float64)
+    for a, b in combinations(gray, 2):
         total += np.minimum(np.abs(a - b), _LIMIT)
-    return total / max(1, len(grey) * (len(grey) - 1) // 2)
+    return total / max(1, len(gray) * (len(gray) - 1) // 2)
 
 
 def comparison_sheet(exhibits: Sequence[Exhibit], networks: Sequence[str]) -> np.ndarray:

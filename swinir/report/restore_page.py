@@ -21,7 +21,7 @@ from swinir.report.restore_records import Entry, find_files, has_changed, read_r
 
 MAX_SIDE = 1600
 LIMIT = 100
-QUALITY = 95  # of the JPEG files in the page, with colours at full resolution: the page is for looking at details
+QUALITY = 95  # of the JPEG files in the page, with colors at full resolution: the page is for looking at details
 METRICS = (  # title, attribute of Scores, decimals, unit
     ("PSNR", "psnr", 2, " dB"), ("SSIM", "ssim", 4, ""), ("PSNR Y", "psnr_y", 2, " dB"), ("SSIM Y", "ssim_y", 4, "")
 )  # fmt: skip
