@@ -23,16 +23,16 @@ class TaskSpec:
         network: the released network of medium (or lightweight) size, at the first scale.
         large: the large variant, where one was released.
         scales: enlargements that the paper trains; (1,) for tasks that keep the size.
-        degradation: what the tester does to a ground-truth image to get its input; None when the
-            low-quality image is a file of its own.
-        training: how low-quality images are made of training images.
-        has_reference: whether the tester compares with a ground truth.
-        gray: whether images are read, restored and written with one channel.
-        crop_scale: whether metrics leave out a border of `scale` pixels.
-        psnrb: whether PSNR-B is among the metrics.
-        weights_key: where released checkpoints keep the weights.
+        degradation: by which the tester makes its input from a ground-truth image; None if low-quality images are
+            files.
+        training: degradation of training images.
+        has_reference: True if the tester compares with a ground truth.
+        gray: True if images are read, restored and written with one channel.
+        crop_scale: True if metrics leave out a border of `scale` pixels.
+        psnrb: True if PSNR-B is among the metrics.
+        weights_key: entry of released checkpoints that holds the weights.
         folder: pattern of the result folder's name.
-        in_file_name: what the task is called in the names of released files.
+        in_file_name: the task's name in names of released files.
     """
 
     name: str
@@ -52,15 +52,15 @@ class TaskSpec:
 
     @property
     def levels(self) -> tuple[int, ...]:
-        """What distinguishes the experts of the task: scales, noise levels or JPEG qualities."""
+        """The scales, noise levels or JPEG qualities that the paper trains one model each for."""
         return {"noise": NOISE_LEVELS, "jpeg": JPEG_QUALITIES, None: self.scales}[self.degradation]
 
     def crop_border(self, scale: int) -> int:
-        """Pixels left out of the metrics at each side."""
+        """Return the number of pixels that metrics leave out at each side."""
         return scale if self.crop_scale else 0
 
     def network_for(self, scale: int = 1, *, img_size: int | None = None, large: bool = False) -> NetworkConfig:
-        """Configuration of the released network at `scale`, trained on `img_size` low-quality pixels.
+        """Return the configuration of the released network at `scale`, trained on `img_size` low-quality pixels.
 
         Raises:
             ValueError: for a scale the task's network cannot have, or a large variant that does not exist.
@@ -74,7 +74,7 @@ class TaskSpec:
         return replace(base, upscale=scale, img_size=img_size or base.img_size)
 
     def result_folder(self, *, scale: int = 1, noise: int = 0, jpeg: int = 0, large: bool = False) -> str:
-        """Name of the folder for results, as the released program makes it."""
+        """Return the name of the results folder, as in the released program."""
         return self.folder.format(name=self.name, scale=scale, noise=noise, jpeg=jpeg, large="_large" if large else "")
 
 
@@ -176,7 +176,7 @@ TASKS: dict[str, TaskSpec] = {row.name: row for row in _ROWS}
 
 
 def get_task(name: str) -> TaskSpec:
-    """The row of a task; a ValueError that lists the tasks for an unknown name."""
+    """Look up a task; a ValueError that lists the tasks for an unknown name."""
     if name not in TASKS:
         raise ValueError(f"unknown task {name!r}; choose one of {', '.join(TASKS)}")
     return TASKS[name]

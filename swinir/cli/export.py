@@ -23,7 +23,7 @@ def export(
         ),
     ] = None,
 ) -> None:
-    """Write a network for images of any size as ONNX, OpenVINO or a PyTorch program, checked against PyTorch."""
+    """Export a network for images of any size as ONNX, OpenVINO or a PyTorch program, checked against PyTorch."""
     import time
 
     from swinir.inference.export import SUFFIXES, describe_input

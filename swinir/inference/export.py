@@ -1,16 +1,16 @@
-"""A network as a file for other programs: ONNX, OpenVINO or a PyTorch program, for images of any size.
+"""Export of a network as ONNX, OpenVINO or a PyTorch program, for images of any size.
 
     SwinIR -> WholeWindows -> torch.export -> .pt2
                                           \\-> ONNX -> .onnx
                                                    \\-> .xml + .bin
 
-Sizes are symbols: a file takes (1, in_chans, H, W) float32 in [0, 1], H and W multiples of the window, and gives
-(1, in_chans, H*upscale, W*upscale), not clamped. It carries a JSON text under the name "swinir" that says so: the
-network's configuration, and where the weights come from (ONNX: metadata_props, OpenVINO: rt_info, PyTorch: the extra
-file swinir.json). Before it gets its name, its outputs are held against PyTorch's.
+Sizes are symbols: a file maps (1, in_chans, H, W) float32 in [0, 1], H and W multiples of the window, to
+(1, in_chans, H*upscale, W*upscale), not clamped. It holds a JSON text under the name "swinir" with the network's
+configuration and the source of the weights (ONNX: metadata_props, OpenVINO: rt_info, PyTorch: the extra file
+swinir.json). A file is written only after its outputs have been compared with PyTorch's.
 
-`swinir.inference.runtimes` runs .onnx and .xml files in the place of the network. There is no such way for .pt2 files:
-`torch.export.load` unpickles, so a file from elsewhere can run any code.
+`swinir.inference.runtimes` loads .onnx and .xml files as networks. It does not load .pt2 files: `torch.export.load`
+unpickles, so an untrusted file could run any code.
 """
 
 import hashlib
@@ -44,9 +44,9 @@ from swinir.models.windows import MASKED, relative_position_index
 from swinir.version import __version__
 
 SUFFIXES = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}  # by format
-TOLERANCE = 1e-4  # largest difference from PyTorch that a file may have, of values in [0, 1]
-CHECKED_WINDOWS = ((1, 1), (2, 3), (5, 4))  # rows and columns of windows of the images that it is checked with
-MAX_WINDOWS = 2**14  # along one side; PyTorch wants a bound for the sizes it reasons about
+TOLERANCE = 1e-4  # largest allowed difference from PyTorch, of values in [0, 1]
+CHECKED_WINDOWS = ((1, 1), (2, 3), (5, 4))  # rows and columns of windows of the images for the check
+MAX_WINDOWS = 2**14  # along one side; PyTorch needs a bound on symbolic sizes
 OPSET = 20
 
 
@@ -59,7 +59,7 @@ class Check(NamedTuple):
 
 
 class Written(NamedTuple):
-    """What `export` wrote: the file to name first."""
+    """The files that `export` wrote, the one to load first."""
 
     files: tuple[Path, ...]
     bytes: int
@@ -76,19 +76,19 @@ def export(
     checkpoint_sha256: str | None = None,
     sizes: Sequence[tuple[int, int]] | None = None,
 ) -> Written:
-    """Write a network for another program to run; a file under `path` is replaced only by a checked one.
+    """Export a network to `path`; an existing file is replaced only after the check.
 
     Args:
         model: on any device, of any dtype; the file computes in float32.
         path: ends in .onnx, .xml or .pt2 as the format says; OpenVINO's weights go into a .bin file beside the .xml.
         format: "onnx", "openvino" or "torch".
-        task, checkpoint, checkpoint_sha256: where the weights come from, for the file to say.
+        task, checkpoint, checkpoint_sha256: the source of the weights, recorded in the file.
         sizes: (height, width) of the images to check with, multiples of the window; three by default.
 
     Raises:
-        ImportError: without the packages that the format needs, naming the extra that brings them.
-        ValueError: for a format, suffix or network that cannot be, and for a file that fails the check.
-        OSError: when it cannot be written.
+        ImportError: without the packages that the format needs, naming the extra.
+        ValueError: for an unknown format, a wrong suffix, a network of one size only, and a file that fails the check.
+        OSError: if it cannot be written.
     """
     path = Path(path)
     if format not in SUFFIXES:
@@ -107,7 +107,7 @@ def export(
         "version": __version__,
         "input": describe_input(model.config),
     }
-    # The prepared form and its like hold on to a network; a copy is nobody's.
+    # A copy, in float32 on the CPU.
     plain = SwinIR.from_state(model.config, model.state_dict()).eval().requires_grad_(False)
     with tempfile.TemporaryDirectory() as folder:
         made = _make(plain, Path(folder) / f"network{path.suffix}", format, facts)
@@ -115,7 +115,7 @@ def export(
         for check in checks:
             if not check.difference <= TOLERANCE:
                 raise ValueError(
-                    f"{path}: not written, for on a {check.height}x{check.width} image its output differs from "
+                    f"{path}: not written, since on a {check.height}x{check.width} image its output differs from "
                     f"PyTorch's by {check.difference:.1e}, more than {TOLERANCE:.0e}; try another format"
                 )
         files = tuple(path.with_suffix(file.suffix) for file in made)
@@ -126,13 +126,13 @@ def export(
 
 
 def describe_input(config: NetworkConfig) -> str:
-    """What a file takes."""
+    """Describe the input of an exported file."""
     kind = {1: "grey", 3: "RGB"}.get(config.in_chans, "channels")
     return f"(1, {config.in_chans}, H, W) {kind} float32 in [0, 1], H and W multiples of {config.window}"
 
 
 def exported(model: SwinIR, backend: str) -> ExportedNetwork:
-    """A network to be run by "onnx" or "openvino" in the place of PyTorch: exported, checked and loaded.
+    """Export, check and load a network to run by "onnx" or "openvino" in place of PyTorch.
 
     Raises:
         ImportError, ValueError: as `export` and `swinir.inference.runtimes.load_exported`.
@@ -144,10 +144,10 @@ def exported(model: SwinIR, backend: str) -> ExportedNetwork:
 
 
 class WholeWindows(nn.Module):
-    """`SwinIR` on one image of whole windows, written so that its size can stay a symbol.
+    """`SwinIR` on one image of whole windows, in a form that can be traced with symbolic sizes.
 
-    Tokens are (T, C), reordered by gathers alone. Reshapes of an image to a grid of windows would do the same, but
-    PyTorch's reasoning about symbolic sizes then takes minutes, and rules out images of a single window.
+    Tokens are (T, C) and reordered by gathers alone. With reshapes of an image to a grid of windows, PyTorch's
+    reasoning about symbolic sizes takes minutes and excludes images of a single window.
     """
 
     index: Tensor
@@ -198,7 +198,7 @@ class WholeWindows(nn.Module):
 
 
 def window_order(rows: int, columns: int, window: int) -> tuple[Tensor, Tensor]:
-    """Gathers from pixels, row by row, to tokens in window order and back, for a grid of (rows, columns) windows."""
+    """Build the gathers from pixels, row by row, to window order and back, for (rows, columns) windows."""
     y, x = torch.arange(rows * window), torch.arange(columns * window)
     into = y.view(-1, 1, window, 1) * (columns * window) + x.view(-1, 1, window)
     y, x = _places(rows, columns, window, 0)
@@ -206,20 +206,20 @@ def window_order(rows: int, columns: int, window: int) -> tuple[Tensor, Tensor]:
 
 
 def shift_order(rows: int, columns: int, window: int) -> tuple[Tensor, Tensor]:
-    """Gathers from window order to that of the grid shifted by half a window, and back."""
+    """Build the gathers from window order to that of the grid shifted by half a window, and back."""
     there, back = (_places(rows, columns, window, shift) for shift in (-(window // 2), window // 2))
     order, inverse = (y.view(-1, 1, window, 1) + x.view(-1, 1, window) for y, x in (there, back))
     return order.flatten(), inverse.flatten()
 
 
 def _places(rows: int, columns: int, window: int, shift: int) -> tuple[Tensor, Tensor]:
-    """What each line and each column, rolled by `shift`, adds to a pixel's place in window order."""
+    """Compute the terms of each line and each column, rolled by `shift`, in a pixel's index in window order."""
     y, x = torch.roll(torch.arange(rows * window), shift), torch.roll(torch.arange(columns * window), shift)
     return (y // window * (columns * window) + y % window) * window, x // window * window**2 + x % window
 
 
 def shift_mask(rows: int, columns: int, window: int) -> Tensor:
-    """(rows * columns, 1, N, N) additive masks of a shifted layer, those of `swinir.models.windows.class_masks`."""
+    """Build the (rows * columns, 1, N, N) additive masks of a shifted layer, those of `class_masks`."""
     wrapped = torch.arange(window) >= window - window // 2
     down, right = wrapped.repeat_interleave(window), wrapped.repeat(window)
     last_row, last_column = torch.arange(rows) == rows - 1, torch.arange(columns) == columns - 1
@@ -229,7 +229,7 @@ def shift_mask(rows: int, columns: int, window: int) -> Tensor:
 
 
 def _make(model: SwinIR, path: Path, format: str, facts: dict[str, Any]) -> tuple[Path, ...]:
-    """Write the network without a check; the file to name first."""
+    """Write the network without a check; return its files, the one to load first."""
     if model.config.ape:
         raise ValueError(
             "a network with an absolute position embedding takes only images of its training size, "
@@ -243,7 +243,7 @@ def _make(model: SwinIR, path: Path, format: str, facts: dict[str, Any]) -> tupl
         return (path,)
     openvino = optional("openvino", "openvino")
     network = openvino.Core().read_model(_onnx(model, facts))
-    # The first time for the weights' hash, which ties the two files together.
+    # The first time for the hash of the weights, which ties the two files together.
     for _ in range(2):
         network.set_rt_info(json.dumps(facts), [METADATA])
         openvino.save_model(network, path, compress_to_fp16=False)
@@ -252,18 +252,18 @@ def _make(model: SwinIR, path: Path, format: str, facts: dict[str, Any]) -> tupl
 
 
 def _program(model: SwinIR) -> torch.export.ExportedProgram:
-    """The network as PyTorch's own graph, with symbols for the numbers of windows."""
+    """Trace the network as a PyTorch graph, with symbols for the numbers of windows."""
     config = model.config
     rows, columns = (torch.export.Dim(name, min=1, max=MAX_WINDOWS) for name in ("rows", "columns"))
     example = torch.rand(1, config.in_chans, 3 * config.window, 4 * config.window)
     sizes = {2: config.window * rows, 3: config.window * columns}
-    # Without this, PyTorch takes sizes of one for a special case, and the program refuses single windows.
+    # Without this, PyTorch treats sizes of one as a special case, and the program refuses single windows.
     with torch.fx.experimental._config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
         return torch.export.export(WholeWindows(model), (example,), dynamic_shapes={"lq": sizes})
 
 
 def _onnx(model: SwinIR, facts: dict[str, Any]) -> bytes:
-    """The network as the content of an ONNX file."""
+    """Convert the network to the content of an ONNX file."""
     onnx, ir = optional("onnx", "onnx"), optional("onnx_ir", "onnx")
     optional("onnxscript", "onnx")
     with _quiet():
@@ -289,7 +289,7 @@ def _onnx(model: SwinIR, facts: dict[str, Any]) -> bytes:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's remarks, which are about its own parts, from the user."""
+    """Hide the exporter's log messages and warnings about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -304,11 +304,11 @@ def _quiet() -> Iterator[None]:
 def _runner(path: Path, format: str) -> Callable[[Tensor], Tensor]:
     if format != "torch":
         return load_exported(path)
-    return torch.export.load(path).module()  # our own file: see above
+    return torch.export.load(path).module()  # our own file, see the module's text
 
 
 def _check(run: Callable[[Tensor], Tensor], model: SwinIR, height: int, width: int) -> Check:
-    """Hold an output of `run` against the network's."""
+    """Compare an output of `run` with the network's."""
     lq = torch.rand(1, model.config.in_chans, height, width, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         return Check(height, width, (run(lq) - model(lq)).abs().max().item())

@@ -1,8 +1,8 @@
-"""Any network beside SwinIR, as `swinir.restore` takes it: what spandrel loads, exported files, bicubic interpolation.
+"""External networks for `swinir.restore`: networks that spandrel loads, exported files, bicubic interpolation.
 
-    "bicubic", weights file, name in the zoo, exported file -> load_external -> Loaded: the network and what it costs
+    "bicubic", weights file, name in the zoo, exported file -> load_external -> Loaded: the network and its cost
 
-Weights files are untrusted: they are read by `swinir.weights.checkpoint` alone, and spandrel is given the tensors.
+Weights files are untrusted: only `swinir.weights.checkpoint` reads them, and spandrel gets the tensors.
 """
 
 import warnings
@@ -34,24 +34,24 @@ from swinir.weights.checkpoint import (
 from swinir.weights.safe_load import reason
 from swinir.weights.verify import sha256
 
-INTERPOLATION = "bicubic"  # the input enlarged, or as it is where the task keeps the size
-MACS_SIDE = 256  # operations are those of a low-quality image of this side, as the released program's page states them
-# Where other programs keep weights; the first that a file has is taken.
+INTERPOLATION = "bicubic"  # enlarges the input, or returns it where the task keeps the size
+MACS_SIDE = 256  # side of the low-quality image that operations are counted for, as on the released program's page
+# Entries that other programs save weights in; the first one in a file is read.
 OTHER_ENTRIES = (*ENTRIES, "params-ema", "model_state_dict", "net")
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A network, ready to run, and what a table says of it.
+    """A network that is ready to run, and its properties for tables.
 
     Attributes:
-        model: what `restore` runs.
-        architecture: what kind of network it is.
-        parameters: number of values that were, or could have been, learned.
-        macs: multiply-accumulates for an image of MACS_SIDE x MACS_SIDE, convolutions and matrix products; None where
-            they cannot be counted.
-        padding: how images are extended for it.
-        bf16: whether it can be run at that precision.
+        model: the network, for `restore`.
+        architecture: name of its architecture.
+        parameters: number of learnable values.
+        macs: multiply-accumulates of convolutions and matrix products for a MACS_SIDE x MACS_SIDE image; None if they
+            cannot be counted.
+        padding: description of how images are extended for it.
+        bf16: True if it can run at that precision.
         sha256: of its file; "" without one.
     """
 
@@ -65,7 +65,7 @@ class Loaded:
 
 
 class Bicubic:
-    """MATLAB's bicubic enlargement of 8 bits on the CPU, as the papers' lowest row; at scale 1 the image as it is."""
+    """MATLAB's bicubic enlargement of 8-bit images on the CPU, the baseline of papers; scale 1 returns the image."""
 
     device = torch.device("cpu")
     dtype = torch.float32
@@ -82,21 +82,21 @@ class Bicubic:
 
 
 class SpandrelNetwork(ExternalNetwork):
-    """A network that spandrel has loaded, called as spandrel calls it.
+    """A network loaded and called by spandrel, for images of any size.
 
-    Images of any size: those that are too small, or no squares where the network needs some, are extended by their
-    mirror image, and the result is cropped.
+    Images that are too small for the network, or not square where it needs squares, are extended by their mirror image,
+    and the output is cropped.
 
     Raises:
-        ValueError: when the network cannot run, naming the file.
-        MemoryError: when there is not enough.
+        ValueError: if the network cannot run, naming the file.
+        MemoryError: for lack of memory.
     """
 
     def __init__(self, path: Path, descriptor: Any) -> None:
         super().__init__()
         self.path = path
         self.network = descriptor.model.eval().requires_grad_(False)
-        self._descriptor = [descriptor]  # in a list, since what it holds is a part of this module already
+        self._descriptor = [descriptor]  # in a list, since the network in it is a submodule already
         sizes = descriptor.size_requirements
         self.config = BaselineConfig(
             descriptor.architecture.id,
@@ -124,15 +124,15 @@ class SpandrelNetwork(ExternalNetwork):
 
 
 def load_external(name: str, task: TaskSpec, scale: int, device: torch.device) -> Loaded:
-    """The network of that name, on the device if it can, to be run at a task and scale.
+    """Load a network for a task and scale, on the device if it can run there.
 
     Args:
         name: "bicubic"; a weights file of SwinIR or of any network that spandrel knows; a name of the zoo; an exported
             .onnx or .xml, which runs on the CPU.
 
     Raises:
-        ValueError, FileNotFoundError: for what is none of these, cannot be read, or restores something else.
-        ImportError: for a network that needs a package which is not there, naming the extra.
+        ValueError, FileNotFoundError: for other names, unreadable files, and networks of another scale or channels.
+        ImportError: for a network whose package is not installed, naming the extra.
     """
     if name == INTERPOLATION:
         bicubic = Bicubic(1 if task.gray else 3, scale)
@@ -169,8 +169,8 @@ def check(config: NetworkConfig | BaselineConfig, task: TaskSpec, scale: int, so
 
 
 def _from_weights(path: Path, task: TaskSpec, device: torch.device) -> SwinIR | SpandrelNetwork:
-    """SwinIR by this package, any other network by spandrel."""
-    tensors = read_tensors(path, entries=OTHER_ENTRIES)  # first: it refuses what is no weights file at all
+    """Load SwinIR by this package, any other network by spandrel."""
+    tensors = read_tensors(path, entries=OTHER_ENTRIES)  # first, since it refuses files that hold no weights
     try:
         return build_model(read_checkpoint(path, key=task.weights_key), device)
     except CheckpointError as error:
@@ -181,14 +181,14 @@ def _from_weights(path: Path, task: TaskSpec, device: torch.device) -> SwinIR | 
 def load_with_spandrel(
     path: Path, tensors: Mapping[str, Tensor], not_swinir: Exception | None = None
 ) -> SpandrelNetwork:
-    """The network whose weights these are, on the CPU.
+    """Load the network with these weights on the CPU.
 
     Args:
         path: for messages.
-        not_swinir: why the file is none of ours, for the message when spandrel does not know it either.
+        not_swinir: the reason that they are not SwinIR's, for the message if spandrel does not know them either.
 
     Raises:
-        ValueError: for weights of no network that spandrel knows, or of one that is not from image to image.
+        ValueError: for weights that spandrel does not know, and networks that do not map images to images.
         ImportError: without spandrel.
     """
     spandrel = optional("spandrel", "baselines")
@@ -199,7 +199,7 @@ def load_with_spandrel(
     except spandrel.UnsupportedModelError as error:
         why = f" ({not_swinir})" if not_swinir else ""
         raise ValueError(f"{path}: weights of no network that spandrel knows, and no SwinIR's{why}") from error
-    except Exception as error:  # what its detectors guess from crafted or damaged weights may fail in any way
+    except Exception as error:  # crafted or damaged weights can make its detectors fail in any way
         raise ValueError(f"{path}: spandrel cannot load it: {reason(error)}; is the file whole?") from error
     if not isinstance(descriptor, spandrel.ImageModelDescriptor):
         raise ValueError(f"{path}: {descriptor.architecture.name} needs more than an image; it cannot be compared")
@@ -212,12 +212,12 @@ def load_with_spandrel(
 def _macs(model: SpandrelNetwork) -> int | None:
     try:
         return measure_macs(model, model.config.in_chans, MACS_SIDE, MACS_SIDE)
-    except Exception:  # a network that looks at numbers
+    except Exception:  # a network whose steps depend on values
         return None
 
 
 def _padding(descriptor: Any) -> str:
-    """What spandrel says the network wants of an image's sides."""
+    """Describe the sizes of images that the network needs, as spandrel states them."""
     sizes = descriptor.size_requirements
     wants = [f"to multiples of {sizes.multiple_of}"] if sizes.multiple_of > 1 else []
     wants += [f"to {sizes.minimum} pixels at least"] if sizes.minimum > sizes.multiple_of else []

@@ -1,8 +1,7 @@
-"""Exported files run by onnxruntime or OpenVINO, in the place of a network: `swinir.restore` takes either.
+"""Exported files, run by onnxruntime or OpenVINO as networks that `swinir.restore` takes.
 
-Such a file is a program, and comes from anywhere. What it may do is compute: other files that it names are not read
-(ONNX's external data), and OpenVINO's two files are held together by a hash. The readers are the runtimes' own. How
-much time and memory it takes is the file's choice.
+An exported file is an untrusted program. It can compute, but not read other files: ONNX's external data is refused, and
+the two files of OpenVINO are tied together by a hash. The runtimes parse the files. Time and memory are not limited.
 """
 
 import hashlib
@@ -20,7 +19,7 @@ from swinir.models.swinir import NetworkConfig
 from swinir.weights.infer_config import stated_network
 from swinir.weights.safe_load import MAX_BYTES, reason
 
-METADATA = "swinir"  # the name under which a file carries the facts about its network
+METADATA = "swinir"  # key of the facts about the network in a file
 SUFFIXES = (".onnx", ".xml")
 ADVICE = "write it with `swinir export`"
 
@@ -33,12 +32,12 @@ class ExportedNetwork:
     Attributes:
         path: the file.
         config: the network's configuration, as the file states it.
-        facts: all that the file states: network, task, checkpoint, checkpoint_sha256, version, input.
-        engine: what runs it, with its version.
+        facts: the statements of the file: network, task, checkpoint, checkpoint_sha256, version, input.
+        engine: name and version of the library that runs it.
 
     Raises:
-        ValueError: for sides that are no multiples of the window, and where the file does not do what it states.
-        MemoryError: when the engine has not enough.
+        ValueError: for sides that are no multiples of the window, and for output that the file does not state.
+        MemoryError: if the engine runs out of memory.
     """
 
     device = torch.device("cpu")
@@ -76,15 +75,15 @@ class ExportedNetwork:
 
 
 def load_exported(path: str | Path) -> ExportedNetwork:
-    """An exported file, ready to run on the CPU, with as many threads as PyTorch has now.
+    """Load an exported file to run on the CPU, with as many threads as PyTorch has now.
 
     Args:
         path: .onnx, for onnxruntime, or .xml with its .bin beside it, for OpenVINO.
 
     Raises:
-        ImportError: without the packages that it needs, naming the extra that brings them.
-        FileNotFoundError: when it, or its other half, is not there.
-        ValueError: for a file that is damaged, refers to other files, or does not say which network it holds.
+        ImportError: without the packages that it needs, naming the extra.
+        FileNotFoundError: if it, or its .bin file, is missing.
+        ValueError: for a file that is damaged, refers to other files, or does not state its network.
     """
     path = Path(path)
     load = {".onnx": _load_onnx, ".xml": _load_openvino}.get(path.suffix)
@@ -94,10 +93,10 @@ def load_exported(path: str | Path) -> ExportedNetwork:
 
 
 def optional(module: str, extra: str) -> Any:
-    """A module that comes with an extra of this package.
+    """Import a module that an extra of this package installs.
 
     Raises:
-        ImportError: without it, saying how to install it.
+        ImportError: without it, naming the extra.
     """
     try:
         return import_module(module)
@@ -121,12 +120,12 @@ def _load_onnx(path: Path) -> ExportedNetwork:
         options.intra_op_num_threads = torch.get_num_threads()
         options.inter_op_num_threads = 1
         options.log_severity_level = 3  # errors
-        # Threads that spin while they wait cost a busy machine more than they bring a quiet one.
+        # Spinning threads slow a busy machine more than they speed up a quiet one.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         (lq,), (restored,) = session.get_inputs(), session.get_outputs()
         facts = _facts(session.get_modelmeta().custom_metadata_map.get(METADATA))
-    except Exception as error:  # the engine and protobuf have types of their own
+    except Exception as error:  # errors of the engine and protobuf have types of their own
         raise ValueError(f"{path}: cannot be run: {reason(error)}; {ADVICE}") from error
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -137,7 +136,7 @@ def _load_onnx(path: Path) -> ExportedNetwork:
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:
-    """All tensors of a protobuf message, however deep."""
+    """Yield all tensors of a protobuf message, at any depth."""
     for field, value in message.ListFields():
         if field.message_type is not None:
             for part in value if field.is_repeated else [value]:
@@ -150,7 +149,7 @@ def _load_openvino(path: Path) -> ExportedNetwork:
     openvino = optional("openvino", "openvino")
     content, weights = _content(path), _content(path.with_suffix(".bin"))
     try:
-        # OpenVINO tells formats apart by content, and would follow the references of others.
+        # OpenVINO detects formats by content, and would follow references in other formats.
         if not content.lstrip().startswith(b"<?xml"):
             raise ValueError("is not OpenVINO's XML")
         core = openvino.Core()
@@ -160,13 +159,13 @@ def _load_openvino(path: Path) -> ExportedNetwork:
         if facts.pop("weights_sha256", None) != hashlib.sha256(weights).hexdigest():
             raise ValueError(f"does not belong to {path.with_suffix('.bin').name}, or one of the two is damaged")
         options = {
-            "INFERENCE_PRECISION_HINT": "f32",  # it would take bf16 where a processor has it
+            "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 on processors that have it
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
             "PERFORMANCE_HINT": "LATENCY",
         }
         compiled = core.compile_model(network, "CPU", options)
         (_,), (_,) = compiled.inputs, compiled.outputs
-    except Exception as error:  # the engine has no types of its own: RuntimeError, mostly
+    except Exception as error:  # mostly RuntimeError
         raise ValueError(f"{path}: cannot be run: {reason(error)}; {ADVICE}") from error
 
     def run(image: np.ndarray) -> np.ndarray:
@@ -178,19 +177,19 @@ def _load_openvino(path: Path) -> ExportedNetwork:
 
 def _content(path: Path) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there; {ADVICE}")
+        raise FileNotFoundError(f"file not found: {path}; {ADVICE}")
     if path.stat().st_size > MAX_BYTES:
         raise ValueError(f"{path}: {path.stat().st_size:,} bytes, more than the limit of {MAX_BYTES:,}")
     return path.read_bytes()
 
 
 def _facts(text: str | None) -> dict[str, Any]:
-    """What a file states about itself, its network as a configuration."""
+    """Read the statements of a file, with its network as a configuration."""
     if text is None:
-        raise ValueError("it does not say which network it holds")
+        raise ValueError("it does not state its network")
     try:
         facts = json.loads(text)
         network = stated_network(facts["network"], NetworkConfig())
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise ValueError(f"what it says about its network cannot be used: {reason(error)}") from error
+        raise ValueError(f"its statement about the network cannot be used: {reason(error)}") from error
     return facts | {"network": network}

@@ -79,10 +79,7 @@ def test_each_network_is_measured_as_the_tester_does(sets, tmp_path):
 
 def test_bicubic_is_measured_against_the_truth(sets):
     (row,) = run(sets, ["bicubic"], metrics=("psnr",)).models
-    values = []
-    for sample in samples(sets):
-        enlarged, gt = imresize(read(sample.lq), 2), read(sample.gt)
-        values.append(psnr(enlarged, gt, crop_border=2))
+    values = [psnr(imresize(read(s.lq), 2), read(s.gt), crop_border=2) for s in samples(sets)]
     assert row.metrics["psnr"] == pytest.approx(np.mean(values))
 
 
@@ -169,13 +166,10 @@ def test_memory_is_measured_in_another_process_on_the_largest_image(sets, monkey
     assert seen[0][0] is module._peak
 
 
-def test_a_process_of_its_own_returns_what_the_work_does():
+def test_a_process_of_its_own_returns_or_raises_what_the_work_does():
     assert alone(torch.get_num_threads) == torch.get_num_threads()
     with pytest.raises(ValueError, match="invalid literal"):
         alone(int, "x")
-
-
-def test_a_process_that_is_killed_has_had_no_memory():
     with pytest.raises(MemoryError, match="likely for want of memory"):
         alone(os._exit, 9)
 
@@ -208,19 +202,10 @@ def test_a_network_killed_for_want_of_memory_is_not_tried_here(sets, monkeypatch
     assert (row.status, row.error[:22]) == ("failed", "the process was killed")
 
 
-def test_precision_is_what_each_network_can(sets, tmp_path):
-    found = run(
-        sets,
-        ["bicubic", str(write_expert(tmp_path / "x2.pth"))],
-        Protocol(SR.task, 2, options=RunOptions(precision="bf16")),
-    )
-    assert [row.precision for row in found.models] == ["fp32", "bf16"]
-
-
-def test_tiles_are_whole_windows_of_each_network(sets, tmp_path):
+def test_precision_and_tiles_are_those_that_each_network_supports(sets, tmp_path):
     names = ["bicubic", str(write_expert(tmp_path / "x2.pth", window_size=8, img_size=16))]
-    found = run(sets, names, Protocol(SR.task, 2, options=RunOptions(30, 8, "mean")))
-    assert [row.tile for row in found.models] == [30, 24]
+    found = run(sets, names, Protocol(SR.task, 2, options=RunOptions(30, 8, "mean", "bf16")))
+    assert [(row.precision, row.tile) for row in found.models] == [("fp32", 30), ("bf16", 24)]
 
 
 def test_injected_distances_are_columns(sets):
