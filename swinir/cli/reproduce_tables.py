@@ -163,7 +163,7 @@ def _measure(
     *,
     alternatives: bool,
 ) -> "Summary":
-    """Measure cell by cell and print a line for each; an interrupted run is summarized, too."""
+    """Measure cell by cell and print a line for each, then the tables; an interrupted run is summarized, too."""
     from tqdm import tqdm
 
     from swinir.environment import environment
@@ -178,8 +178,6 @@ def _measure(
         return Summary(name, tables, *done, planned.missing, tolerance, machine, planned.lacking)
 
     bench.folder.mkdir(parents=True, exist_ok=True)
-    width = max(len(name) for name in ("weights", *(cell.label for cell in planned.cells)))
-    typer.echo(_aligned(width, "weights", "level", "set", "measured", "published", "difference") + "verdict")
     try:
         with tqdm(total=len(planned.cells), unit="cell", disable=None, dynamic_ncols=True) as bar:
 
@@ -190,7 +188,7 @@ def _measure(
                 try:
                     measured = bench.measure(cell, progress=show)
                     results.append(conclude(measured, tolerance, bench=bench if alternatives else None))
-                    line, errors = _line(width, results[-1]), [row.error for row in measured.failed]
+                    line, errors = _line(results[-1]), [row.error for row in measured.failed]
                 except (ValueError, OSError) as error:
                     failures.append(Failure(cell, " ".join(str(error).split())))
                     line, errors = "", [f"{cell.title}: {failures[-1].error}"]
@@ -205,45 +203,28 @@ def _measure(
     return summarize()
 
 
-def _line(width: int, result: "Result") -> str:
+def _line(result: "Result") -> str:
     from swinir.reproduce.results import figures_text
-    from swinir.reproduce.summary import verdict_text
 
-    cell, known = result.cell, result.published
-    return (
-        _aligned(
-            width,
-            cell.label,
-            cell.level_text,
-            cell.set.name,
-            figures_text(cell.table, result.ours),
-            figures_text(cell.table, known.values) if known else "-",
-            figures_text(cell.table, result.verdict.differences, sign=True) or "-",
-        )
-        + verdict_text(result)
-        + (" (kept)" if result.measured.reused else "")
-    )
-
-
-def _aligned(width: int, *cells: str) -> str:
-    """Columns of a line: a table that grows while cells are measured cannot be laid out at its end."""
-    widths = (width, 8, 10, 20, 20, 21)
-    return "".join(f"{cell:{w}}  " for cell, w in zip(cells, widths, strict=True))
+    table, kept = result.cell.table, " (kept)" if result.measured.reused else ""
+    return f"{result.cell.title}: {figures_text(table, result.ours)}, {result.verdict.kind}{kept}"
 
 
 def _write(folder: Path, summary: "Summary") -> None:
     from swinir.reproduce.page import write_tables_page
-    from swinir.reproduce.summary import cost_table, write_summary
+    from swinir.reproduce.summary import cost_table, verdict_table, write_summary
 
     page = folder / f"{summary.name}.html"
     write_tables_page(page, summary)
     files = [page, *write_summary(folder, summary)]
     for table in summary.tables:
+        if results := summary.of(table):
+            typer.echo(f"\n{table.title}; {table.measure}\n")
+            print_table(verdict_table(results))
         if costs := summary.costs(table):
             typer.echo()
             print_table(cost_table(costs))
-    for table in summary.tables:
-        for note in notes(table) if summary.of(table) else ():
-            typer.echo(f"note on {table.name}: {note.text}")
+        for note in notes(table) if results else ():
+            typer.echo(f"note: {note.text}")
     typer.echo(f"\n{summary}; tolerance: {summary.tolerance}")
     typer.echo("written: " + ", ".join(str(file) for file in files))

@@ -118,6 +118,24 @@ def verdict_text(result: Result) -> str:
     return f"{verdict.kind}: {verdict.text}" if verdict.text else verdict.kind
 
 
+def verdict_table(results: Sequence[Result]) -> TextTable:
+    """Measured and published figures of each cell, with the verdict."""
+    rows = [
+        (
+            result.cell.label,
+            result.cell.level_text,
+            result.cell.set.name,
+            figures_text(result.cell.table, result.ours),
+            figures_text(result.cell.table, result.published.values) if result.published else "",
+            third_party_text(result),
+            figures_text(result.cell.table, result.verdict.differences, sign=True),
+            verdict_text(result),
+        )
+        for result in results
+    ]
+    return TextTable(("weights", "level", "set", "measured", "published", "others", "difference", "verdict"), rows)
+
+
 def missing_table(summary: Summary) -> TextTable:
     """Missing weights and images, with the commands that get them."""
     rows = [(missing.what, missing.remedy, str(missing.cells)) for missing in summary.missing]
@@ -187,8 +205,7 @@ def _markdown_section(summary: Summary, table: Table) -> Iterator[str]:
         yield "Not measured.\n"
         return
     yield f"{table.measure}.\n"
-    titles = ("weights", "level", "set", "measured", "published", "others", "difference", "verdict")
-    yield TextTable(titles, [_verdict_row(result) for result in results]).markdown()
+    yield verdict_table(results).markdown()
     for level in measured_levels(table, results):
         yield f"### {table.level_text(level)} in the paper's layout\n"
         rows = [
@@ -203,20 +220,6 @@ def _markdown_section(summary: Summary, table: Table) -> Iterator[str]:
     if costs := summary.costs(table):
         yield from ("### Parameters and multiply-adds\n", cost_table(costs).markdown())
     yield "".join(f"- {note.text}.\n" for note in notes(table))
-
-
-def _verdict_row(result: Result) -> tuple[str, ...]:
-    cell = result.cell
-    return (
-        cell.label,
-        cell.level_text,
-        cell.set.name,
-        figures_text(cell.table, result.ours),
-        figures_text(cell.table, result.published.values) if result.published else "",
-        third_party_text(result),
-        figures_text(cell.table, result.verdict.differences, sign=True),
-        verdict_text(result),
-    )
 
 
 def _record(result: Result, metrics: Sequence[str]) -> dict[str, Any]:
