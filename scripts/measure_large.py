@@ -115,7 +115,7 @@ def work(source: Path, target: Path, model: str | None, scale: int, memory: floa
 
 def check(source: Path, target: Path, scale: int, workspace: Workspace) -> bool:
     """Tell whether the output is the source with its pixels repeated."""
-    before, after = (read_picture(p, max_pixels=2**40).pixels for p in (source, target))
+    before, after = (read_picture(p, max_pixels=2**40, workspace=workspace).pixels for p in (source, target))
     for rows in row_blocks(*before.shape[:2]):
         expected = before[rows].repeat(scale, 0).repeat(scale, 1)
         if not np.array_equal(after[rows.start * scale : rows.stop * scale], expected):

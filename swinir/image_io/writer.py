@@ -17,6 +17,7 @@ from PIL import Image
 
 from swinir.atomic import atomic_path
 from swinir.image_io import exif
+from swinir.image_io.canvas import Workspace
 from swinir.image_io.errors import ImageError
 from swinir.image_io.picture import Metadata, Picture
 
@@ -90,7 +91,12 @@ def can_hold(suffix: str) -> Format:
 
 
 def write_picture(
-    path: Path | str, picture: Picture, *, quality: int | None = None, keep_metadata: bool = True
+    path: Path | str,
+    picture: Picture,
+    *,
+    quality: int | None = None,
+    keep_metadata: bool = True,
+    workspace: Workspace | None = None,
 ) -> tuple[str, ...]:
     """Write an image in the format of the path's suffix; the final name never holds a partial file.
 
@@ -103,6 +109,7 @@ def write_picture(
         picture: pixels, alpha and metadata to write; its `format` and `notes` do not matter.
         quality: 1 to 100, of JPEG, WebP and AVIF. Without one JPEG takes 95, AVIF 90, and WebP is lossless.
         keep_metadata: without, only the profile is written, which the colours need.
+        workspace: source of the arrays; its mapped pages leave main memory while libvips encodes.
 
     Returns:
         A line for the user about each loss.
@@ -142,7 +149,7 @@ def write_picture(
                 _write_bmp(file, image, about)
             else:
                 options["keep"] = sum(flag for name, (_, flag) in _VIPS_BLOBS.items() if getattr(about, name))
-                _save(file, _with_metadata(image, about), row.operation, options)
+                _save(file, _with_metadata(image, about), row.operation, options, workspace)
         if appended:
             exif.append(temporary, appended)
     return tuple(notes)
@@ -220,8 +227,13 @@ def _with_metadata(image: pyvips.Image, about: Metadata) -> pyvips.Image:
     return image
 
 
-def _save(file: BinaryIO, image: pyvips.Image, operation: str, options: dict[str, Any]) -> None:
+def _save(
+    file: BinaryIO, image: pyvips.Image, operation: str, options: dict[str, Any], workspace: Workspace | None
+) -> None:
     """Let libvips write; by the open file, since it cannot open every name."""
+    if workspace is not None:
+        image.set_progress(True)
+        image.signal_connect("eval", lambda *_: workspace.release())
     try:
         target = pyvips.Target.new_to_descriptor(file.fileno())
         pyvips.Operation.call(f"{operation}_target", image, target, **options)

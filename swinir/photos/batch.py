@@ -272,6 +272,7 @@ class Batch:
                     item.restored,
                     quality=output.quality if target_format.takes_quality else None,
                     keep_metadata=output.keep_metadata,
+                    workspace=self.workspace,
                 )
         except OutputError:
             raise
