@@ -1,4 +1,4 @@
-"""Rented machines that are not there: a home folder, and a PATH on which every program that matters is a stub."""
+"""Simulated rented machines: a home folder, and a PATH on which the important programs are stubs."""
 
 import json
 import os
@@ -28,7 +28,7 @@ TOOLS = (
     ),
 )
 
-# Every stub writes its call to calls.log, a line of words, and fails when a file fail/NAME lies beside it.
+# Every stub appends its call to calls.log, and fails if there is a file fail/NAME.
 STUB = """#!/bin/bash
 here={here}
 name=${{0##*/}}
@@ -38,7 +38,7 @@ printf '%s\\n' "$name $*" >>"$here/calls.log"
 NVIDIA_SMI = 'cat "$here/nvidia-smi.txt"\n'
 DF = '[[ $* == *avail* ]] && printf "Avail\\n%s\\n" "$(($(<"$here/free_gib") * 1048576))"\n'
 GETCONF = 'printf "glibc %s\\n" "$(<"$here/glibc")"\n'
-# Python: fits when it is new enough; `-m venv` makes an environment of stubs.
+# Python: suitable if it is new enough; `-m venv` creates an environment of stubs.
 OLD_PYTHON = 'case "$*" in *ensurepip*) exit 1 ;; --version) echo "Python 3.8.10" ;; esac\n'
 PYTHON = """case "$1 $2" in
 "--version ") echo "Python 3.11.9" ;;
@@ -54,7 +54,7 @@ CONDA = """while (($#)); do [[ $1 == --prefix ]] && prefix=$2; shift; done
 mkdir -p "$prefix/bin"
 ln -s "$here/stubs/python3.11" "$prefix/bin/python"
 """
-# The environment's Python: pip writes down what it was given, the card answers unless fail/cuda is there.
+# The environment's Python: pip logs its settings; the GPU works unless there is a file fail/cuda.
 ENV_PYTHON = """case "$*" in
 *'-m pip'*)
     printf '%s\\n' "index=${PIP_INDEX_URL:-} cache=${PIP_CACHE_DIR:-}" >>"$here/calls.log"
@@ -88,11 +88,11 @@ ZOO = [
 
 
 class Machine:
-    """One machine; spaces stand in its folders' names, as users have them.
+    """One machine, with spaces in the names of its folders.
 
     Attributes:
-        home: its home folder, with AutoDL's data disk in it.
-        run: where the scripts keep everything.
+        home: home folder, with AutoDL's data disk in it.
+        run: folder of the scripts' output.
     """
 
     def __init__(self, folder: Path, *, python: bool = True) -> None:
@@ -122,7 +122,7 @@ class Machine:
             self.stub("python3.11", PYTHON)
 
     def stub(self, name: str, body: str, folder: Path | None = None) -> None:
-        """A program of that name."""
+        """Install a program of that name."""
         path = (folder or self.bin) / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(STUB.format(here=f"'{self.folder}'") + body)
@@ -138,7 +138,7 @@ class Machine:
         (self.folder / "glibc").write_text(version)
 
     def fail(self, name: str, message: str = "it broke") -> None:
-        """From now on the program of that name fails."""
+        """Let the program of that name fail from now on."""
         (self.folder / "fail" / name).write_text(message + "\n")
 
     def mend(self, name: str) -> None:
@@ -161,7 +161,7 @@ class Machine:
         )
 
     def start(self, *words: str) -> subprocess.Popen[str]:
-        """Start a script, and let it run."""
+        """Start a script without waiting for it."""
         return subprocess.Popen(
             ["bash", str(ROOT / "scripts" / words[0]), *words[1:]],
             env=self.environment(),
@@ -174,7 +174,7 @@ class Machine:
         )
 
     def calls(self, beginning: str = "") -> list[str]:
-        """What was called since the last look, those lines that begin so."""
+        """Logged calls that begin with a text."""
         log = self.folder / "calls.log"
         lines = log.read_text().splitlines() if log.exists() else []
         return [line for line in lines if line.startswith(beginning)]

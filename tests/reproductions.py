@@ -1,4 +1,4 @@
-"""For the tests of `swinir reproduce`: cells with given figures, tiny weights, tiny sets."""
+"""Cells with given figures, tiny weights and tiny sets, for the tests of `swinir reproduce`."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def cell(table, name, level, *, data=None, plus=False, weights=None, of="DIV2K")
 
 
 def measured(cell, values, *, published_network=True, alternatives=None, images=None, sha256=None, failed=(), **facts):
-    """Every image has the figures given, so that they are the means; no network runs."""
+    """A measured cell whose images all have the given figures, without running a network."""
     metrics = {metric: values.get(metric) for metric in METRICS}
     number = cell.set.images if images is None else images
     rows = [Row(f"image{i}", "ok", width=8, height=8, **metrics) for i in range(number - len(failed))]

@@ -6,7 +6,7 @@ from swinir.cli import reproduce_tables, reproduce_training
 
 app = typer.Typer(
     name="reproduce",
-    help="Measure the paper's tables and figures again, beside the published results.",
+    help="Measure the paper's tables and figures again and compare with the published results.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )

@@ -109,7 +109,7 @@ def _validation_set(config: TrainConfig) -> str:
 
 
 def score_table(study: Study, scores: Sequence[Score]) -> TextTable:
-    """Mean PSNR of each point over its seeds, beside the published one."""
+    """Mean PSNR of each point over its seeds, and the published PSNR."""
     known, rows = _published(study), []
     for model in study.models:
         for x in measured_points(scores, model):
@@ -122,7 +122,7 @@ def score_table(study: Study, scores: Sequence[Score]) -> TextTable:
 
 
 def difference_table(study: Study, scores: Sequence[Score]) -> TextTable:
-    """Differences between the points, beside the published ones."""
+    """Differences between the points, measured and published."""
     rows = []
     for d in differences(study, scores):
         published = "" if d.published is None else f"{d.published:+.2f}"
@@ -156,7 +156,7 @@ def _environments(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 
 def plot_results(path: Path, study: Study, base: TrainConfig, scores: Sequence[Score]) -> None:
-    """Plot the scores, with their standard deviation over the seeds, beside the published curves."""
+    """Plot the scores, with their standard deviation over the seeds, and the published curves."""
     measured = {
         MODELS[model]: [(x, *spread(scores, model, x)[:2]) for x in measured_points(scores, model)]
         for model in study.models

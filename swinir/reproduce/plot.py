@@ -1,4 +1,4 @@
-"""Plots: distances of measured PSNRs from the published ones, and the curves of a study beside the published curves."""
+"""Plots: distances of measured PSNRs from the published ones, and measured and published curves of a study."""
 
 import io
 import textwrap

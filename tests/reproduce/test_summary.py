@@ -40,7 +40,7 @@ def test_markdown_states_every_cell_and_note(summary, tmp_path):
         "another network: 289k parameters, the published 910k",
         "| set Urban100 in testsets | `swinir data prepare Urban100` | 3 |",
         "878K",
-        "Mult-Adds hold for an output of 1024x720",
+        "Mult-Adds are for an output of 1024x720",
         "Not measured.",
     ):
         assert part in text
