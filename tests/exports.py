@@ -1,4 +1,4 @@
-"""A small network exported to each format, and what that needs."""
+"""A small network exported to each format, and the packages that the formats need."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,9 +28,9 @@ class Sample(NamedTuple):
 
 
 def write_sample(format: str, folder: Path) -> Sample:
-    """Skips the test without the packages that the format needs."""
+    """Export a small network; the test is skipped without the packages that the format needs."""
     need(format)
     network = live(TINY, torch.float64).train()
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    facts = {"task": "lightweight_sr", "checkpoint": "expert.pth", "checkpoint_sha256": "0f"}
+    facts = {"task": "lightweight_sr", "checkpoint": "x2.pth", "checkpoint_sha256": "0f"}
     return Sample(network, before, export(network, folder / f"network{SUFFIXES[format]}", format, **facts))

@@ -1,4 +1,4 @@
-"""Small networks of others, with random weights, in files as their programs leave them."""
+"""Small external networks with random weights, in files as their own programs save them."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 
 SMALL = {"embed_dim": 12, "depths": (1, 1), "num_heads": (2, 2), "upsampler": "pixelshuffle"}
-# architecture: where spandrel keeps it, options at scale 2, and the entry of the file its program puts weights in
+# architecture: its module in spandrel, options at scale 2, and the entry of a file that its program saves weights in
 KINDS = {
     "RCAN": ("RCAN", {"scale": 2, "n_resgroups": 1, "n_resblocks": 1, "n_feats": 8, "reduction": 2}, None),
     "HAT": (
@@ -45,7 +45,7 @@ def build(kind, **options):
 
 
 def write_external(path, kind, **options):
-    """Its weights as a file, with what its program writes beside them."""
+    """Save its weights with the other entries that its program writes."""
     state, entry = build(kind, **options).state_dict(), KINDS[kind][2]
     torch.save({entry: state, "iter": 5} if entry else state, path)
     return path

@@ -7,6 +7,7 @@ All networks go through `swinir.evaluation` with the same files, tiles and metri
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import PurePath
 from statistics import median
 from typing import Literal
@@ -220,30 +221,14 @@ def compare(
         for name, label in zip(names, labels(names, protocol), strict=True)
     ]
 
-    def load(network: _Competitor) -> None:
-        tell(f"loading {network.label}")
-        loaded = load_external(network.name, protocol.task, protocol.scale, device)
-        network.protocol = _suited(protocol, loaded, device)
-        network.loaded = replace(loaded, model=optimize_for(loaded.model, network.protocol.options))
-
-    take_turns(networks, load)
-    read, unread = _Reader(), dict[str, str]()
-    sizes = {sample.name: _pixels(read, sample, protocol, unread) for sample in samples}
+    measuring = _Measuring(_Reader(), protocol, metrics, distances or {}, device, tell)
+    take_turns(networks, measuring.load)
+    unread = dict[str, str]()
+    sizes = {sample.name: _pixels(measuring.read, sample, protocol, unread) for sample in samples}
     usable = [sample for sample in samples if sample.name not in unread]
     largest = max(usable, key=lambda sample: sizes[sample.name]) if usable else None
     if largest is not None:
-        first = largest
-
-        def warm_up(network: _Competitor) -> None:
-            tell(f"{network.label}, alone" if memory else f"{network.label}, a first run")
-            if memory:
-                peak = alone(_peak, network.name, first, network.protocol, device)
-                network.peak_mb = None if peak is None else peak / 1e6
-            assert network.loaded is not None
-            run(network.loaded.model, _corner(read(first, protocol)[0]), network.protocol)
-
-        take_turns(networks, warm_up)
-    measuring = _Measuring(read, metrics, distances or {}, device, tell)
+        take_turns(networks, partial(measuring.warm_up, sample=largest, memory=memory))
     stopped: BaseException | None = None
     try:
         for number in range(repeats):
@@ -300,25 +285,37 @@ def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -
 
 @dataclass(frozen=True)
 class _Measuring:
-    """A round of all networks over the images."""
+    """The steps of the measurement, each for one network; `round` is for all of them."""
 
     read: _Reader
+    protocol: Protocol
     metrics: Sequence[str]
     distances: Mapping[str, Network]
     device: torch.device
     tell: Callable[[str], None]
+
+    def load(self, network: _Competitor) -> None:
+        """Load the network, and adapt the protocol to it."""
+        self.tell(f"loading {network.label}")
+        loaded = load_external(network.name, self.protocol.task, self.protocol.scale, self.device)
+        network.protocol = _suited(self.protocol, loaded, self.device)
+        network.loaded = replace(loaded, model=optimize_for(loaded.model, network.protocol.options))
+
+    def warm_up(self, network: _Competitor, sample: Sample, *, memory: bool) -> None:
+        """Measure memory on the sample, in another process, and run the network here for the first time."""
+        self.tell(f"{network.label}, alone" if memory else f"{network.label}, a first run")
+        if memory:
+            peak = alone(_peak, network.name, sample, network.protocol, self.device)
+            network.peak_mb = None if peak is None else peak / 1e6
+        assert network.loaded is not None
+        run(network.loaded.model, _corner(self.read(sample, self.protocol)[0]), network.protocol)
 
     def round(
         self, networks: Sequence[_Competitor], samples: Sequence[Sample], see: Callable[[Seen], None] | None
     ) -> None:
         """Let every network that has not failed restore every sample."""
         for sample in samples:
-
-            def restore(network: _Competitor, sample: Sample = sample) -> None:
-                self.tell(f"{sample.name} by {network.label}")
-                self._restore(network, sample)
-
-            take_turns(networks, restore)
+            take_turns(networks, partial(self._restore, sample=sample))
             shown = {n.label: n.restored for n in running(networks) if n.restored is not None}
             if see is not None and shown:
                 lq, gt = self.read(sample, networks[0].protocol)
@@ -327,6 +324,7 @@ class _Measuring:
 
     def _restore(self, network: _Competitor, sample: Sample) -> None:
         """Add a row for a new image, and a further time to one that has its row."""
+        self.tell(f"{sample.name} by {network.label}")
 
         def keep(_: Sample, restored: np.ndarray, gt: np.ndarray | None) -> None:
             network.restored = restored

@@ -1,4 +1,4 @@
-"""`swinir bench`: how fast, how large, and how exact the ways to run a network are on this machine."""
+"""`swinir bench`: time, memory and exactness of the ways to run a network on this machine."""
 
 import re
 from pathlib import Path
@@ -12,26 +12,26 @@ if TYPE_CHECKING:
     from swinir.bench.subject import Case, Subject
     from swinir.bench.timing import VariantRow
 
-EXPERT = "lightweight_sr_x2_tiny"
+DEFAULT_MODEL = "lightweight_sr_x2_tiny"
 HEADER = (
     f"{'size':>11}  {'variant':14}{'seconds (quartiles)':>26}{'CPU s':>9}{'s/MP':>9}{'GFLOP/s':>9}{'share':>7}"
     f"{'peak MB':>9}  {'difference':>20}{'ratio':>8}"
 )
 LEGEND = (
     "s/MP: seconds for a megapixel of output; share: of the GFLOP/s of matrix products; "
-    "peak MB: memory at most, beside weights and input"
+    "peak MB: peak memory beside weights and input"
 )
 
 
 def bench(
     name: Annotated[
         str, typer.Argument(metavar="NAME|FILE", help="A name that `swinir zoo list` shows, or a weights file.")
-    ] = EXPERT,
+    ] = DEFAULT_MODEL,
     sizes: Annotated[
         str, typer.Option("--sizes", help="Low-quality images in pixels: sides of squares, or HEIGHTxWIDTH.")
     ] = "136,264",
     tile: Annotated[int | None, typer.Option("--tile", help="Run in tiles of this side; whole images without.")] = None,
-    tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="By how much tiles overlap.")] = 32,
+    tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="Overlap of tiles.")] = 32,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 1,
     variants: Annotated[
         str,
@@ -48,9 +48,9 @@ def bench(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was measured.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw time and memory.")] = None,
 ) -> None:
-    """Measure time, memory and exactness of the ways to run a network, beside what the machine could do.
+    """Measure time, memory and exactness of the ways to run a network, and the machine's rate of matrix products.
 
-    A released network whose weights were not downloaded is measured with random ones. The variants take turns.
+    A released network without downloaded weights gets random ones. The variants take turns.
     """
     from tqdm import tqdm
 
@@ -97,7 +97,7 @@ def bench(
                 for row in found:
                     typer.echo(_line(row), err=row.status == "failed")
         typer.echo(f"\n{LEGEND}\n{_summary(rows)}")
-    finally:  # also when interrupted: what was measured is kept
+    finally:  # also when interrupted: measured rows are kept
         _write(json_file, plot, facts | {"complete": len(rows) == len(cases) * len(chosen)}, rows)
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(1)
@@ -171,7 +171,7 @@ def _difference(row: "VariantRow") -> str:
 
 
 def _summary(rows: "list[VariantRow]") -> str:
-    """How many times as fast as the first variant the others are."""
+    """State the speed of each variant as a multiple of the first one's."""
     ratios: dict[str, list[str]] = {}
     for row in rows:
         if row.ratio is not None and row.variant != row.ratio_to:

@@ -1,4 +1,4 @@
-"""The options that say how a network is run over an image; results depend on them and on nothing else but weights."""
+"""The options for running a network over an image, in one frozen object."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -9,7 +9,7 @@ from swinir.models.optimized import PRECISIONS
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How `restore` runs a network; `restore` itself, the tester, folders and benchmarks pass it on whole.
+    """The options of `restore`, which the tester, folders and benchmarks pass on whole.
 
     Attributes:
         tile: longest side of tiles in low-quality pixels, rounded down to a multiple of the window. None runs the

@@ -61,16 +61,16 @@ def command(*words):
 
 
 def test_each_network_is_measured_as_the_tester_does(sets, tmp_path):
-    expert = write_expert(tmp_path / "x2.pth")
-    found = run(sets, ["bicubic", str(expert)])
+    weights = write_expert(tmp_path / "x2.pth")
+    found = run(sets, ["bicubic", str(weights)])
     assert [row.model for row in found.models] == ["bicubic", "x2"]
     report = tmp_path / "report.json"
     folders = ["--folder_lq", sets / "Set5" / "LR_bicubic" / "X2", "--folder_gt", sets / "Set5" / "HR"]
-    words = ["test", "--task", "lightweight_sr", "--scale", 2, "--model_path", expert, *folders, "--json", report]
+    words = ["test", "--task", "lightweight_sr", "--scale", 2, "--model_path", weights, *folders, "--json", report]
     assert main([*map(str, words), "--no_save", "--device", "cpu"]) == 0
     means = json.loads(report.read_text())["means"]
     assert found.models[1].metrics == {name: pytest.approx(means[name]) for name in ("psnr", "psnr_y")}
-    config = load_model(expert).config
+    config = load_model(weights).config
     assert (found.models[1].parameters, found.models[1].macs) == (
         count_parameters(config),
         count_macs(config, 256, 256),
@@ -307,10 +307,10 @@ def test_notes_say_under_which_conditions_each_ran():
 
 
 def test_the_command_writes_what_it_was_asked_for(sets, tmp_path, capsys):
-    expert, rcan = write_expert(tmp_path / "x2.pth"), write_external(tmp_path / "rcan.pth", "RCAN")
+    weights, rcan = write_expert(tmp_path / "x2.pth"), write_external(tmp_path / "rcan.pth", "RCAN")
     files = {name: tmp_path / f"out.{name}" for name in ("md", "csv", "json", "png")}
     options = ["--markdown", files["md"], "--csv", files["csv"], "--json", files["json"], "--picture", files["png"]]
-    words = ["--models", f"bicubic,{expert}", rcan, "--set", "Set5", "--testsets", sets, "--scale", 2, "--no-memory"]
+    words = ["--models", f"bicubic,{weights}", rcan, "--set", "Set5", "--testsets", sets, "--scale", 2, "--no-memory"]
     assert command(*words, *options, "--precision", "fp32") == 0
     out = capsys.readouterr().out
     assert "classical_sr x2, Set5: 3 images, 3 networks" in out

@@ -89,7 +89,7 @@ def test_a_file_says_what_it_holds(sample):
     model = pytest.importorskip("onnx").load(file)
     facts = json.loads({p.key: p.value for p in model.metadata_props}["swinir"])
     assert NetworkConfig.from_dict(facts["network"]) == TINY
-    assert (facts["task"], facts["checkpoint"], facts["checkpoint_sha256"]) == ("lightweight_sr", "expert.pth", "0f")
+    assert (facts["task"], facts["checkpoint"], facts["checkpoint_sha256"]) == ("lightweight_sr", "x2.pth", "0f")
     assert facts["input"] == "(1, 3, H, W) RGB float32 in [0, 1], H and W multiples of 8"
     values = (*model.graph.input, *model.graph.output)
     sides = [[d.dim_param or d.dim_value for d in value.type.tensor_type.shape.dim] for value in values]

@@ -1,3 +1,5 @@
+"""Parameters and multiply-accumulates against the literature and against counts by hooks."""
+
 from dataclasses import replace
 
 import pytest

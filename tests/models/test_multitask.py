@@ -1,4 +1,4 @@
-"""A network for several tasks: what is shared, what is not, and that each path is an ordinary SwinIR."""
+"""A network for several tasks: the shared body, and a SwinIR for each task."""
 
 import copy
 from dataclasses import replace
@@ -42,7 +42,7 @@ def ends_of(dim, chans, scale):
     st.sampled_from([1.5, 2.0]),
     st.lists(st.integers(1, 4), min_size=1, max_size=4),
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=10, deadline=None)
 def test_the_body_counts_once_and_every_task_adds_its_head_and_tail(dim, depths, heads, ratio, scales):
     configs = {
         f"task{i}": NetworkConfig(
@@ -61,22 +61,15 @@ def test_the_body_counts_once_and_every_task_adds_its_head_and_tail(dim, depths,
     assert sum(map(count_parameters, configs.values())) == len(scales) * body + sum(ends)
 
 
-@pytest.mark.parametrize("task", CONFIGS)
-def test_an_exported_expert_gives_the_same_bits_as_the_joint_networks_path(task, tmp_path):
+def test_the_network_of_a_task_is_saved_and_loaded_as_an_ordinary_one_with_the_same_bits(tmp_path):
     joint = JointSwinIR(CONFIGS).eval()
-    write_checkpoint(tmp_path / "x.pth", joint.expert(task).state_dict(), CONFIGS[task])
-    exported = load_model(tmp_path / "x.pth", device="cpu")
-    assert type(exported) is SwinIR
-    lq = torch.rand(2, CONFIGS[task].in_chans, 19, 24)
-    with torch.no_grad():
-        assert torch.equal(exported(lq), joint(lq, task))
-
-
-def test_an_exported_expert_has_the_keys_of_an_ordinary_one():
-    joint = JointSwinIR(CONFIGS)
     for task, config in CONFIGS.items():
-        shapes = {name: tensor.shape for name, tensor in SwinIR(config).state_dict().items()}
-        assert {name: tensor.shape for name, tensor in joint.expert(task).state_dict().items()} == shapes
+        write_checkpoint(tmp_path / "x.pth", joint.expert(task).state_dict(), config)
+        loaded = load_model(tmp_path / "x.pth", device="cpu")
+        assert type(loaded) is SwinIR
+        lq = torch.rand(2, config.in_chans, 19, 24)
+        with torch.no_grad():
+            assert torch.equal(loaded(lq), joint(lq, task))
 
 
 def test_the_body_is_the_same_for_all_tasks_and_nothing_else_is():
@@ -85,9 +78,6 @@ def test_the_body_is_the_same_for_all_tasks_and_nothing_else_is():
     shared = {name for name in first if any(first[name] is parameter for parameter in other.values())}
     assert shared == {name for name in first if name.startswith(BODY)}
     assert {name.split(".")[0] for name in first.keys() - shared} == {"conv_first", "upsample"}
-
-
-def test_a_position_embedding_is_part_of_the_body():
     joint = JointSwinIR({"a": replace(BASE, ape=True), "b": replace(BASE, ape=True)})
     assert joint.expert("a").absolute_pos_embed is joint.expert("b").absolute_pos_embed
 
@@ -115,7 +105,6 @@ def test_a_copy_shares_its_body_too_and_not_with_the_first():
         ({}, "at least one task"),
         ({"a": BASE, "b": replace(BASE, embed_dim=24)}, "embed_dim is 12 for a and 24 for b"),
         ({"a": BASE, "b": replace(BASE, img_range=255.0)}, "img_range is 1.0 for a and 255.0 for b"),
-        ({"a": BASE, "b": replace(BASE, window_size=4)}, "window_size is 8 for a and 4 for b"),
     ],
 )
 def test_networks_without_a_common_body_are_refused(configs, message):

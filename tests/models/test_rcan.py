@@ -64,25 +64,18 @@ def test_rcan_starts_from_its_own_weights_and_refuses_others(images, tmp_path):
         start_from(build_network(wider), wider.init)
 
 
-def test_the_subtracted_mean_is_not_trained(images):
-    network = build_network(configuration(images))
+def test_the_subtracted_mean_is_not_trained_and_the_input_is_left_as_it_is(images):
+    network, x = build_network(configuration(images)).eval(), torch.rand(1, 3, 9, 7)
     trained = {name for name, parameter in network.named_parameters() if parameter.requires_grad}
     assert trained
     assert not any("mean" in name for name in trained)
-
-
-def test_restoring_leaves_the_input_as_it_is(images):
-    network, x = build_network(configuration(images)).eval(), torch.rand(1, 3, 9, 7)
     before = x.clone()
     assert restore(network, x).shape == (1, 3, 18, 14)
     assert torch.equal(x, before)
 
 
-def test_an_unknown_option_is_refused(images):
+def test_unknown_options_and_networks_are_refused(images):
     with pytest.raises(ValueError, match=r"unknown RCAN option 'depth'; known options: act_mode"):
         build_network(configuration(images, network={"name": "rcan", "depth": 3}))
-
-
-def test_another_network_is_refused(images):
     with pytest.raises(ValueError, match=r"network\.name must be swinir or rcan, got 'edsr'"):
         configuration(images, network={"name": "edsr"})

@@ -1,3 +1,5 @@
+"""The network against goldens of the released one, its gradients, its configuration and its state dict."""
+
 import json
 import pickle
 from dataclasses import replace
