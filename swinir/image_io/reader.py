@@ -1,43 +1,29 @@
 """The one way from an image file to a `Picture`.
 
-Files are untrusted: the format is known by the first bytes, its size is checked before pixels are decoded, and only
-the decoders named here are used. libvips decodes row by row; Pillow reads BMP, the tables of JPEG, and AVIF of 8 bits,
-whose colours libvips enlarges without interpolation; pillow-heif reads HEIC, for which the wheel of libvips lacks a
-decoder.
+Files are untrusted: the format is known by the first bytes, and the size is checked before pixels are decoded.
 """
 
-import io
-import logging
 import os
 import re
 import stat
-import threading
-import warnings
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
-import pyvips
-from PIL import Image, ImageCms, UnidentifiedImageError
 
-from swinir.image_io import exif, jpeg, netpbm, png, tiff
-from swinir.image_io.canvas import BLOCK, Workspace
+from swinir.image_io import decoders, png
+from swinir.image_io.canvas import Workspace
+from swinir.image_io.decoders import File, Opened
 from swinir.image_io.errors import DAMAGED, ImageError, named, refusing, require
-from swinir.image_io.picture import Metadata, Picture
+from swinir.image_io.picture import Picture
 
 __all__ = ["EXTENSIONS", "MAX_PIXELS", "Header", "ImageError", "named", "probe", "read_picture"]
 
 MAX_PIXELS = 400_000_000
 MAX_BYTES = 2**32  # of a file; the largest image with 16 bits and alpha takes 3.2 GB without compression
-_MOST_HEIC = 2**28  # bytes of a file that is read whole
 _SMALL = 2**28  # bytes in memory of an image that may be in a file of any length
-_PILLOWS_SETTINGS = threading.Lock()
-_ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>))([2-8])")
-_DTYPES = {"uchar": "u1", "ushort": "u2", "float": "f4", "short": "i2", "int": "i4", "uint": "u4"}
-_COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb16": 3, "rgb": 3, "scrgb": 3, "cmyk": 4}
 # An upright image as it is stored, by its orientation (EXIF 2.3, 4.6.4 A). All are views.
 _STORED: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     2: lambda upright: upright[:, ::-1],
@@ -49,9 +35,45 @@ _STORED: Mapping[int, Callable[[np.ndarray], np.ndarray]] = {
     8: lambda upright: upright[::-1].swapaxes(0, 1),
 }
 
-pyvips.cache_set_max(0)  # a file may change between two readings
-logging.getLogger("pyvips").addHandler(logging.NullHandler())  # else its warnings reach the terminal
-logging.getLogger("pyvips").propagate = False
+
+@dataclass(frozen=True)
+class _Format:
+    """A format: its suffixes, its first bytes, the function that parses the rest of its header.
+
+    `most_packed`: bytes in memory that a byte of the file can hold, beyond what is small; flat images are packed well.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    starts: Callable[[bytes], object]
+    open: Callable[[File], Opened]
+    most_packed: int = 4096
+
+
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_AVIF_BRANDS = (b"avif", b"avis")
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+
+
+def _brands(head: bytes) -> tuple[bytes, ...]:
+    """Of an ISO base media file."""
+    if head[4:8] != b"ftyp":
+        return ()
+    return (head[8:12], *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), 256), 4)))
+
+
+_FORMATS = (
+    _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), decoders.open_png, 32768),
+    _Format("JPEG", (".jpg", ".jpeg", ".jfif"), lambda d: d.startswith(b"\xff\xd8\xff"), decoders.open_jpeg),
+    _Format("BMP", (".bmp",), lambda d: d.startswith(b"BM"), decoders.open_bmp),
+    _Format("TIFF", (".tif", ".tiff"), lambda d: d[:4] in _TIFF_STARTS, decoders.open_tiff, 32768),
+    _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", decoders.open_webp),
+    _Format("GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), decoders.open_gif),
+    _Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), lambda d: re.match(rb"P[1-6][\s#]", d), decoders.open_netpbm),
+    _Format("AVIF", (".avif",), lambda d: {*_brands(d)} & {*_AVIF_BRANDS}, decoders.open_avif),
+    _Format("HEIC", (".heic", ".heif"), lambda d: {*_brands(d)} & {*_HEIC_BRANDS}, decoders.open_heic),
+)
+EXTENSIONS = tuple(suffix for row in _FORMATS for suffix in row.suffixes)
 
 
 @dataclass(frozen=True)
@@ -72,175 +94,6 @@ class Header:
     format: str
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A file whose header is parsed, as stored: blocks are (n, W, `channels` or more), from the top on."""
-
-    width: int
-    height: int
-    channels: int
-    dtype: np.dtype
-    blocks: Callable[[], Iterator[np.ndarray]]
-    metadata: Metadata = field(default_factory=Metadata)
-    orientation: int = 1
-    frames: int = 1
-    tables: tuple[tuple[int, ...], ...] | None = None
-
-    def header(self, name: str) -> Header:
-        size = (self.width, self.height) if self.orientation < 5 else (self.height, self.width)
-        return Header(*size, self.channels, self.dtype, name)
-
-
-@dataclass
-class _File:
-    """An open file, and the wishes and notes of its reader."""
-
-    descriptor: int
-    open_files: ExitStack
-    through_profile: bool = True
-    notes: list[str] = field(default_factory=list)
-
-    @property
-    def size(self) -> int:
-        return os.fstat(self.descriptor).st_size
-
-    def binary(self) -> BinaryIO:
-        """The file from its start, for Python: libvips moves the place of the descriptor behind a buffer's back."""
-        file = self.open_files.enter_context(os.fdopen(os.dup(self.descriptor), "rb"))
-        file.seek(0)
-        return file
-
-    def by_vips(self, loader: str, fail_on: str = "error") -> pyvips.Image:
-        """Let libvips parse the header; until it has decoded the pixels, nobody else may read."""
-        os.lseek(self.descriptor, 0, os.SEEK_SET)
-        with _vips_errors():
-            source = pyvips.Source.new_from_descriptor(self.descriptor)
-            return pyvips.Operation.call(f"{loader}_source", source, access="sequential", fail_on=fail_on)
-
-    def by_pillow(self, name: str) -> Image.Image:
-        """Let Pillow parse the header."""
-        with _pillow_without_its_limit():
-            try:
-                return Image.open(self.binary(), formats=(name,))
-            except UnidentifiedImageError as error:
-                raise ImageError(DAMAGED) from error
-
-
-def _png(file: _File) -> _Opened:
-    found = png.walk(file.binary())
-    image = file.by_vips("pngload")
-    for name in image.get_fields():
-        if name.startswith("png-comment-") and name.endswith("-Raw profile type exif"):  # of ImageMagick
-            with suppress(ValueError):
-                found.exif = found.exif or bytes.fromhex("".join(image.get(name).split("\n")[3:]))
-    opened = _from_vips(image, file)
-    if found.exif or found.xmp:
-        orientation, more = _about(found.exif, None, found.xmp, file.notes)
-        about = opened.metadata
-        about = replace(about, exif=about.exif or more.exif, xmp=about.xmp or more.xmp)
-        opened = replace(opened, metadata=about, orientation=max(opened.orientation, orientation))
-    return replace(opened, frames=found.frames)
-
-
-def _jpeg(file: _File) -> _Opened:
-    jpeg.check(file.binary())
-    tables: Mapping[int, list[int]] = getattr(file.by_pillow("JPEG"), "quantization", {})
-    opened = _from_vips(file.by_vips("jpegload", "truncated"), file)  # others are shown by all programs
-    return replace(opened, tables=tuple(tuple(tables[number]) for number in sorted(tables)) or None)
-
-
-def _tiff(file: _File) -> _Opened:
-    data = exif.FileBytes(file.binary())
-    has_alpha, part_rows = tiff.check(data)
-    try:
-        block = exif.described(data)
-    except ImageError:
-        block = None
-        file.notes.append("its EXIF is damaged and left out")
-    return _from_vips(file.by_vips("tiffload"), file, has_alpha=has_alpha, block=block, most_rows=part_rows)
-
-
-def _webp(file: _File) -> _Opened:
-    return _from_vips(file.by_vips("webpload"), file)
-
-
-def _gif(file: _File) -> _Opened:
-    return _from_vips(file.by_vips("gifload"), file)
-
-
-def _avif(file: _File) -> _Opened:
-    opened = replace(_from_vips(file.by_vips("heifload"), file), orientation=1)  # libheif has turned it
-    return opened if opened.dtype == np.uint16 else replace(_from_pillow("AVIF", file), frames=opened.frames)
-
-
-def _bmp(file: _File) -> _Opened:
-    return _from_pillow("BMP", file)
-
-
-def _netpbm(file: _File) -> _Opened:
-    binary = file.binary()
-    head = netpbm.header(binary)
-    return _Opened(head.width, head.height, head.channels, head.dtype, lambda: netpbm.blocks(binary, head))
-
-
-def _heic(file: _File) -> _Opened:
-    try:
-        import pillow_heif
-    except ImportError as error:
-        raise ImageError("HEIC files need pillow-heif; pip install 'swinir-toolkit[heic]'") from error
-    require(file.size <= _MOST_HEIC, f"a HEIC file of {file.size:,} bytes is more than the limit of {_MOST_HEIC:,}")
-    found = pillow_heif.open_heif(file.binary(), convert_hdr_to_8bit=False)  # upright
-    channels = {"L": 1, "LA": 2, "La": 2, "RGB": 3, "RGBA": 4, "RGBa": 4}[found.mode.split(";")[0]]
-    _, metadata = _about(found.info.get("exif"), found.info.get("icc_profile"), found.info.get("xmp"), file.notes)
-    width, height = found.size
-    dtype = np.dtype(np.uint16 if ";" in found.mode else np.uint8)
-
-    def blocks() -> Iterator[np.ndarray]:
-        yield np.asarray(found).reshape(height, width, channels)
-
-    return _Opened(width, height, channels, dtype, blocks, metadata, frames=len(found))
-
-
-@dataclass(frozen=True)
-class _Format:
-    """A format: its suffixes, its first bytes, the function that parses the rest of its header.
-
-    `most_packed`: bytes in memory that a byte of the file can hold, beyond what is small; flat images are packed well.
-    """
-
-    name: str
-    suffixes: tuple[str, ...]
-    starts: Callable[[bytes], object]
-    open: Callable[[_File], _Opened]
-    most_packed: int = 4096
-
-
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-_AVIF_BRANDS = (b"avif", b"avis")
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-
-
-def _brands(head: bytes) -> tuple[bytes, ...]:
-    """Of an ISO base media file."""
-    if head[4:8] != b"ftyp":
-        return ()
-    return (head[8:12], *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), 256), 4)))
-
-
-_FORMATS = (
-    _Format("PNG", (".png", ".apng"), lambda d: d.startswith(png.SIGNATURE), _png, 32768),
-    _Format("JPEG", (".jpg", ".jpeg", ".jfif"), lambda d: d.startswith(b"\xff\xd8\xff"), _jpeg),
-    _Format("BMP", (".bmp",), lambda d: d.startswith(b"BM"), _bmp),
-    _Format("TIFF", (".tif", ".tiff"), lambda d: d[:4] in _TIFF_STARTS, _tiff, 32768),
-    _Format("WEBP", (".webp",), lambda d: d.startswith(b"RIFF") and d[8:12] == b"WEBP", _webp),
-    _Format("GIF", (".gif",), lambda d: d[:6] in (b"GIF87a", b"GIF89a"), _gif),
-    _Format("PPM", (".ppm", ".pgm", ".pbm", ".pnm"), lambda d: re.match(rb"P[1-6][\s#]", d), _netpbm),
-    _Format("AVIF", (".avif",), lambda d: {*_brands(d)} & {*_AVIF_BRANDS}, _avif),
-    _Format("HEIC", (".heic", ".heif"), lambda d: {*_brands(d)} & {*_HEIC_BRANDS}, _heic),
-)
-EXTENSIONS = tuple(suffix for row in _FORMATS for suffix in row.suffixes)
-
-
 def probe(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Header:
     """Read the header of a file, and check it as `read_picture` does.
 
@@ -249,8 +102,8 @@ def probe(path: Path | str, *, max_pixels: int = MAX_PIXELS) -> Header:
     """
     path = Path(path)
     with refusing(path), ExitStack() as open_files:
-        row, opened = _opened(_File(_descriptor(path, open_files), open_files), path, max_pixels)
-        return opened.header(row.name)
+        row, opened = _opened(File(_descriptor(path, open_files), open_files), path, max_pixels)
+        return _header(opened, row.name)
 
 
 def read_picture(
@@ -275,9 +128,9 @@ def read_picture(
     path = Path(path)
     array = np.empty if workspace is None else workspace.array
     with refusing(path), ExitStack() as open_files:
-        file = _File(_descriptor(path, open_files), open_files, through_profile)
+        file = File(_descriptor(path, open_files), open_files, through_profile)
         row, opened = _opened(file, path, max_pixels)
-        header = opened.header(row.name)
+        header = _header(opened, row.name)
         colors = 1 if header.channels < 3 else 3
         pixels = array((header.height, header.width, colors), header.dtype)
         alpha = array((header.height, header.width), header.dtype) if header.channels > colors else None
@@ -295,7 +148,7 @@ def read_picture(
     return Picture(pixels, alpha, opened.metadata, row.name, opened.tables, tuple(dict.fromkeys(file.notes)))
 
 
-def _opened(file: _File, path: Path, max_pixels: int) -> tuple[_Format, _Opened]:
+def _opened(file: File, path: Path, max_pixels: int) -> tuple[_Format, Opened]:
     """Parse the header, and refuse what is too large."""
     head = file.binary().read(256)
     row = next((row for row in _FORMATS if row.starts(head)), None)
@@ -316,190 +169,6 @@ def _opened(file: _File, path: Path, max_pixels: int) -> tuple[_Format, _Opened]
     return row, opened
 
 
-# By libvips.
-
-
-@contextmanager
-def _vips_errors() -> Iterator[None]:
-    """Turn the several lines of an error of libvips into one."""
-    try:
-        yield
-    except pyvips.Error as error:
-        lines = [line for line in error.detail.splitlines() if line.strip()] or [error.message]
-        raise ImageError(f"{DAMAGED} ({lines[-1]})") from error  # behind warnings about other files
-
-
-def _errors_of_tiff() -> list[str]:
-    """Errors that libvips has noted and not raised: it shows parts of a TIFF file that it cannot decode as black."""
-    noted = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode(errors="replace")
-    pyvips.vips_lib.vips_error_clear()
-    return [line for line in noted.splitlines() if line.startswith("tiff2vips")]
-
-
-def _from_vips(
-    image: pyvips.Image,
-    file: _File,
-    *,
-    has_alpha: bool | None = None,
-    block: bytes | None = None,
-    most_rows: int = 2**31,
-) -> _Opened:
-    """Describe an image that libvips has opened; `has_alpha` and EXIF (`block`) where it does not tell.
-
-    `most_rows`: of a block; libvips is slow where one takes several rows of small tiles.
-    """
-    known = {name: image.get(name) for name in image.get_fields() if name in _FIELDS}
-    icc = known.get("icc-profile-data")
-    orientation, metadata = _about(block or known.get("exif-data"), icc, known.get("xmp-data"), file.notes)
-    dpi = (image.xres * 25.4, image.yres * 25.4)
-    if not any(np.allclose(dpi, unknown, rtol=1e-3) for unknown in _UNKNOWN_DPI):
-        metadata = replace(metadata, dpi=_dpi(dpi))
-    with _vips_errors():
-        if image.interpretation not in _COLORS:
-            image = image.colourspace("srgb")
-    require(image.format in _DTYPES, f"samples of the type {image.format} are not supported; convert to 8 or 16 bit")
-    dtype, colors = np.dtype(_DTYPES[image.format]), _COLORS[image.interpretation]
-    require(colors <= image.bands, DAMAGED)
-    if dtype not in (np.uint8, np.float32):
-        dtype = np.dtype(np.uint16)
-    finish: Callable[[np.ndarray], np.ndarray] = _checked
-    channels = colors + (image.bands > colors and (image.hasalpha() if has_alpha is None else has_alpha))
-    if image.interpretation == "cmyk":
-        finish, metadata = _from_cmyk(icc if file.through_profile else None, file.notes), replace(metadata, icc=None)
-        dtype, channels = np.dtype(np.uint8), 3
-
-    def blocks() -> Iterator[np.ndarray]:
-        _errors_of_tiff()  # of another file, before
-        region, step = pyvips.Region.new(image), max(1, min(most_rows, BLOCK // image.width))
-        for top in range(0, image.height, step):
-            rows = min(step, image.height - top)
-            with _vips_errors():
-                data = region.fetch(0, top, image.width, rows)
-            for line in _errors_of_tiff():
-                raise ImageError(f"{DAMAGED} ({line})")
-            samples = np.frombuffer(data, _DTYPES[image.format])
-            yield finish(samples.reshape(rows, image.width, image.bands))
-
-    return _Opened(
-        image.width,
-        image.height,
-        channels,
-        dtype,
-        blocks,
-        metadata,
-        known.get("orientation", orientation),
-        known.get("n-pages", 1),
-    )
-
-
-_UNKNOWN_DPI = (25.4, 72.0)  # of libvips, for files without a resolution
-_FIELDS = ("icc-profile-data", "exif-data", "xmp-data", "orientation", "n-pages")
-
-
-def _checked(samples: np.ndarray) -> np.ndarray:
-    """Samples as uint8, uint16, or float32 in [0, 1]; an ImageError for values out of range."""
-    if samples.dtype in (np.uint8, np.uint16):
-        return samples
-    low, high = samples.min(), samples.max()
-    if samples.dtype != np.float32:
-        require(low >= 0 and high <= 65535, f"samples of {low} to {high} are not 8 or 16 bit")
-        return samples.astype(np.uint16)
-    require(np.isfinite(samples).all(), "floating-point samples that are NaN or infinite")
-    advice = "scale them to [0, 1], or convert to 16 bit"
-    require(low >= 0 and high <= 1, f"floating-point samples of {low:.3g} to {high:.3g}; {advice}")
-    return samples
-
-
-def _from_cmyk(profile: bytes | None, notes: list[str]) -> Callable[[np.ndarray], np.ndarray]:
-    """A function from CMYK to RGB samples."""
-    transform = None
-    if profile:
-        try:
-            transform = ImageCms.buildTransform(
-                ImageCms.ImageCmsProfile(io.BytesIO(profile)),
-                ImageCms.createProfile("sRGB"),
-                "CMYK",
-                "RGB",
-                ImageCms.Intent.RELATIVE_COLORIMETRIC,
-                ImageCms.Flags.BLACKPOINTCOMPENSATION,
-            )
-        except (ImageCms.PyCMSError, OSError, ValueError):
-            notes.append("its profile is damaged and was not used")
-    notes.append(f"CMYK converted to {'sRGB through its profile' if transform else 'RGB without a profile'}")
-
-    def convert(samples: np.ndarray) -> np.ndarray:
-        if samples.dtype == np.uint16:
-            samples = (samples >> 8).astype(np.uint8)
-        ink = Image.fromarray(np.ascontiguousarray(samples[..., :4]), "CMYK")
-        rgb = ImageCms.applyTransform(ink, transform) if transform else ink.convert("RGB")
-        assert rgb is not None
-        return np.asarray(rgb)
-
-    return convert
-
-
-# By Pillow.
-
-# Its modes, where they are not read as RGB.
-_MODES = {"1": "L", "L": "L", "LA": "LA", "RGBA": "RGBA"}
-
-
-def _from_pillow(name: str, file: _File) -> _Opened:
-    image = file.by_pillow(name)
-    mode = _MODES.get(image.mode, "RGB")
-    info = image.info
-    orientation, metadata = _about(info.get("exif"), info.get("icc_profile"), info.get("xmp"), file.notes)
-
-    def blocks() -> Iterator[np.ndarray]:
-        samples = np.asarray(image.convert(mode))
-        yield samples.reshape(*samples.shape[:2], -1)
-
-    metadata = replace(metadata, dpi=_dpi(info.get("dpi")))
-    return _Opened(*image.size, len(mode), np.dtype(np.uint8), blocks, metadata, orientation)
-
-
-@contextmanager
-def _pillow_without_its_limit() -> Iterator[None]:
-    """Lift Pillow's limit of pixels, which is lower than ours, and silence its warnings; both are of the process."""
-    with _PILLOWS_SETTINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-# Metadata.
-
-
-def _about(block: bytes | None, icc: bytes | None, xmp: bytes | None, notes: list[str]) -> tuple[int, Metadata]:
-    """The orientation, by EXIF or else XMP, and the metadata of the upright image; damaged EXIF is left out."""
-    found = _ORIENTATION_IN_XMP.search(xmp or b"")
-    orientation = int(found[2]) if found else 1
-    block = (block or b"").removeprefix(b"Exif\0\0") or None
-    if block:
-        try:
-            orientation = exif.directory(block).integer(block, exif.ORIENTATION, orientation)
-            block = exif.upright(block)
-        except ImageError:
-            block = None
-            notes.append("its EXIF is damaged and left out")
-    return orientation, Metadata(block, icc, _ORIENTATION_IN_XMP.sub(rb"\g<1>1", xmp) if xmp else None)
-
-
-def _dpi(pair: Any) -> tuple[float, float] | None:
-    """Pixels an inch where a file gives credible ones."""
-    try:
-        horizontal, vertical = (float(value) for value in pair)
-    except (TypeError, ValueError, ZeroDivisionError):
-        return None
-    return (horizontal, vertical) if 1e-3 < min(horizontal, vertical) <= max(horizontal, vertical) < 1e6 else None
-
-
-# Files.
-
-
 def _descriptor(path: Path, open_files: ExitStack) -> int:
     """Open a regular file; anything else is not opened, and never waited for if it takes the file's place."""
     try:
@@ -514,6 +183,11 @@ def _descriptor(path: Path, open_files: ExitStack) -> int:
     require(status.st_size, "the file is empty")
     require(status.st_size <= MAX_BYTES, f"{status.st_size:,} bytes are more than the limit of {MAX_BYTES:,}")
     return descriptor
+
+
+def _header(opened: Opened, name: str) -> Header:
+    size = (opened.width, opened.height) if opened.orientation not in (5, 6, 7, 8) else (opened.height, opened.width)
+    return Header(*size, opened.channels, opened.dtype, name)
 
 
 def _require_regular(status: os.stat_result) -> None:

@@ -319,6 +319,13 @@ def test_damaged_exif_costs_the_exif_and_not_the_picture(read):
     assert picture.metadata.exif is None
 
 
+@pytest.mark.parametrize("orientation", [0, 9, 90])
+def test_an_orientation_that_does_not_exist_does_not_matter(read, orientation):
+    picture = read(by_pillow(SMOOTH, "PNG", exif=oriented(orientation)))
+    assert np.array_equal(picture.pixels, SMOOTH)
+    assert facts(picture.metadata.exif)[0][0x112] == 1
+
+
 def test_the_thumbnail_of_the_picture_as_it_was_is_left_out(read):
     found = Image.Exif()
     found[0x10F] = "Maker"
@@ -442,7 +449,7 @@ def test_the_header_tells_what_is_read(tmp_path, name, orientation):
 
 @pytest.mark.parametrize("name", ["png16", "tiff_tiles", "jpeg", "webp", "ppm"])
 def test_arrays_of_a_workspace_are_filled_block_by_block(tmp_path, monkeypatch, name):
-    monkeypatch.setattr("swinir.image_io.reader.BLOCK", 1000)
+    monkeypatch.setattr("swinir.image_io.decoders.BLOCK", 1000)
     monkeypatch.setattr("swinir.image_io.canvas.BLOCK", 1000)
     (tmp_path / "x").write_bytes(FILES[name])
     found = read_picture(tmp_path / "x", workspace=Workspace(tmp_path, memory_limit=0)).pixels

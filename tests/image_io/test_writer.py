@@ -2,6 +2,7 @@
 
 import errno
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from makers import RGB16, RNG, SMOOTH, exif, facts
 from PIL import Image, ImageCms
+from reading import memory
 
 from swinir.image_io.canvas import Workspace
 from swinir.image_io.exif import upright
@@ -216,6 +218,19 @@ def test_a_mapped_image_is_encoded_from_its_file(tmp_path, suffix):
     write_picture(tmp_path / f"mapped{suffix}", Picture(mapped))
     write_picture(tmp_path / f"plain{suffix}", Picture(SMOOTH))
     assert (tmp_path / f"mapped{suffix}").read_bytes() == (tmp_path / f"plain{suffix}").read_bytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
+def test_a_mapped_image_is_not_in_main_memory_while_it_is_encoded(tmp_path):
+    workspace = Workspace(tmp_path, memory_limit=0)
+    mapped = workspace.array((6000, 6000, 3), np.uint8)  # 108 MB
+    mapped[:] = 7
+    workspace.release()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew
+    before = memory("VmRSS")
+    write_picture(tmp_path / "x.tif", Picture(mapped), workspace=workspace)
+    assert memory("VmHWM") - before < 60_000_000
+    assert np.array_equal(read_picture(tmp_path / "x.tif").pixels, mapped)
 
 
 def test_writing_into_a_missing_folder_is_refused(tmp_path):
