@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from training import CPU, smooth_image, write_images
+from reproductions import write_sets
+from training import CPU, write_images
 
 from swinir.cli.main import main
-from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import evaluate
 from swinir.evaluation.protocol import Protocol, check_network
 from swinir.evaluation.results import means
@@ -63,15 +63,7 @@ benchmark = "Set5"
 
 @pytest.fixture
 def testsets(tmp_path):
-    """A folder with a Set5 of five small pictures."""
-    root = tmp_path / "sets"
-    for folder in ("HR", "LR_bicubic/X2"):
-        (root / "Set5" / folder).mkdir(parents=True)
-    for i in range(5):
-        picture = smooth_image(24, 24, 10 + i)
-        write(root / "Set5" / "HR" / f"{i}.png", picture)
-        write(root / "Set5" / "LR_bicubic" / "X2" / f"{i}x2.png", imresize(picture, 0.5))
-    return root
+    return write_sets(tmp_path / "sets", "Set5")
 
 
 @pytest.fixture
@@ -138,7 +130,7 @@ def test_an_experiment_that_was_stopped_anywhere_ends_with_the_same_scores(confi
     def run_to_end(folder, stops):
         for count in range(40):
             asked = iter([False] * stops)
-            run = JointRun(folder, testsets, Processes(CPU), stop=lambda asked=asked: next(asked, True))
+            run = JointRun(folder, testsets, Processes(CPU), stop=lambda asked=asked: next(asked, True), limit=2)
             if results := run_experiment(experiment, run):
                 return results["tasks"], count
         raise AssertionError("never ended")
@@ -179,7 +171,7 @@ def test_a_set_without_references_is_refused(tmp_path):
 
 
 def test_a_set_that_is_not_whole_is_refused_before_any_training(command, testsets, tmp_path):
-    (testsets / "Set5" / "HR" / "0.png").unlink()
+    (testsets / "Set5" / "HR" / "000.png").unlink()
     code, out, err = command()
     assert (code, out) == (2, "")
     assert re.search(r"Set5/HR holds 4 images, Set5 has 5", err)

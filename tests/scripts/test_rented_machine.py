@@ -54,11 +54,6 @@ def reproduce(machine, *options, **settings):
 # The scripts as texts
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda p: p.name)
-def test_bash_can_parse_the_script(script):
-    assert subprocess.run(["bash", "-n", script], check=False).returncode == 0
-
-
 def test_shellcheck_finds_nothing():
     if not shutil.which("shellcheck"):
         pytest.skip("shellcheck is not installed")
