@@ -93,7 +93,7 @@ def _write_text(path: Path, text: str) -> None:
 
 
 def strict(value: Any) -> Any:
-    """Replace infinite and NaN numbers, which JSON does not have, by their names, such as "inf"."""
+    """Replace infinite and NaN numbers, which JSON does not have, by the strings "inf", "-inf" and "nan"."""
     if isinstance(value, Mapping):
         return {k: strict(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
