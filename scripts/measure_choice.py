@@ -132,6 +132,7 @@ def gain(
 ) -> None:
     """Print the change of PSNR in dB by each model on images of each level, and the number of images that gain."""
     from swinir.inference.restore import restore
+    from swinir.models.optimized import optimize
     from swinir.weights.checkpoint import load_model
 
     kind = find(names[0]).parts.kind
@@ -146,7 +147,7 @@ def gain(
         inputs = [degrade(gt, level) for gt in clean]
         before = [psnr(lq, gt) for lq, gt in zip(inputs, clean, strict=True)]
         cells = []
-        for model in models.values():
+        for model in map(optimize, models.values()):
             restored = [to_uint8(restore(model, to_tensor(lq.astype(np.float32) / 255))) for lq in inputs]
             gains = [psnr(r, gt) - b for r, gt, b in zip(restored, clean, before, strict=True)]
             cells.append(f"{statistics.mean(gains):+17.2f} {sum(g > 0 for g in gains):3}/{len(gains):<3}")
