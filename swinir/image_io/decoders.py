@@ -12,7 +12,7 @@ import re
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, BinaryIO
 
@@ -26,7 +26,7 @@ from swinir.image_io.errors import DAMAGED, ImageError, require
 from swinir.image_io.picture import Metadata
 
 _MOST_WHOLE = 2**28  # bytes of a file that Python reads whole
-_PILLOWS_SETTINGS = threading.Lock()
+_PILLOWS_SETTINGS, _NOTED_ERRORS = threading.Lock(), threading.Lock()
 _ORIENTATION_IN_XMP = re.compile(rb"(tiff:Orientation(?:=[\"']|>))([2-8])")
 _DTYPES = {"uchar": "u1", "ushort": "u2", "float": "f4", "short": "i2", "int": "i4", "uint": "u4"}
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb16": 3, "rgb": 3, "scrgb": 3, "cmyk": 4}
@@ -187,11 +187,15 @@ def _vips_errors() -> Iterator[None]:
         raise ImageError(f"{DAMAGED} ({lines[-1]})") from error  # behind warnings about other files
 
 
-def _errors_of_tiff() -> list[str]:
-    """Errors that libvips has noted and not raised: it shows parts of a TIFF file that it cannot decode as black."""
-    noted = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode(errors="replace")
-    pyvips.vips_lib.vips_error_clear()
-    return [line for line in noted.splitlines() if line.startswith("tiff2vips")]
+@contextmanager
+def _tiff_errors() -> Iterator[None]:
+    """Raise errors that libvips notes for the process: it shows parts of a TIFF file it cannot decode as black."""
+    with _NOTED_ERRORS:
+        pyvips.vips_lib.vips_error_clear()
+        yield
+        noted = pyvips.ffi.string(pyvips.vips_lib.vips_error_buffer()).decode(errors="replace")
+    for line in noted.splitlines():
+        require(not line.startswith("tiff2vips"), f"{DAMAGED} ({line})")
 
 
 def _from_vips(
@@ -227,14 +231,12 @@ def _from_vips(
         dtype, channels = np.dtype(np.uint8), 3
 
     def blocks() -> Iterator[np.ndarray]:
-        _errors_of_tiff()  # of another file, before
+        errors = _tiff_errors if image.get("vips-loader").startswith("tiffload") else nullcontext
         region, step = pyvips.Region.new(image), max(1, min(most_rows, BLOCK // image.width))
         for top in range(0, image.height, step):
             rows = min(step, image.height - top)
-            with _vips_errors():
+            with _vips_errors(), errors():
                 data = region.fetch(0, top, image.width, rows)
-            for line in _errors_of_tiff():
-                raise ImageError(f"{DAMAGED} ({line})")
             samples = np.frombuffer(data, _DTYPES[image.format])
             yield finish(samples.reshape(rows, image.width, image.bands))
 

@@ -73,7 +73,8 @@ def corpus(public_folder, tmp_path_factory):
 def rows(corpus, tmp_path_factory):
     """What became of each file, by its path in the corpus."""
     found, child = {}, None
-    with (tmp_path_factory.mktemp("log") / "stderr").open("wb") as log:
+    terminal = tmp_path_factory.mktemp("log") / "stderr"
+    with terminal.open("wb") as log:
         for path in sorted(path for path in corpus.rglob("*") if path.is_file()):
             fresh = child is None
             child = child or Child(log)
@@ -84,6 +85,7 @@ def rows(corpus, tmp_path_factory):
                 child = None
         if child:
             child.close()
+    assert terminal.read_bytes() == b""  # no decoder writes lines of its own
     return found
 
 
