@@ -1,7 +1,7 @@
 """Images as benchmarks and training take them: 8 bits, grey or RGB.
 
 Inside the package an image is an (H, W, 1) or (H, W, 3) uint8 array in [0, 255], grey or RGB. OpenCV's BGR,
-palettes, alpha, orientation flags and 16-bit files stop here, or in `decoding`, whose pictures keep what a file has.
+palettes, alpha, orientation flags and 16-bit files stop here; `reader` keeps all of a file's content.
 """
 
 from pathlib import Path

@@ -56,7 +56,7 @@ _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b
 
 
 def _brands(head: bytes) -> tuple[bytes, ...]:
-    """Of an ISO base media file."""
+    """Brands of an ISO base media file."""
     if head[4:8] != b"ftyp":
         return ()
     return (head[8:12], *(head[at : at + 4] for at in range(16, min(int.from_bytes(head[:4], "big"), 256), 4)))
