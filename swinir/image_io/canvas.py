@@ -53,10 +53,13 @@ class Workspace:
                 return array
         self.require(size)
         with tempfile.TemporaryFile(dir=self.folder) as file:
-            if hasattr(os, "posix_fallocate"):  # without it a disk that fills up later would kill the process
-                os.posix_fallocate(file.fileno(), 0, size)
-            else:
-                file.truncate(size)
+            try:
+                if hasattr(os, "posix_fallocate"):  # without it a disk that fills up later would kill the process
+                    os.posix_fallocate(file.fileno(), 0, size)
+                else:
+                    file.truncate(size)
+            except OSError as error:
+                raise DiskSpaceError(f"no room for {size / 1e9:.1f} GB in {self.folder}: {error.strerror}") from error
             mapped = mmap.mmap(file.fileno(), size)
         with self._lock:
             self._maps.add(mapped)

@@ -1,4 +1,4 @@
-"""`swinir restore` as its user meets it: words, exit codes, what is said, what is written."""
+"""`swinir restore` on the command line: options, exit codes, messages, outputs."""
 
 import json
 import signal
@@ -14,7 +14,7 @@ from swinir.image_io.reader import read_picture
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """The current folder, with an expert and two pictures in it."""
+    """The current folder, with a model and two images in it."""
     monkeypatch.chdir(tmp_path)
     write_expert(tmp_path / "x2.pth")
     (tmp_path / "in").mkdir()
@@ -35,7 +35,7 @@ def test_a_folder_comes_out_enlarged(folder, capsys):
     assert "2 restored, 0 skipped, 0 failed; see out" in said
 
 
-def test_a_picture_needs_no_options_at_all(folder):
+def test_no_option_is_needed(folder):
     noisy = smooth(64, 64) + np.random.default_rng(0).normal(0, 25, (64, 64, 3))
     write(folder / "photo.png", np.clip(noisy, 0, 255).astype(np.uint8))
     assert restore("photo.png", "--json", "all.json") == 0
@@ -44,7 +44,7 @@ def test_a_picture_needs_no_options_at_all(folder):
     assert "noise25" in row["experts"][0][0]
 
 
-def test_why_an_expert_is_used_is_said_when_asked(folder, capsys):
+def test_explain_prints_estimates_and_reasons(folder, capsys):
     assert restore("in/a.png", "-s", "2", "--explain") == 0
     said = capsys.readouterr().out
     assert "Noise: standard deviation" in said
@@ -82,7 +82,7 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
         (["in", "--json", "nowhere/all.json"], "folder not found"),
     ],
 )
-def test_a_mistake_is_one_line_and_stops_before_the_work(folder, capsys, words, message):
+def test_a_mistake_is_one_line_before_the_work(folder, capsys, words, message):
     assert restore(*words) == 2
     error = capsys.readouterr().err
     assert message in error
@@ -90,24 +90,24 @@ def test_a_mistake_is_one_line_and_stops_before_the_work(folder, capsys, words, 
     assert not (folder / "restored").exists()
 
 
-def test_a_picture_beyond_the_limit_is_refused(folder, capsys):
+def test_an_image_beyond_the_limit_is_refused(folder, capsys):
     assert restore("in", "-n", "x2.pth", "--max-pixels", "0.0001") == 1
     assert "is more than the limit" in capsys.readouterr().err
 
 
-def test_before_and_after_stand_side_by_side(folder):
+def test_input_and_output_side_by_side(folder):
     assert restore("in/a.png", "-n", "x2.pth", "-o", "out", "--compare") == 0
     picture = read_picture("out/a_compare.png").pixels
     assert picture.shape[1] > 2 * 48
 
 
-def test_other_formats_and_names_can_be_asked_for(folder):
+def test_other_formats_and_names(folder):
     assert restore("in", "-n", "x2.pth", "-o", "out", "--ext", "jpg", "--quality", "80", "--suffix", "_x2") == 0
     assert sorted(p.name for p in (folder / "out").iterdir()) == ["a_x2.jpg", "b_x2.jpg", "results.jsonl"]
 
 
 @pytest.mark.parametrize("size", ["1", "0", "16"])
-def test_tiles_of_any_kind_are_taken(folder, capsys, size):
+def test_tile_sizes(folder, capsys, size):
     code = restore("in/a.png", "-n", "x2.pth", "-o", "out", "-t", size, "--tile_overlap", "4")
     assert code == (1 if size == "1" else 0)
     if size == "1":
@@ -116,7 +116,7 @@ def test_tiles_of_any_kind_are_taken(folder, capsys, size):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["onnx", "openvino"])
-def test_a_backend_gives_the_same_picture(folder, backend):
+def test_a_backend_gives_the_same_image(folder, backend):
     pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend))
     assert restore("in/a.png", "-n", "x2.pth", "-o", "ours") == 0
     assert restore("in/a.png", "-n", "x2.pth", "-o", "theirs", "--backend", backend) == 0

@@ -1,4 +1,4 @@
-"""What is free, what a network needs, and the tile between the two."""
+"""Free memory, the needs of a network, and the tile that fits."""
 
 import math
 from dataclasses import replace
@@ -46,7 +46,7 @@ def growth(config, side):
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_estimate_holds_what_a_network_takes(name):
+def test_the_estimate_covers_the_needs_of_a_network(name):
     config, side = NETWORKS[name], 375
     with get_context("spawn").Pool(1) as pool:
         taken = pool.apply(growth, (config, side))
@@ -84,7 +84,7 @@ def test_tiles_on_a_cpu_do_not_grow_with_its_memory(monkeypatch):
     assert tiles[0] == tiles[1]
 
 
-def test_free_memory_is_what_the_system_says(tmp_path, monkeypatch):
+def test_free_memory_is_read_from_the_system(tmp_path, monkeypatch):
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal:       64 kB\nMemAvailable:   48 kB\n")
     monkeypatch.setattr(swinir.inference.memory, "MEMINFO", meminfo)
@@ -104,14 +104,14 @@ def test_a_containers_limit_counts(tmp_path, monkeypatch):
     assert free_memory(CPU) > 6000
 
 
-def test_a_system_that_does_not_tell_is_taken_to_have_a_little(tmp_path, monkeypatch):
+def test_a_system_that_does_not_tell_counts_as_small(tmp_path, monkeypatch):
     monkeypatch.setattr(swinir.inference.memory, "CGROUPS", ())
     monkeypatch.setattr(swinir.inference.memory, "MEMINFO", tmp_path / "absent")
     assert free_memory(CPU) == swinir.inference.memory.UNKNOWN
 
 
 @pytest.mark.gpu
-def test_free_memory_of_a_gpu_counts_what_is_only_reserved():
+def test_free_memory_of_a_gpu_includes_reserved_memory():
     before = free_memory(torch.device("cuda"))
     torch.empty(2**26, dtype=torch.uint8, device="cuda")  # freed at once, yet kept by the allocator
     assert free_memory(torch.device("cuda")) == pytest.approx(before, rel=0.02)

@@ -1,4 +1,4 @@
-"""The path from a low-quality tensor to a restored one: padding, tiles, ensemble, precision, refusals."""
+"""The path from a low-quality image to a restored one: padding, tiles, ensemble, precision, refusals."""
 
 from dataclasses import replace
 

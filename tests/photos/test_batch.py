@@ -1,4 +1,4 @@
-"""Folders of pictures: what is planned, what is recorded, and that nothing is lost, done twice or half written."""
+"""Folders of images: records, and no output lost, made twice or half written."""
 
 import errno
 import json
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     return write_folder(tmp_path / "in")
 
 
@@ -55,8 +55,8 @@ def contents(folder):
     return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.name != RECORDS}
 
 
-def test_results_are_written_and_recorded(pictures, tmp_path, treatment):
-    results = run(pictures, tmp_path / "out", treatment)
+def test_results_are_written_and_recorded(images, tmp_path, treatment):
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["restored"] * 3
     assert read_picture(tmp_path / "out" / "b.tif").pixels.shape == (40, 48, 1)
     assert read_picture(tmp_path / "out" / "b.tif").pixels.dtype == np.uint16
@@ -68,7 +68,7 @@ def test_results_are_written_and_recorded(pictures, tmp_path, treatment):
     assert len(rows[-1]["experts"][0][1]) == len(rows[-1]["input_sha256"]) == 64
 
 
-def test_a_file_that_needs_nothing_is_copied_unless_another_form_is_asked_for(tmp_path):
+def test_a_clean_file_is_copied_unless_another_format_is_asked_for(tmp_path):
     (tmp_path / "in").mkdir()
     source = write(tmp_path / "in" / "clean.jpg", smooth(64, 64))
     (result,) = run(tmp_path / "in", tmp_path / "out", Treatment())
@@ -80,7 +80,7 @@ def test_a_file_that_needs_nothing_is_copied_unless_another_form_is_asked_for(tm
     assert np.array_equal(read_picture(tmp_path / "png" / "clean.png").pixels, read_picture(source).pixels)
 
 
-def test_what_was_measured_is_recorded(tmp_path):
+def test_estimates_are_recorded(tmp_path):
     (tmp_path / "in").mkdir()
     noisy = smooth(64, 64) / 4 + 96 + np.random.default_rng(0).normal(0, 15, (64, 64, 3))
     write(tmp_path / "in" / "noisy.png", noisy.round().clip(0, 255).astype(np.uint8))
@@ -93,99 +93,99 @@ def test_what_was_measured_is_recorded(tmp_path):
     assert {row.noise_level for row in run(tmp_path / "in", tmp_path / "named", named)} == {None}
 
 
-def test_a_failure_costs_one_picture(pictures, tmp_path, treatment):
-    (pictures / "b.tif").write_bytes(b"II*\0 not really")
-    results = run(pictures, tmp_path / "out", treatment)
+def test_a_failure_costs_one_image(images, tmp_path, treatment):
+    (images / "b.tif").write_bytes(b"II*\0 not really")
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["restored", "failed", "restored"]
     assert "b.tif" in results[1].error
     assert not (tmp_path / "out" / "b.tif").exists()
 
 
-def test_running_again_does_nothing_twice(pictures, tmp_path, treatment, monkeypatch):
-    run(pictures, tmp_path / "out", treatment)
+def test_a_second_run_skips_what_is_done(images, tmp_path, treatment, monkeypatch):
+    run(images, tmp_path / "out", treatment)
     before = contents(tmp_path / "out")
     monkeypatch.setattr(swinir.photos.batch, "restore_photo", None)  # would be called for work
-    results = run(pictures, tmp_path / "out", treatment)
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["skipped"] * 3
     assert {result.error for result in results} == {"done before"}
     assert contents(tmp_path / "out") == before
 
 
-def test_images_too_large_for_memory_come_out_the_same(pictures, tmp_path, treatment, caplog):
+def test_images_too_large_for_memory_come_out_the_same(images, tmp_path, treatment, caplog):
     treatment = replace(treatment, run=RunOptions(tile=16, tile_overlap=4))
-    whole = run(pictures, tmp_path / "whole", treatment)
+    whole = run(images, tmp_path / "whole", treatment)
     assert not caplog.text
-    mapped = run(pictures, tmp_path / "mapped", treatment, memory_limit=0)
+    mapped = run(images, tmp_path / "mapped", treatment, memory_limit=0)
     assert "a.png is too large for memory: up to 0.0 GB of temporary files in " in caplog.text
     assert [replace(row, output="", seconds=0) for row in mapped] == [
         replace(row, output="", seconds=0) for row in whole
     ]
     assert contents(tmp_path / "mapped") == contents(tmp_path / "whole")
-    assert statuses(run(pictures, tmp_path / "mapped", treatment, memory_limit=0)) == ["skipped"] * 3
+    assert statuses(run(images, tmp_path / "mapped", treatment, memory_limit=0)) == ["skipped"] * 3
 
 
-def test_a_disk_without_room_for_temporary_files_costs_one_image(pictures, tmp_path, treatment, monkeypatch):
+def test_a_disk_without_room_for_temporary_files_costs_one_image(images, tmp_path, treatment, monkeypatch):
     usage = namedtuple("usage", "free")
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage(7000))
-    results = run(pictures, tmp_path / "out", replace(treatment, outscale=1.5), memory_limit=5000)
+    results = run(images, tmp_path / "out", replace(treatment, outscale=1.5), memory_limit=5000)
     assert statuses(results) == ["failed"] * 3
     assert "a.png: too large for memory, and temporary files need 0.0 GB in" in results[0].error
     assert [p.name for p in (tmp_path / "out").iterdir()] == [RECORDS]
 
 
-def test_a_large_image_is_not_shown_side_by_side(pictures, tmp_path, treatment):
+def test_a_large_image_is_not_shown_side_by_side(images, tmp_path, treatment):
     shown = []
-    results = run(pictures, tmp_path / "out", treatment, memory_limit=0, shown=shown.append)
+    results = run(images, tmp_path / "out", treatment, memory_limit=0, shown=shown.append)
     assert not shown
     assert {row.notes for row in results} == {("too large to be shown side by side",)}
-    run(pictures, tmp_path / "other", treatment, shown=shown.append)
+    run(images, tmp_path / "other", treatment, shown=shown.append)
     assert [item.restored.pixels.shape for item in shown] == [(40, 48, 3), (40, 48, 1), (40, 48, 3)]
 
 
 @pytest.mark.parametrize("change", ["settings", "input", "weights"])
-def test_what_has_changed_is_noticed(pictures, tmp_path, treatment, change):
-    run(pictures, tmp_path / "out", treatment)
+def test_changed_settings_inputs_and_models_are_noticed(images, tmp_path, treatment, change):
+    run(images, tmp_path / "out", treatment)
     if change == "settings":
         treatment = replace(treatment, outscale=3.0)
     elif change == "input":
-        write(pictures / "a.png", smooth(20, 24, seed=1))
+        write(images / "a.png", smooth(20, 24, seed=1))
     else:
         write_expert(Path(treatment.model), mlp_ratio=1.0)
     changed = ["failed"] + ["skipped" if change == "input" else "failed"] * 2
-    results = run(pictures, tmp_path / "out", treatment)
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == changed
     assert "was made from another input or with other settings; --overwrite" in results[0].error
-    left = run(pictures, tmp_path / "out", treatment, existing="skip")
+    left = run(images, tmp_path / "out", treatment, existing="skip")
     assert statuses(left) == ["skipped"] * 3
     assert "other settings" in left[0].error
-    assert statuses(run(pictures, tmp_path / "out", treatment, existing="overwrite")) == ["restored"] * 3
-    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["skipped"] * 3
+    assert statuses(run(images, tmp_path / "out", treatment, existing="overwrite")) == ["restored"] * 3
+    assert statuses(run(images, tmp_path / "out", treatment)) == ["skipped"] * 3
 
 
-def test_a_file_of_someone_else_is_left_alone(pictures, tmp_path, treatment):
+def test_a_file_without_a_record_is_left_alone(images, tmp_path, treatment):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "a.png").write_text("mine")
-    results = run(pictures, tmp_path / "out", treatment)
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["failed", "restored", "restored"]
     assert "is there, and not by this command" in results[0].error
     assert (tmp_path / "out" / "a.png").read_text() == "mine"
 
 
-def test_a_record_that_was_torn_is_passed_over(pictures, tmp_path, treatment):
-    run(pictures, tmp_path / "out", treatment)
+def test_a_torn_record_is_ignored(images, tmp_path, treatment):
+    run(images, tmp_path / "out", treatment)
     records = tmp_path / "out" / RECORDS
     content = records.read_bytes()
     records.write_bytes(content[:-30])  # the last picture's own line; that it was begun stands before
-    results = run(pictures, tmp_path / "out", treatment)
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["skipped"] * 3
     records.write_bytes(content + b'{"input": "x')
     (tmp_path / "out" / "a.png").unlink()
-    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["restored", "skipped", "skipped"]
-    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["skipped"] * 3
+    assert statuses(run(images, tmp_path / "out", treatment)) == ["restored", "skipped", "skipped"]
+    assert statuses(run(images, tmp_path / "out", treatment)) == ["skipped"] * 3
 
 
 @pytest.mark.parametrize(("code", "advice"), [(errno.ENOSPC, "make room"), (errno.EROFS, "check the folder")])
-def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, monkeypatch, code, advice):
+def test_a_disk_that_takes_no_more_stops_the_run(images, tmp_path, treatment, monkeypatch, code, advice):
     real = swinir.photos.batch.write_picture
 
     def full(path, *args, **options):
@@ -195,7 +195,7 @@ def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, 
 
     monkeypatch.setattr(swinir.photos.batch, "write_picture", full)
     results = restore_files(
-        plan_jobs([pictures], tmp_path / "out", Output(), recursive=True),
+        plan_jobs([images], tmp_path / "out", Output(), recursive=True),
         tmp_path / "out",
         treatment,
         LoadedModels(CPU, 1e9),
@@ -205,11 +205,11 @@ def test_a_disk_that_takes_no_more_stops_the_run(pictures, tmp_path, treatment, 
         next(results)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", RECORDS]
     monkeypatch.undo()
-    assert statuses(run(pictures, tmp_path / "out", treatment)) == ["skipped", "restored", "restored"]
+    assert statuses(run(images, tmp_path / "out", treatment)) == ["skipped", "restored", "restored"]
 
 
-def test_an_output_folder_that_vanishes_stops_the_run(pictures, tmp_path, treatment):
-    jobs = plan_jobs([pictures], tmp_path / "out", Output(), recursive=True)
+def test_an_output_folder_that_vanishes_stops_the_run(images, tmp_path, treatment):
+    jobs = plan_jobs([images], tmp_path / "out", Output(), recursive=True)
     results = restore_files(jobs, tmp_path / "out", treatment, LoadedModels(CPU, 1e9))
     next(results)
     shutil.rmtree(tmp_path / "out")
@@ -217,7 +217,7 @@ def test_an_output_folder_that_vanishes_stops_the_run(pictures, tmp_path, treatm
         list(results)
 
 
-def test_memory_that_runs_out_costs_one_picture(pictures, tmp_path, treatment, monkeypatch):
+def test_lack_of_memory_costs_one_image(images, tmp_path, treatment, monkeypatch):
     real = swinir.photos.batch.restore_photo
 
     def limited(picture, *args, **options):
@@ -226,7 +226,7 @@ def test_memory_that_runs_out_costs_one_picture(pictures, tmp_path, treatment, m
         return real(picture, *args, **options)
 
     monkeypatch.setattr(swinir.photos.batch, "restore_photo", limited)
-    results = run(pictures, tmp_path / "out", treatment)
+    results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["restored", "failed", "restored"]
     assert "no memory for 24x24 pixels at once; a smaller model" in results[1].error
 

@@ -1,4 +1,4 @@
-"""What is planned before any picture is opened."""
+"""Inputs and the names of their outputs."""
 
 import shutil
 from pathlib import Path
@@ -10,16 +10,16 @@ from swinir.photos.jobs import Output, plan_jobs
 
 
 @pytest.fixture
-def pictures(tmp_path):
+def images(tmp_path):
     return write_folder(tmp_path / "in")
 
 
-def test_the_layout_of_folders_is_kept(pictures, tmp_path):
-    jobs = plan_jobs([pictures], tmp_path / "out", Output(), recursive=True)
+def test_the_layout_of_folders_is_kept(images, tmp_path):
+    jobs = plan_jobs([images], tmp_path / "out", Output(), recursive=True)
     assert [job.target.relative_to(tmp_path / "out") for job in jobs] == [
         Path("a.png"), Path("b.tif"), Path("below/c.jpg"),
     ]  # fmt: skip
-    assert len(plan_jobs([pictures], tmp_path / "out", Output())) == 2
+    assert len(plan_jobs([images], tmp_path / "out", Output())) == 2
 
 
 def test_names_take_a_suffix_and_an_extension():
@@ -28,8 +28,8 @@ def test_names_take_a_suffix_and_an_extension():
     assert Output().name(Path("photo.gif")) == "photo.png"
 
 
-def test_a_single_file_may_get_a_name_of_its_own(pictures, tmp_path):
-    (job,) = plan_jobs([pictures / "a.png"], tmp_path / "other.webp", Output())
+def test_a_single_file_may_get_a_name_of_its_own(images, tmp_path):
+    (job,) = plan_jobs([images / "a.png"], tmp_path / "other.webp", Output())
     assert job.target == tmp_path / "other.webp"
 
 
@@ -45,13 +45,11 @@ def test_a_single_file_may_get_a_name_of_its_own(pictures, tmp_path):
         (["empty"], "out", True, "no images in .*empty$"),
     ],
 )
-def test_what_would_lose_a_picture_is_refused_before_the_work(
-    pictures, tmp_path, monkeypatch, inputs, output, recursive, message
-):
+def test_jobs_that_would_lose_an_image_are_refused(images, tmp_path, monkeypatch, inputs, output, recursive, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
-    shutil.copy(pictures / "a.png", pictures / "below" / "a.png")
-    if message is None:  # another picture of the folder, as the name of a single result
+    shutil.copy(images / "a.png", images / "below" / "a.png")
+    if message is None:  # another image of the folder, as the name of a single output
         assert plan_jobs([Path(p) for p in inputs], Path(output), Output())
         return
     with pytest.raises(ValueError, match=message):
@@ -63,7 +61,7 @@ def test_an_input_that_is_not_there_is_named(tmp_path):
         plan_jobs([tmp_path / "absent.png"], tmp_path / "out", Output())
 
 
-def test_names_that_differ_in_case_alone_are_taken_for_one(tmp_path):
+def test_names_that_differ_only_in_case_collide(tmp_path):
     for name in ("a.png", "A.png"):
         write(tmp_path / name, smooth(8, 8))
     with pytest.raises(ValueError, match="would both become"):
@@ -71,6 +69,6 @@ def test_names_that_differ_in_case_alone_are_taken_for_one(tmp_path):
 
 
 @pytest.mark.parametrize("options", [{"suffix": "a/b"}, {"extension": "xyz"}])
-def test_an_output_that_cannot_be_is_refused(options):
+def test_an_impossible_output_is_refused(options):
     with pytest.raises(ValueError, match=r"suffix must be|images are written as"):
         Output(**options)

@@ -1,4 +1,4 @@
-"""swinir.photos.select_models: the plan for findings and wishes, among experts that are or aren't there."""
+"""Model selection for estimates and wishes, among models that are or are not there."""
 
 import math
 from dataclasses import replace
@@ -25,49 +25,49 @@ def aliases(selection: Selection):
     return [step.model.alias for step in selection.passes]
 
 
-def bundled_plan(found, **wish):
+def bundled(found, **wish):
     return aliases(select_models(found, Wish(**wish), BUNDLED))
 
 
-# What is done unasked
+# Without a wish
 
 
-def test_a_clean_picture_is_left_alone_and_the_plan_says_why():
-    plan = select_models(CLEAN, Wish(), BUNDLED)
-    assert plan.passes == ()
-    assert plan.factor == 1
-    assert [line.split(" is left alone")[0] for line in plan.explain()] == ["JPEG quality", "noise"]
+def test_a_clean_image_is_left_alone_with_a_reason():
+    selection = select_models(CLEAN, Wish(), BUNDLED)
+    assert selection.passes == ()
+    assert selection.factor == 1
+    assert [line.split(" is left alone")[0] for line in selection.explain()] == ["JPEG quality", "noise"]
 
 
 @pytest.mark.parametrize(
-    ("level", "expert"), [(LEAST_NOISE, 15), (12, 15), (18, 15), (21, 25), (33, 25), (38, 50), (50, 50), (90, 50)]
+    ("level", "model"), [(LEAST_NOISE, 15), (12, 15), (18, 15), (21, 25), (33, 25), (38, 50), (50, 50), (90, 50)]
 )
-def test_noise_goes_to_the_nearest_expert(level, expert):
-    assert bundled_plan(findings(noise=level)) == [f"color_dn_noise{expert}_tiny"]
+def test_noise_goes_to_the_nearest_model(level, model):
+    assert bundled(findings(noise=level)) == [f"color_dn_noise{model}_tiny"]
 
 
-@pytest.mark.parametrize(("quality", "expert"), [(3, 10), (10, 10), (18, 10), (22, 40), (40, 40), (BEST_JPEG, 40)])
+@pytest.mark.parametrize(("quality", "model"), [(3, 10), (10, 10), (18, 10), (22, 40), (40, 40), (BEST_JPEG, 40)])
 @pytest.mark.parametrize(("gray", "task"), [(False, "color_jpeg_car"), (True, "jpeg_car")])
-def test_compression_goes_to_the_nearest_expert_of_the_pictures_colours(quality, expert, gray, task):
-    assert bundled_plan(findings(jpeg=quality, gray=gray)) == [f"{task}_jpeg{expert}_tiny"]
+def test_compression_goes_to_the_nearest_model_for_the_channels(quality, model, gray, task):
+    assert bundled(findings(jpeg=quality, gray=gray)) == [f"{task}_jpeg{model}_tiny"]
 
 
 @pytest.mark.parametrize(
-    ("level", "expert"),
+    ("level", "model"),
     [(8, "color_dn_noise15"), (14, "color_dn_noise25"), (24, "gray_dn_noise25"), (45, "color_dn_noise50")],
 )
-def test_noise_of_a_grey_picture_goes_to_the_expert_that_meets_it_at_its_level(level, expert):
-    assert bundled_plan(findings(noise=level, gray=True)) == [f"{expert}_tiny"]  # thrice the same noise is stronger
+def test_noise_of_a_grey_image_is_stronger_in_models_for_colour(level, model):
+    assert bundled(findings(noise=level, gray=True)) == [f"{model}_tiny"]  # thrice the same noise is stronger
 
 
-def test_faults_too_small_to_gain_from_are_left_alone():
-    plan = select_models(findings(noise=LEAST_NOISE - 0.1, jpeg=BEST_JPEG + 1), Wish(), BUNDLED)
-    assert plan.passes == ()
-    assert ["models help" in line for line in plan.left_alone] == [True, True]
+def test_weak_degradations_are_left_alone():
+    selection = select_models(findings(noise=LEAST_NOISE - 0.1, jpeg=BEST_JPEG + 1), Wish(), BUNDLED)
+    assert selection.passes == ()
+    assert ["models help" in line for line in selection.left_alone] == [True, True]
 
 
-def test_compression_is_undone_before_noise_and_enlarging_comes_last():
-    steps = bundled_plan(findings(noise=26, jpeg=35), scale=2)
+def test_compression_is_repaired_before_noise_and_enlarging_comes_last():
+    steps = bundled(findings(noise=26, jpeg=35), scale=2)
     assert steps == ["color_jpeg_car_jpeg40_tiny", "color_dn_noise25_tiny", "lightweight_sr_x2_tiny"]
 
 
@@ -77,36 +77,36 @@ def test_every_step_has_a_reason():
         assert "found" in step.reason or "asked for" in step.reason
 
 
-# What is asked for
+# Wishes
 
 
-def test_levels_asked_for_stand_above_what_was_found():
-    assert bundled_plan(findings(noise=50, jpeg=10), noise=14, jpeg=44) == [
+def test_wishes_override_estimates():
+    assert bundled(findings(noise=50, jpeg=10), noise=14, jpeg=44) == [
         "color_jpeg_car_jpeg40_tiny",
         "color_dn_noise15_tiny",
     ]
-    assert bundled_plan(CLEAN, noise=3) == ["color_dn_noise15_tiny"]
-    assert bundled_plan(CLEAN, jpeg=95) == ["color_jpeg_car_jpeg40_tiny"]
+    assert bundled(CLEAN, noise=3) == ["color_dn_noise15_tiny"]
+    assert bundled(CLEAN, jpeg=95) == ["color_jpeg_car_jpeg40_tiny"]
 
 
-def test_noise_0_and_jpeg_100_leave_a_fault_alone():
-    assert bundled_plan(findings(noise=50, jpeg=10), noise=0) == ["color_jpeg_car_jpeg10_tiny"]
-    assert bundled_plan(findings(noise=50, jpeg=10), jpeg=100) == ["color_dn_noise50_tiny"]
+def test_noise_0_and_jpeg_100_prevent_a_repair():
+    assert bundled(findings(noise=50, jpeg=10), noise=0) == ["color_jpeg_car_jpeg10_tiny"]
+    assert bundled(findings(noise=50, jpeg=10), jpeg=100) == ["color_dn_noise50_tiny"]
 
 
 def test_a_task_asked_for_is_the_only_thing_done():
     worn = findings(noise=50, jpeg=10)
-    assert bundled_plan(worn, task="color_dn") == ["color_dn_noise50_tiny"]
-    assert bundled_plan(worn, task="color_dn", noise=15) == ["color_dn_noise15_tiny"]
-    assert bundled_plan(worn, task="color_jpeg_car") == ["color_jpeg_car_jpeg10_tiny"]
-    assert bundled_plan(worn, task="lightweight_sr", scale=3) == ["lightweight_sr_x3_tiny"]
-    assert bundled_plan(CLEAN, task="color_dn", scale=2) == ["color_dn_noise15_tiny", "lightweight_sr_x2_tiny"]
+    assert bundled(worn, task="color_dn") == ["color_dn_noise50_tiny"]
+    assert bundled(worn, task="color_dn", noise=15) == ["color_dn_noise15_tiny"]
+    assert bundled(worn, task="color_jpeg_car") == ["color_jpeg_car_jpeg10_tiny"]
+    assert bundled(worn, task="lightweight_sr", scale=3) == ["lightweight_sr_x3_tiny"]
+    assert bundled(CLEAN, task="color_dn", scale=2) == ["color_dn_noise15_tiny", "lightweight_sr_x2_tiny"]
 
 
 def test_a_task_for_grey_serves_colour_when_named():
-    plan = select_models(findings(noise=25), Wish(task="gray_dn"), BUNDLED)
-    assert aliases(plan) == ["gray_dn_noise25_tiny"]
-    assert "each channel on its own" in plan.passes[0].reason
+    selection = select_models(findings(noise=25), Wish(task="gray_dn"), BUNDLED)
+    assert aliases(selection) == ["gray_dn_noise25_tiny"]
+    assert "each channel on its own" in selection.passes[0].reason
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_a_task_for_grey_serves_colour_when_named():
         ({"task": "real_sr"}, "real_sr enlarges; ask for a scale above 1"),
     ],
 )
-def test_wishes_that_cannot_be_are_refused(wish, message):
+def test_impossible_wishes_are_refused(wish, message):
     with pytest.raises(ValueError, match=message):
         Wish(**wish)
 
@@ -147,26 +147,26 @@ def test_wishes_that_cannot_be_are_refused(wish, message):
     ],
 )
 def test_passes_reach_the_scale_and_little_more(scale, passes):
-    plan = select_models(CLEAN, Wish(scale=scale), BUNDLED)
-    assert tuple(step.scale for step in plan.passes) == passes
-    assert plan.factor == math.prod(passes)
+    selection = select_models(CLEAN, Wish(scale=scale), BUNDLED)
+    assert tuple(step.scale for step in selection.passes) == passes
+    assert selection.factor == math.prod(passes)
 
 
 @given(st.floats(1, 1e4), st.sets(st.sampled_from([2, 3, 4, 8]), min_size=1))
 def test_as_few_passes_as_possible_and_never_too_small(scale, scales):
-    experts = [e for e in zoo.RELEASED if e.parts.task == "classical_sr" and e.parts.level in scales]
-    plan = select_models(CLEAN, Wish(scale=scale), experts)
-    assert plan.factor >= scale
-    if plan.passes:
-        assert max(scales) ** (len(plan.passes) - 1) < scale
-    if len(plan.passes) == 1:
-        assert plan.factor == min(s for s in scales if s >= scale)
+    models = [e for e in zoo.RELEASED if e.parts.task == "classical_sr" and e.parts.level in scales]
+    selection = select_models(CLEAN, Wish(scale=scale), models)
+    assert selection.factor >= scale
+    if selection.passes:
+        assert max(scales) ** (len(selection.passes) - 1) < scale
+    if len(selection.passes) == 1:
+        assert selection.factor == min(s for s in scales if s >= scale)
 
 
-def test_a_grey_picture_is_enlarged_as_colour():
-    plan = select_models(findings(gray=True), Wish(scale=2), BUNDLED)
-    assert aliases(plan) == ["lightweight_sr_x2_tiny"]
-    assert "takes the grey image as colour" in plan.passes[0].reason
+def test_a_grey_image_is_enlarged_as_colour():
+    selection = select_models(findings(gray=True), Wish(scale=2), BUNDLED)
+    assert aliases(selection) == ["lightweight_sr_x2_tiny"]
+    assert "takes the grey image as colour" in selection.passes[0].reason
 
 
 def test_networks_that_invent_details_are_used_when_named_only():
@@ -177,10 +177,10 @@ def test_networks_that_invent_details_are_used_when_named_only():
     assert aliases(select_models(CLEAN, Wish(scale=2, task="real_sr"), EVERYTHING)) == ["real_sr_x2_DFO_GAN"]
 
 
-# Which experts are there
+# Available models
 
 
-def test_large_experts_stand_above_small_ones_of_the_same_level():
+def test_large_models_are_preferred_at_the_same_level():
     found = findings(noise=27, jpeg=12)
     assert aliases(select_models(found, Wish(scale=4), EVERYTHING)) == [
         "color_jpeg_car_jpeg10_DFWB",
@@ -189,23 +189,23 @@ def test_large_experts_stand_above_small_ones_of_the_same_level():
     ]
 
 
-def test_a_nearer_level_stands_above_a_larger_network():
+def test_a_nearer_level_is_preferred_to_a_larger_network():
     large = [e for e in zoo.RELEASED if e.alias == "color_dn_noise15_DFWB"]
     assert aliases(select_models(findings(noise=27), Wish(), [*large, *BUNDLED])) == ["color_dn_noise25_tiny"]
 
 
-def test_grey_pictures_go_through_colour_when_nothing_else_is_there_and_the_other_way_round():
+def test_models_for_other_channels_serve_when_there_are_no_others():
     cases = ((True, 50, "takes the grey image as colour"), (False, 25, "takes each channel on its own"))
     for gray, level, words in cases:
         others = [e for e in BUNDLED if TASKS[e.parts.task].gray != gray]
-        plan = select_models(findings(noise=26, gray=gray), Wish(), others)
-        assert [step.model.parts.level for step in plan.passes] == [level]
-        assert words in plan.passes[0].reason
+        selection = select_models(findings(noise=26, gray=gray), Wish(), others)
+        assert [step.model.parts.level for step in selection.passes] == [level]
+        assert words in selection.passes[0].reason
 
 
-def test_a_picture_with_colour_goes_through_an_expert_for_colour_of_any_level():
-    experts = [e for e in EVERYTHING if e.alias in ("color_jpeg_car_jpeg10_tiny", "jpeg_car_jpeg40_DFWB")]
-    assert aliases(select_models(findings(jpeg=40), Wish(), experts)) == ["color_jpeg_car_jpeg10_tiny"]
+def test_a_colour_image_prefers_a_model_for_colour_of_any_level():
+    models = [e for e in EVERYTHING if e.alias in ("color_jpeg_car_jpeg10_tiny", "jpeg_car_jpeg40_DFWB")]
+    assert aliases(select_models(findings(jpeg=40), Wish(), models)) == ["color_jpeg_car_jpeg10_tiny"]
 
 
 @pytest.mark.parametrize(
@@ -217,7 +217,7 @@ def test_a_picture_with_colour_goes_through_an_expert_for_colour_of_any_level():
         (CLEAN, Wish(scale=4, task="real_sr"), "no model of real_sr .* `swinir zoo download real_sr_x4_"),
     ],
 )
-def test_what_is_missing_is_named_with_the_command_that_fetches_it(found, wish, command):
+def test_a_missing_model_is_named_with_the_download_command(found, wish, command):
     with pytest.raises(ValueError, match=command) as caught:
         select_models(found, wish, ())
     alias = str(caught.value).split("`")[1].split()[-1]
@@ -234,19 +234,19 @@ def test_what_is_missing_is_named_with_the_command_that_fetches_it(found, wish, 
         task=st.none() | st.sampled_from(["color_dn", "gray_dn", "jpeg_car", "color_jpeg_car"]),
     ),
 )
-def test_any_wish_has_a_plan_among_the_bundled_experts(found, wish):
-    plan = select_models(found, wish, BUNDLED)
-    kinds = [step.model.parts.kind for step in plan.passes]
+def test_bundled_models_fulfil_any_wish(found, wish):
+    selection = select_models(found, wish, BUNDLED)
+    kinds = [step.model.parts.kind for step in selection.passes]
     assert kinds == sorted(kinds)  # jpeg, noise, x
-    assert plan.factor >= wish.scale
-    assert len(plan.explain()) == len(plan.passes) + len(plan.left_alone)
-    assert plan == select_models(replace(found), wish, BUNDLED)
+    assert selection.factor >= wish.scale
+    assert len(selection.explain()) == len(selection.passes) + len(selection.left_alone)
+    assert selection == select_models(replace(found), wish, BUNDLED)
 
 
 # zoo.present
 
 
-def test_bundled_experts_are_present_and_downloaded_ones_once_they_are_there(tmp_path, monkeypatch):
+def test_downloaded_models_are_present_beside_bundled_ones(tmp_path, monkeypatch):
     monkeypatch.setenv("SWINIR_ZOO", str(tmp_path))
     assert zoo.present() == BUNDLED
     entry = zoo.find("color_dn_noise15_DFWB")
