@@ -250,6 +250,7 @@ def test_tiles_reach_the_network():
 
 
 @linux
+@pytest.mark.slow
 def test_memory_of_a_process_of_its_own_is_what_it_takes():
     heavy = Variant(
         "heavy", "fp32", "takes 200 MB", take_200_mb, compiles=True

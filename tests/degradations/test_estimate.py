@@ -183,7 +183,7 @@ def test_noise_on_a_plain_ground_is_measured_in_spite_of_clipping(seed, value, l
 
 
 @given(SEEDS, st.sampled_from([1, 3]), st.floats(0, 40))
-@settings(max_examples=20)
+@settings(max_examples=8)
 def test_mirrored_turned_and_inverted_images_have_the_same_noise(seed, channels, level):
     rng = np.random.default_rng(seed)
     coarse = rng.integers(0, 256, (6, 8, channels)).astype(np.uint8)
@@ -204,7 +204,7 @@ def test_small_images_do_not_fail(shape):
 # All together
 
 
-def test_a_image_of_three_equal_channels_is_grey_and_measured_as_such():
+def test_an_image_of_three_equal_channels_is_grey_and_measured_as_such():
     gray = add_noise(photograph("camera"), 25)
     assert sense(gray.repeat(3, axis=2)) == sense(gray)
     assert sense(gray).gray

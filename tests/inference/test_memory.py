@@ -45,7 +45,10 @@ def growth(config, side):
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
-@pytest.mark.parametrize("name", NETWORKS)
+QUICK = ("same size", "direct x2")
+
+
+@pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_the_estimate_covers_the_needs_of_a_network(name):
     config, side = NETWORKS[name], 375
     with get_context("spawn").Pool(1) as pool:

@@ -40,6 +40,7 @@ def test_tiles_and_the_ensemble_are_the_networks(options, sample):
     assert (restored - restore(network.float(), lq, tile=24, tile_overlap=8, **options)).abs().max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_bundled_model_is_run_by_onnx_in_tiles():
     pytest.importorskip("onnxscript", reason="onnxscript comes with the extra `onnx`")
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra `onnx`")

@@ -22,7 +22,7 @@ from training import same
 from swinir.atomic import temporaries
 from swinir.train.checkpoints import NAME, StateStore
 
-KILLS = 40
+KILLS = 24
 
 
 def content(step):
