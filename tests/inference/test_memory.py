@@ -44,10 +44,10 @@ def growth(config, side):
     return memory("VmHWM") - before
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
 QUICK = ("same size", "direct x2")
 
 
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_the_estimate_covers_the_needs_of_a_network(name):
     config, side = NETWORKS[name], 375
