@@ -149,6 +149,7 @@ def test_memory_is_measured_in_another_process_on_the_largest_image(sets, monkey
     assert seen[0][0] is module._peak
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_returns_or_raises_what_the_work_does():
     assert alone(torch.get_num_threads) == torch.get_num_threads()
     with pytest.raises(ValueError, match="invalid literal"):

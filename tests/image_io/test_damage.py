@@ -325,6 +325,7 @@ def outcomes(tmp_path_factory):
     return dict(zip(paths, map(json.loads, child.stdout.splitlines()), strict=True)), child.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="measures memory by /proc")
 def test_hostile_files_are_refused_for_less_than_a_gigabyte_and_five_seconds(outcomes):
     rows, terminal = outcomes

@@ -71,7 +71,7 @@ def check_written(written, format, network):
         assert (run(lq) - plain(lq)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("format", SUFFIXES)
+@pytest.mark.parametrize("format", [f if f == "torch" else pytest.param(f, marks=pytest.mark.slow) for f in SUFFIXES])
 def test_a_file_gives_the_papers_numbers_at_any_size(format, sample):
     check_written(sample(format).written, format, sample(format).network)
 

@@ -174,7 +174,7 @@ def _small_blocks(monkeypatch):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize(("channels", "network"), [(3, 3), (1, 3), (3, 1)])
 @pytest.mark.parametrize("options", [{}, {"outscale": 1.5, "alpha": "bicubic"}, {"outscale": 3.7}, {"outscale": 0.4}])
-@pytest.mark.parametrize("ensemble", [False, True])
+@pytest.mark.parametrize("ensemble", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_in_temporary_files_the_pixels_are_the_same(tmp_path, repair, dtype, channels, network, options, ensemble):
     path = write_expert(tmp_path / "x2.pth", in_chans=network)
     picture = Picture(smooth(29, 36, channels, dtype), smooth(29, 36, 1, dtype, seed=3)[..., 0])

@@ -29,7 +29,8 @@ def test_agreement_counts_rounded_values(script):
     assert script.agreement(whole, whole) == {"db": math.inf, "share": 0, "levels": 0}
 
 
-def test_pictures_larger_than_a_tile_are_compared(script, tmp_path):
+@pytest.mark.slow
+def test_images_larger_than_a_tile_are_compared(script, tmp_path):
     (tmp_path / "in").mkdir()
     for name, side in (("small", 12), ("large", 40)):
         write(tmp_path / "in" / f"{name}.png", smooth(side, side))

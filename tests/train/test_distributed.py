@@ -86,6 +86,7 @@ def test_one_process_is_itself_and_its_own_mean():
 STEPS = {"schedule": {"iterations": 12}, "data": {"batch": 4}, "network": SMALL | {"drop_path_rate": 0.1}}
 
 
+@pytest.mark.slow
 def test_two_processes_end_with_the_weights_of_one(run_command, toml, tmp_path):
     for name, processes in (("two", 2), ("one", 1)):
         words = toml(name, precision="fp64", optimizer={"lr": 2e-4}, **STEPS)
