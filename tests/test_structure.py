@@ -87,6 +87,15 @@ def test_every_module_says_what_it_is_for():
         assert text.splitlines()[0].endswith((".", ":")), module
 
 
+def test_no_docstring_begins_with_a_question():
+    kinds = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+    for module, path in MODULES.items():
+        for node in ast.walk(ast.parse(path.read_text())):
+            text = ast.get_docstring(node) if isinstance(node, kinds) else None
+            name = getattr(node, "name", "its first line")
+            assert not text or text.split()[0] not in ("What", "Whether", "Of", "How", "Why"), f"{module}: {name}"
+
+
 def test_the_plain_network_shares_no_code_with_the_rest():
     tree = ast.parse(MODULES["swinir.models.reference"].read_text())
     imported = [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]

@@ -245,7 +245,7 @@ def _mismatch(model: ZooEntry, findings: Findings) -> str:
 
 
 def _enlargement(scale: float, family: Sequence[ZooEntry], findings: Findings) -> list[Pass]:
-    """As few passes as reach the scale, and of these the smallest output; small factors first, on small images."""
+    """Choose the fewest passes that reach the scale, with the smallest output; small factors first, on small images."""
     best = {model.parts.level: model for model in sorted(family, key=_rank, reverse=True)}
     count = 1
     while max(best) ** count < scale:
