@@ -232,7 +232,7 @@ def test_lack_of_memory_costs_one_image(images, tmp_path, treatment, monkeypatch
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_kills_leave_no_partial_file_and_the_folder_is_finished_with_the_same_bytes(tmp_path, treatment):
     folder, output, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
     folder.mkdir()
