@@ -1,9 +1,9 @@
-"""How near tiles come to the whole picture: `python scripts/measure_tiles.py FOLDER --expert lightweight_sr_x2_tiny`.
+"""Agreement of tiles with the whole image: `python scripts/measure_tiles.py FOLDER --expert lightweight_sr_x2_tiny`.
 
-Each picture is restored whole and in tiles. The agreement is that of the restored values in [0, 1], as PSNR, and after
-rounding to 8 bits, as the share of values that differ and by how many levels at most. Time is of one run each, in a
-process where nothing else runs, as is the memory that it takes at most beside weights and picture; the ratio is
-that of processor time, which other work on the machine disturbs less.
+Each image is restored whole and in tiles. The agreement is the PSNR of the restored values in [0, 1], and after
+rounding to 8 bits the share of values that differ and the largest difference in levels. Time is measured in one run
+each, in a process where nothing else runs, and so is peak memory beside weights and image; the ratio is that of
+processor time, which other work on the machine disturbs less.
 """
 
 import json
