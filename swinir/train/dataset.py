@@ -2,11 +2,12 @@
 
 Every sample has a number and a random generator seeded by the run's seed and that number. A training state therefore
 needs only the seed and the number of samples drawn, any number of processes and workers draws the same samples, and a
-batch can be split.
+batch can be split. Workers may be spawned, so everything that samples hold can be pickled.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -52,13 +53,13 @@ class Degrader:
 
 def noise_degrader(level: Level) -> Degrader:
     """Return Gaussian noise, not clipped (Section 4.4), of a level or a range of levels in units of 1/255."""
+    return Degrader(partial(_add_noise, level))
 
-    def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        sigma = rng.uniform(*level) if isinstance(level, tuple) else level
-        noise = rng.standard_normal(gt.shape, dtype=np.float32) * np.float32(sigma / 255)
-        return gt.astype(np.float32) / 255 + noise, gt
 
-    return Degrader(degrade)
+def _add_noise(level: Level, gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    sigma = rng.uniform(*level) if isinstance(level, tuple) else level
+    noise = rng.standard_normal(gt.shape, dtype=np.float32) * np.float32(sigma / 255)
+    return gt.astype(np.float32) / 255 + noise, gt
 
 
 def jpeg_degrader(quality: int | tuple[int, int], patch: int, margin: int, unaligned: float) -> Degrader:
@@ -66,15 +67,17 @@ def jpeg_degrader(quality: int | tuple[int, int], patch: int, margin: int, unali
 
     A share `unaligned` of the patches is cut anywhere within the margin, the others at the corner.
     """
+    return Degrader(partial(_compress, quality, patch, margin, unaligned), margin)
 
-    def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
-        lq = jpeg(np.ascontiguousarray(gt), chosen)
-        y, x = rng.integers(margin + 1, size=2) if rng.random() < unaligned else (0, 0)
-        cut = (slice(y, y + patch), slice(x, x + patch))
-        return lq[cut], gt[cut]
 
-    return Degrader(degrade, margin)
+def _compress(
+    quality: int | tuple[int, int], patch: int, margin: int, unaligned: float, gt: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
+    lq = jpeg(np.ascontiguousarray(gt), chosen)
+    y, x = rng.integers(margin + 1, size=2) if rng.random() < unaligned else (0, 0)
+    cut = (slice(y, y + patch), slice(x, x + patch))
+    return lq[cut], gt[cut]
 
 
 CHAINS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
@@ -92,10 +95,13 @@ def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
     except TypeError as error:
         raise ValueError(f"degradation.options: {error}") from error
 
-    def degrade(gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        return chain(gt.astype(np.float32) / 255, rng, scale=scale, options=read), gt
+    return Degrader(partial(_photograph, chain, scale, read))
 
-    return Degrader(degrade)
+
+def _photograph(
+    chain: Callable[..., np.ndarray], scale: int, options: Any, gt: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    return chain(gt.astype(np.float32) / 255, rng, scale=scale, options=options), gt
 
 
 def build_degrader(config: TrainConfig) -> Degrader | None:

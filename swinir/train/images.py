@@ -6,6 +6,7 @@ import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -216,9 +217,10 @@ class _Loader:
             raise ImageError(f"{source.gt}: {error.strerror}") from error
         if self.cache is None:
             gt, lq = self._decode(source)
-            return TrainingImage(
-                source.name, bytes_, gt.shape[0], gt.shape[1], lambda: gt, None if lq is None else lambda: lq
-            )
+            height, width = gt.shape[:2]
+            # Not lambdas, which cannot be pickled for workers that are spawned.
+            held = None if lq is None else partial(np.asarray, lq)
+            return TrainingImage(source.name, bytes_, height, width, partial(np.asarray, gt), held)
         return self._cached(source, self.cache, bytes_)
 
     def _decode(self, source: Source) -> tuple[np.ndarray, np.ndarray | None]:
@@ -253,14 +255,8 @@ class _Loader:
         height, width = _map(paths[0]).shape[:2]
         if min(height, width) < self.smallest:
             raise ImageError(f"{source.gt}: {width}x{height} is smaller than a patch of {self.smallest} pixels")
-        return TrainingImage(
-            source.name,
-            bytes_,
-            height,
-            width,
-            lambda: _map(paths[0]),
-            (lambda: _map(paths[1])) if has_lq else None,
-        )
+        mapped = [partial(_map, path) for path in paths]
+        return TrainingImage(source.name, bytes_, height, width, mapped[0], mapped[1] if has_lq else None)
 
     def _key(self, source: Source) -> str:
         """Return a name that changes with the files and the conversion, so that no outdated entry is used."""

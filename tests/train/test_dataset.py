@@ -1,6 +1,8 @@
 """Training samples: places, numbers, degradations, and what a configuration makes of them."""
 
 import math
+import multiprocessing
+import pickle
 import warnings
 from collections import Counter
 from itertools import islice
@@ -21,6 +23,7 @@ from swinir.train.dataset import (
     build_degrader,
     chain_degrader,
     jpeg_degrader,
+    load_samples,
     noise_degrader,
     to_unit,
 )
@@ -142,6 +145,43 @@ def test_the_parts_of_all_processes_are_the_batch(samples, accumulate):
     dealt = [hands[index % 2][index // 2] for index in range(2 * count)]
     assert all(len(lq) == 8 // count for lq, _ in dealt)
     assert equal([pair for lq, gt in dealt for pair in zip(lq, gt, strict=True)], [samples[n] for n in range(16)])
+
+
+KINDS = {  # of degradations, with the task that has them
+    "bicubic": {},
+    "noise": {"task": "color_dn", "scale": 1},
+    "jpeg": {"task": "color_jpeg_car", "scale": 1, "data": {"patch": 14}},
+    "bsrgan": {"task": "real_sr", "network": {}},
+}
+
+
+def made(images, kind, **data):
+    """The samples that a configuration describes."""
+    options = KINDS[kind] | {"data": KINDS[kind].get("data", {}) | data}
+    return load_samples(configuration(images, **options), find_sources([images]))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_samples_can_be_pickled_for_workers(images, tmp_path, kind):
+    for data in ({}, {"cache": tmp_path / "cache"}):
+        ours = made(images, kind, **data)
+        assert equal([pickle.loads(pickle.dumps(ours))[3]], [ours[3]])
+
+
+@pytest.fixture(params=["spawn", "forkserver"])
+def start_method(request):
+    if request.param not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system has no such start method")
+    before = multiprocessing.get_start_method()
+    multiprocessing.set_start_method(request.param, force=True)
+    yield request.param
+    multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.slow
+def test_workers_that_are_not_forked_draw_the_same_samples(images, start_method):
+    ours = made(images, "noise")
+    assert equal(stream(ours, 6, first=0, batch=2, workers=2), [ours[n] for n in range(6)])
 
 
 def test_samples_are_copies(images, tmp_path):
