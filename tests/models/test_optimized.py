@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import CONFIGS, SMALL, live
 
-import swinir.models.optimized
+import swinir.models.eager_layer
 from swinir.inference.restore import restore
-from swinir.models.optimized import MergedShuffles, OptimizedSwinIR, optimize
+from swinir.models.optimized import OptimizedSwinIR, optimize
+from swinir.models.reconstruction import MergedShuffles
 from swinir.models.reference import ReferenceSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 
@@ -95,7 +96,7 @@ def test_any_chunk_size_gives_the_same_output(monkeypatch):
     lq = torch.rand(2, 3, 40, 50, dtype=torch.float64)
     expected = plain(network, lq)
     for chunk in (1, 64, 64 * 3, 10**9):
-        monkeypatch.setattr(swinir.models.optimized, "CHUNK_TOKENS", {"cpu": chunk})
+        monkeypatch.setattr(swinir.models.eager_layer, "CHUNK_TOKENS", {"cpu": chunk})
         assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-10
 
 
@@ -103,7 +104,7 @@ def test_linear_layers_need_no_onednn(monkeypatch):
     network = live(CONFIGS["same size"])
     lq = torch.rand(1, 1, 20, 20)
     expected = plain(network, lq)
-    monkeypatch.setattr(swinir.models.optimized, "_pack", lambda weight: None)
+    monkeypatch.setattr(swinir.models.eager_layer, "_pack", lambda weight: None)
     assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-5
     assert psnr(OptimizedSwinIR(network, "bf16")(lq), expected) > 40
 
