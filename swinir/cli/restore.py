@@ -57,7 +57,10 @@ def restore(
     device: Annotated[
         str | None, typer.Option("--device", help="cpu, cuda, cuda:1; by default a GPU if there is one.")
     ] = None,
-    suffix: Annotated[str, typer.Option("--suffix", help="Added to the names of outputs.")] = "",
+    suffix: Annotated[
+        str | None,
+        typer.Option("--suffix", help="Added to the names of outputs, instead of what was asked for, such as _x2."),
+    ] = None,
     ext: Annotated[str, typer.Option("--ext", help="auto (as the input), png, jpg, webp, tif, avif or bmp.")] = "auto",
     quality: Annotated[
         int | None, typer.Option("--quality", help="Quality of JPEG, WebP and AVIF outputs, 1 to 100.")
@@ -93,13 +96,12 @@ def restore(
     from swinir.inference.options import RunOptions
     from swinir.models.optimized import resolve_precision
     from swinir.photos.batch import Clock, Policy, restore_files
-    from swinir.photos.jobs import Output, plan_jobs
+    from swinir.photos.jobs import Output, describe_request, plan_jobs
     from swinir.photos.loaded_models import LoadedModels
     from swinir.photos.manifest import OutputError
     from swinir.photos.restore_photo import Treatment
     from swinir.photos.select_models import Wish
 
-    naming = Output(suffix, ext.removeprefix(".").lower(), quality, keep_metadata=not strip_metadata)
     if scale is not None and not 1 <= scale <= 64:
         raise ValueError(f"--scale must be from 1 to 64, got {scale}")
     if skip_existing and overwrite:
@@ -113,6 +115,13 @@ def restore(
         outscale=None if exact is None else float(exact),
         alpha=cast(Any, alpha_upsampler),
         run=run,
+    )
+    naming = Output(
+        suffix,
+        ext.removeprefix(".").lower(),
+        quality,
+        keep_metadata=not strip_metadata,
+        request=describe_request(treatment),
     )
     policy = Policy("overwrite" if overwrite else "skip" if skip_existing else "recorded", int(max_pixels * 1e6))
     jobs = plan_jobs(inputs, output, naming, recursive=recursive)

@@ -3,7 +3,6 @@
 An image that cannot be restored is recorded as failed, and the next one follows. Outputs are written atomically.
 """
 
-import hashlib
 import logging
 import math
 import shutil
@@ -29,6 +28,7 @@ from swinir.photos.jobs import Job, Output
 from swinir.photos.loaded_models import LoadedModels
 from swinir.photos.manifest import OutputError, Records, Result, raise_output_errors, settings_digest, state_of
 from swinir.photos.restore_photo import Decision, Treatment, bytes_needed, decide, restore_photo
+from swinir.weights.verify import sha256
 
 MEMORY_SHARE = 0.25  # of the free memory, for images
 COMPARISON_BYTES = 60  # for each output pixel, to show the input beside it
@@ -156,6 +156,10 @@ class Batch:
         with raise_output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self.records = Records(self.folder)
+        if self.records.ignored:
+            logger.warning(
+                "%s: %d lines are no records and were ignored", named(self.records.path), self.records.ignored
+            )
         for parent in {job.target.parent for job in jobs}:
             for leftover in temporaries(parent) if parent.is_dir() else ():
                 leftover.unlink(missing_ok=True)
@@ -179,8 +183,7 @@ class Batch:
         )
         try:
             if job.source.is_file():  # the reader explains what else it may be
-                with job.source.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256").hexdigest()
+                digest = sha256(job.source)
                 result = replace(result, input_sha256=digest)
                 if self.policy.existing != "overwrite" and self.records.is_done(
                     job, digest, self.settings, self.models
@@ -195,12 +198,20 @@ class Batch:
         result = replace(result, width=width, height=height, notes=picture.notes)
         if result.replaces is None or self.policy.existing == "overwrite":
             return Item(job, replace(result, status="begun"), picture)
-        known = result.output in self.records.last
-        differs = "was made from another input or with other settings" if known else "is there, and not by this command"
+        differs = self._difference(job, result)
         if self.policy.existing == "skip":
             return Item(job, replace(result, status="skipped", error=f"{named(job.target)} {differs}"))
-        advice = "--overwrite makes it again, --skip-existing leaves it"
+        advice = "--overwrite makes it again, --skip-existing leaves it, --suffix names another"
         return Item(job, replace(result, error=f"{named(job.target)} {differs}; {advice}"))
+
+    def _difference(self, job: Job, result: Result) -> str:
+        """Say how an output that is there differs from the one that was asked for."""
+        maker = self.records.maker(job.target)
+        if maker is None:
+            return "is there, and not by this command"
+        if maker.output_sha256 and sha256(job.target) != maker.output_sha256:
+            return "was changed since it was made"
+        return "was made from another input or with other settings"
 
     def restore(self, item: Item, progress: Callable[[float], None] | None) -> Item:
         """Restore an image in memory, or in temporary files if it is large."""
@@ -266,7 +277,7 @@ class Batch:
                 if item.result.status == "unchanged" and same_format:
                     with atomic_path(job.target) as temporary:
                         shutil.copyfile(job.source, temporary)
-                    return item.result
+                    return replace(item.result, output_sha256=sha256(job.target))
                 lost = write_picture(
                     job.target,
                     item.restored,
@@ -274,11 +285,12 @@ class Batch:
                     keep_metadata=output.keep_metadata,
                     workspace=self.workspace,
                 )
+                digest = sha256(job.target)
         except OutputError:
             raise
         except (ValueError, OSError, MemoryError) as error:
             return replace(item.result, status="failed", error=f"{named(job.target)}: {_reason(error)}")
-        return replace(item.result, notes=(*item.result.notes, *lost))
+        return replace(item.result, notes=(*item.result.notes, *lost), output_sha256=digest)
 
 
 def _reason(error: BaseException) -> str:

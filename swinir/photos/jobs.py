@@ -7,6 +7,8 @@ from pathlib import Path
 
 from swinir.image_io.reader import EXTENSIONS, named
 from swinir.image_io.writer import can_hold
+from swinir.photos.loaded_models import short_name
+from swinir.photos.restore_photo import Treatment
 
 
 @dataclass(frozen=True)
@@ -14,19 +16,21 @@ class Output:
     """Names and formats of outputs.
 
     Attributes:
-        suffix: added to the stem of the name.
+        suffix: added to the stem of the name; None adds the request.
+        request: as `describe_request` names it, so that outputs for different requests have different names.
         extension: such as "png"; "auto" keeps that of the input where it can be written, else takes .png.
         quality: of JPEG, WebP and AVIF, 1 to 100; None is the default of the format.
         keep_metadata: EXIF, XMP and resolution; the colour profile is always kept.
     """
 
-    suffix: str = ""
+    suffix: str | None = None
     extension: str = "auto"
     quality: int | None = None
     keep_metadata: bool = True
+    request: str = ""
 
     def __post_init__(self) -> None:
-        if "/" in self.suffix or "\0" in self.suffix:
+        if self.suffix and ("/" in self.suffix or "\0" in self.suffix):
             raise ValueError(f"suffix must be part of a file name, got {self.suffix!r}")
         if self.quality is not None and not 1 <= self.quality <= 100:
             raise ValueError(f"quality must be from 1 to 100, got {self.quality}")
@@ -42,7 +46,16 @@ class Output:
                 can_hold(extension)
             except ValueError:
                 extension = ".png"
-        return f"{source.stem}{self.suffix}{extension}"
+        return f"{source.stem}{self.request if self.suffix is None else self.suffix}{extension}"
+
+
+def describe_request(treatment: Treatment) -> str:
+    """Return what names of outputs state about a request, such as "_x2_noise25"; "" if nothing was asked for."""
+    wish, model = treatment.wish, treatment.model
+    numbers = (("x", treatment.outscale), ("noise", wish.noise), ("jpeg", wish.jpeg))
+    parts = [f"{kind}{number:g}" for kind, number in numbers if number is not None]
+    parts += [word for word in (wish.task, model and Path(short_name(model)).stem) if word]
+    return "".join(f"_{part}" for part in parts)
 
 
 @dataclass(frozen=True)

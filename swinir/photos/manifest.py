@@ -1,7 +1,8 @@
 """The record of each image: a line of `results.jsonl` in the output folder.
 
-The last line about an output says from which input and with which settings it was made. A second run of the same
-command skips such outputs.
+The last line about an output that was made says from which input and with which settings. A second run of the same
+command skips such outputs. Lines about failed attempts stand beside it. A line may hold anything: those that are no
+valid records are counted and ignored.
 """
 
 import errno
@@ -12,18 +13,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from swinir.image_io.reader import named
 from swinir.photos.jobs import Job, Output
 from swinir.photos.loaded_models import LoadedModels
 from swinir.photos.restore_photo import Treatment
 from swinir.version import __version__
+from swinir.weights.verify import sha256
 
 RECORDS = "results.jsonl"
 DONE = ("restored", "unchanged")
+MAX_LINE = 2**20  # bytes; longer lines are no records
 # Errors of writing that the next image would meet as well.
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
+
+Text = InstanceOf[str]  # pydantic's own strings refuse lone surrogates, which file names may hold
+Texts = Annotated[tuple[Text, ...], Field(strict=False)]  # in JSON a list
+Pixels = Annotated[int, Field(gt=0, lt=2**31)]
+Level = Annotated[float, Field(ge=0, le=255)]
 
 
 class OutputError(OSError):
@@ -48,6 +58,7 @@ class Result:
     status: str
     error: str = ""
     input_sha256: str = ""
+    output_sha256: str = ""
     settings: str = ""
     width: int | None = None
     height: int | None = None
@@ -62,6 +73,65 @@ class Result:
     noise_level: float | None = None
     jpeg_quality: float | None = None
     replaces: tuple[int, int] | None = None
+
+
+class _Line(BaseModel):
+    """A valid line: the fields of `Result`; others are ignored."""
+
+    model_config = ConfigDict(strict=True)
+
+    input: Text
+    output: Text
+    status: Literal["begun", "restored", "unchanged", "skipped", "failed"]
+    error: Text = ""
+    input_sha256: Text = ""
+    output_sha256: Text = ""
+    settings: Text = ""
+    width: Pixels | None = None
+    height: Pixels | None = None
+    output_width: Pixels | None = None
+    output_height: Pixels | None = None
+    experts: Annotated[tuple[Annotated[tuple[Text, Text], Field(strict=False)], ...], Field(strict=False)] = ()
+    precision: Text = ""
+    tile: int | Text | None = None
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    notes: Texts = ()
+    findings: Texts = ()
+    noise_level: Level | None = None
+    jpeg_quality: Level | None = None
+    replaces: Annotated[tuple[int, int], Field(strict=False)] | None = None
+
+
+def read_rows(path: Path, start: int = 0) -> tuple[list[Result], int, int]:
+    """Read the records in a file from a byte on, in its order.
+
+    Returns:
+        The records; the number of other lines; the end of the last whole line, from where a later call goes on.
+    """
+    rows: list[Result] = []
+    invalid, end = 0, start
+    with path.open("rb") as file:
+        file.seek(start)
+        while line := file.readline(MAX_LINE):
+            rest = line
+            while rest and not rest.endswith(b"\n"):  # of a line that is too long
+                rest = file.readline(MAX_LINE)
+            row = _parse(line)
+            if row is not None:
+                rows.append(row)
+            elif not rest:  # another process may be writing this line, or was killed meanwhile
+                break
+            else:
+                invalid += bool(line.strip())
+            end = file.tell()
+    return rows, invalid, end
+
+
+def _parse(line: bytes) -> Result | None:
+    try:
+        return Result(**vars(_Line.model_validate(json.loads(line))))
+    except (ValueError, RecursionError, OverflowError):
+        return None
 
 
 @contextmanager
@@ -82,50 +152,69 @@ def raise_output_errors(path: Path) -> Iterator[None]:
 
 def settings_digest(treatment: Treatment, output: Output, precision: str) -> str:
     """Return a hash of everything that decides an output, apart from its input and the weights."""
-    settings = asdict(treatment) | asdict(output) | {"precision": precision, "version": __version__}
+    form = {"extension": output.extension, "quality": output.quality, "keep_metadata": output.keep_metadata}
+    settings = asdict(treatment) | form | {"precision": precision, "version": __version__}
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 class Records:
-    """The lines of `results.jsonl`: the last one about each output."""
+    """The lines of `results.jsonl`, to which several runs may append.
+
+    Attributes:
+        ignored: number of lines that are no records.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path = folder / RECORDS
-        self.last: dict[str, dict[str, Any]] = {}
-        self._torn = False
-        if self.path.is_file():
-            content = self.path.read_bytes()
-            self._torn = bool(content) and not content.endswith(b"\n")  # a process was killed while writing
-            for line in content.splitlines():
-                try:
-                    row = json.loads(line)
-                    self.last[row["output"]] = row
-                except (ValueError, KeyError, TypeError):
-                    continue
+        self.ignored = 0
+        self._read_to = 0
+        self._made: dict[str, Result] = {}  # the last record of each output that was made
+        self._begun: dict[str, Result] = {}  # later attempts, which may have been killed after the output was written
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the lines that were added since the last time."""
+        if not self.path.is_file():
+            return
+        rows, ignored, self._read_to = read_rows(self.path, self._read_to)
+        self.ignored += ignored
+        for row in rows:
+            if row.status in DONE:
+                self._made[row.output] = row
+                self._begun.pop(row.output, None)
+            elif row.status == "begun":
+                self._begun[row.output] = row
 
     def add(self, result: Result) -> None:
         """Append a line; it is on the disk when this returns."""
-        row = asdict(result)
-        text = json.dumps(row, ensure_ascii=True) + "\n"
-        with raise_output_errors(self.path), self.path.open("ab") as file:
-            file.write(b"\n" * self._torn + text.encode())
+        text = json.dumps(asdict(result), ensure_ascii=True) + "\n"
+        with raise_output_errors(self.path), self.path.open("a+b") as file:
+            # A process that was killed while writing leaves half a line.
+            torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+            file.write(b"\n" * torn + text.encode())
             file.flush()
             os.fsync(file.fileno())
-        self._torn = False
-        self.last[result.output] = row
+        self.refresh()
+
+    def maker(self, target: Path) -> Result | None:
+        """Return the record of the output that is there; None if there is none, or no record of it."""
+        state, begun = state_of(target), self._begun.get(str(target))
+        if state is None:
+            return None
+        if begun is not None and begun.replaces != state:  # interrupted after the output had its name
+            return begun
+        return self._made.get(str(target))
 
     def is_done(self, job: Job, input_hash: str, settings: str, models: LoadedModels) -> bool:
         """Tell whether the output is there and was made from this input with these settings and checkpoints."""
-        row, state = self.last.get(str(job.target)), state_of(job.target)
-        if row is None or state is None or (row["input_sha256"], row["settings"]) != (input_hash, settings):
-            return False
-        if row["status"] == "begun":  # and interrupted, perhaps after the output had its name
-            return row["replaces"] is None or tuple(row["replaces"]) != state
-        if row["status"] not in DONE:
+        row = self.maker(job.target)
+        if row is None or (row.input_sha256, row.settings) != (input_hash, settings):
             return False
         try:
-            return all(models.sha256(name) == known for name, known in row["experts"])
+            if row.output_sha256 and sha256(job.target) != row.output_sha256:
+                return False
+            return all(models.sha256(name) == known for name, known in row.experts)
         except (OSError, ValueError):
             return False
 

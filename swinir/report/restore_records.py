@@ -1,56 +1,20 @@
-"""Records of `swinir restore` for its report: the lines of `results.jsonl`, the files they name, and their scores.
-
-A line of that file may hold anything: lines that are no valid records are counted and skipped.
-"""
+"""Records of `swinir restore` for its report: the last of each output, the files they name, and their scores."""
 
 import hashlib
-import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf
 
 from swinir.image_io.color import luma
 from swinir.image_io.image import list_images, to_rgb
 from swinir.image_io.picture import from_unit, to_unit
 from swinir.image_io.reader import named, read_picture
 from swinir.metrics.full_reference import psnr, ssim
-from swinir.photos.manifest import DONE, RECORDS, Result
+from swinir.photos.manifest import DONE, RECORDS, Result, read_rows
 
 SSIM_NEEDS = 11  # pixels a side
-
-Text = InstanceOf[str]  # pydantic's own strings refuse lone surrogates, which file names may hold
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]  # in JSON a list
-Pixels = Annotated[int, Field(gt=0, lt=2**31)]
-Level = Annotated[float, Field(ge=0, le=255)]
-
-
-class _Line(BaseModel):
-    """A valid line: the fields of `Result` that the report shows; others are ignored."""
-
-    model_config = ConfigDict(strict=True)
-
-    input: Text
-    output: Text
-    status: Literal["begun", "restored", "unchanged", "skipped", "failed"]
-    error: Text = ""
-    input_sha256: Text = ""
-    settings: Text = ""
-    width: Pixels | None = None
-    height: Pixels | None = None
-    output_width: Pixels | None = None
-    output_height: Pixels | None = None
-    experts: Annotated[tuple[Annotated[tuple[Text, Text], Field(strict=False)], ...], Field(strict=False)] = ()
-    precision: Text = ""
-    tile: int | Text | None = None
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    notes: Texts = ()
-    findings: Texts = ()
-    noise_level: Level | None = None
-    jpeg_quality: Level | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +52,8 @@ class Entry:
 def read_results(path: Path) -> tuple[list[Result], int]:
     """Read the last finished record of each output, in the order of the first ones, and count the invalid lines.
 
+    A failed attempt does not hide an output that was made before: it becomes a note in its record.
+
     Args:
         path: a file that `swinir restore` wrote, or the folder that holds `results.jsonl`.
 
@@ -98,16 +64,14 @@ def read_results(path: Path) -> tuple[list[Result], int]:
         path = path / RECORDS
     if not path.is_file():
         raise FileNotFoundError(f"file not found: {named(path)}; `swinir restore` writes {RECORDS} beside its outputs")
+    rows, invalid, _ = read_rows(path)
     last: dict[str, Result] = {}
-    invalid = 0
-    for text in path.read_bytes().splitlines():
-        try:
-            line = _Line.model_validate(json.loads(text))
-        except (ValueError, RecursionError):
-            invalid += bool(text.strip())
-            continue
-        if line.status != "begun":
-            last[line.output] = Result(**vars(line))
+    for row in rows:
+        made = last.get(row.output)
+        if row.status == "failed" and made is not None and made.status in DONE:  # what was made is still there
+            last[row.output] = replace(made, notes=(*made.notes, f"A later attempt failed: {row.error}"))
+        elif row.status != "begun":
+            last[row.output] = row
     if not last:
         raise ValueError(f"no finished image in {named(path)}; give the {RECORDS} that `swinir restore` wrote")
     return list(last.values()), invalid

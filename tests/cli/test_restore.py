@@ -29,9 +29,9 @@ def restore(*words):
 
 def test_a_folder_comes_out_enlarged(folder, capsys):
     assert restore("in", "-n", "x2.pth", "-o", "out") == 0
-    assert read_picture("out/a.png").pixels.shape == (40, 48, 3)
-    assert read_picture("out/b.png").pixels.shape == (40, 48, 1)
-    assert "in/a.png -> out/a.png: x2.pth" in (said := capsys.readouterr().out)
+    assert read_picture("out/a_x2.png").pixels.shape == (40, 48, 3)
+    assert read_picture("out/b_x2.png").pixels.shape == (40, 48, 1)
+    assert "in/a.png -> out/a_x2.png: x2.pth" in (said := capsys.readouterr().out)
     assert "2 restored, 0 skipped, 0 failed; see out" in said
 
 
@@ -97,13 +97,41 @@ def test_an_image_beyond_the_limit_is_refused(folder, capsys):
 
 def test_input_and_output_side_by_side(folder):
     assert restore("in/a.png", "-n", "x2.pth", "-o", "out", "--compare") == 0
-    picture = read_picture("out/a_compare.png").pixels
+    picture = read_picture("out/a_x2_compare.png").pixels
     assert picture.shape[1] > 2 * 48
 
 
 def test_other_formats_and_names(folder):
-    assert restore("in", "-n", "x2.pth", "-o", "out", "--ext", "jpg", "--quality", "80", "--suffix", "_x2") == 0
-    assert sorted(p.name for p in (folder / "out").iterdir()) == ["a_x2.jpg", "b_x2.jpg", "results.jsonl"]
+    assert restore("in", "-n", "x2.pth", "-o", "out", "--ext", "jpg", "--quality", "80", "--suffix", "_big") == 0
+    assert sorted(p.name for p in (folder / "out").iterdir()) == ["a_big.jpg", "b_big.jpg", "results.jsonl"]
+
+
+def test_other_requests_get_outputs_of_their_own_and_the_first_command_still_finds_its_own(folder, capsys):
+    write_expert(folder / "mine.pth")
+    requests = (), ("-s", "2"), ("-n", "mine.pth")
+    for words in (*requests, *requests):
+        assert restore("in/a.png", *words) == 0
+    names = ["a.png", "a_mine.png", "a_x2.png", "results.jsonl"]
+    assert sorted(p.name for p in (folder / "restored").iterdir()) == names
+    assert main(["report", "restored"]) == 0
+    assert "report.html: 3 of 3 images shown" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("bad", ["another request", "damage"])
+def test_a_refused_or_failed_image_does_not_replace_the_record_of_a_good_output(folder, capsys, bad):
+    first = ["in/a.png", "-n", "x2.pth", "-o", "out/a.png"]
+    assert restore(*first) == 0
+    good, made = (folder / "in" / "a.png").read_bytes(), (folder / "out" / "a.png").read_bytes()
+    if bad == "damage":
+        (folder / "in" / "a.png").write_bytes(good[:100])
+    assert restore(*first, *(["-s", "3"] if bad == "another request" else [])) == 1
+    (folder / "in" / "a.png").write_bytes(good)
+    assert restore(*first) == 0
+    assert (folder / "out" / "a.png").read_bytes() == made
+    capsys.readouterr()
+    assert main(["report", "out"]) == 0
+    assert "1 of 1 images shown" in capsys.readouterr().out
+    assert "A later attempt failed: " in (folder / "report.html").read_text()
 
 
 @pytest.mark.parametrize("size", ["1", "0", "16"])
@@ -120,7 +148,7 @@ def test_a_backend_gives_the_same_image(folder, backend):
     pytest.importorskip({"onnx": "onnxruntime"}.get(backend, backend))
     assert restore("in/a.png", "-n", "x2.pth", "-o", "ours") == 0
     assert restore("in/a.png", "-n", "x2.pth", "-o", "theirs", "--backend", backend) == 0
-    ours, theirs = (read_picture(f"{name}/a.png").pixels.astype(int) for name in ("ours", "theirs"))
+    ours, theirs = (read_picture(f"{name}/a_x2.png").pixels.astype(int) for name in ("ours", "theirs"))
     assert np.abs(ours - theirs).max() <= 1
 
 

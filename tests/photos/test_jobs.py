@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 from pictures import smooth, write, write_folder
 
-from swinir.photos.jobs import Output, plan_jobs
+from swinir.photos.jobs import Output, describe_request, plan_jobs
+from swinir.photos.restore_photo import Treatment
+from swinir.photos.select_models import Wish
 
 
 @pytest.fixture
@@ -23,9 +25,23 @@ def test_the_layout_of_folders_is_kept(images, tmp_path):
 
 
 def test_names_take_a_suffix_and_an_extension():
-    assert Output("_x2", "webp").name(Path("in/photo.JPG")) == "photo_x2.webp"
+    assert Output("_x2", "webp", request="_x4").name(Path("in/photo.JPG")) == "photo_x2.webp"
     assert Output().name(Path("photo.JPG")) == "photo.JPG"
     assert Output().name(Path("photo.gif")) == "photo.png"
+
+
+@pytest.mark.parametrize(
+    ("treatment", "name"),
+    [
+        (Treatment(), "a.png"),
+        (Treatment(outscale=2.5, wish=Wish(2.5)), "a_x2.5.png"),
+        (Treatment(outscale=4.0, wish=Wish(4, "real_sr", 15, 40)), "a_x4_noise15_jpeg40_real_sr.png"),
+        (Treatment("001_classicalSR_DF2K_s64w8_SwinIR-M_x4"), "a_classical_sr_x4_DF2K.png"),
+        (Treatment("folder/mine.v2.pth", outscale=2.0), "a_x2_mine.v2.png"),
+    ],
+)
+def test_names_state_the_request(treatment, name):
+    assert Output(request=describe_request(treatment)).name(Path("in/a.png")) == name
 
 
 def test_a_single_file_may_get_a_name_of_its_own(images, tmp_path):
