@@ -3,13 +3,14 @@
 # make test-all  the same, and then the slow tests
 # make docs   set up, build the documentation into site/
 # make bench  set up, measure speed, memory and exactness on this machine; numbers and plots go to bench/
+# make gpu-rehearsal  the report that needs a GPU (docs/speed-gpu.md), on the CPU with very small networks
 
 PYTHON ?= python3
 BIN := .venv/bin
 # Each process holds PyTorch: more than eight of them gain nothing on large machines.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all docs bench check format clean
+.PHONY: demo test test-all docs bench gpu-rehearsal check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
@@ -29,6 +30,9 @@ bench: .venv/installed
 	mkdir -p bench
 	$(BIN)/swinir bench lightweight_sr_x2_tiny --sizes 136,264 --repeats 3 --json bench/tiny_x2.json --plot bench/tiny_x2.png
 	$(BIN)/swinir bench lightweight_sr_x2_DIV2K --sizes 136 --repeats 3 --json bench/small_x2.json --plot bench/small_x2.png
+
+gpu-rehearsal: .venv/installed-dev
+	bash scripts/gpu_report.sh 240 --device cpu --tiny
 
 check: .venv/installed-dev
 	$(BIN)/ruff check .

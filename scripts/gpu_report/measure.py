@@ -1,0 +1,242 @@
+"""Measurements of a report on a GPU: `python scripts/gpu_report/measure.py NAME --rows FILE`.
+
+Each of them appends a row to the file as soon as it has one. They call the package's benchmark; a way to run a network
+that this version or device does not have becomes a row with the reason.
+"""
+
+import json
+import math
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+import typer
+
+import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir bench`
+
+import torch  # isort: skip
+from torch import Tensor
+
+from swinir.bench.matrix_rate import matrix_gflops, settle
+from swinir.bench.subject import Case, Subject, find_subject
+from swinir.bench.timing import options_of, time_variants
+from swinir.bench.turns import describe
+from swinir.bench.variants import VARIANTS, Variant
+from swinir.environment import commit, machine
+from swinir.inference.forward import optimize_for
+from swinir.inference.restore import restore
+from swinir.models import optimized
+from swinir.models.swinir import NetworkConfig
+
+ROOT = Path(__file__).parents[2]
+COPIED = 2**30  # bytes of the buffer whose copying is timed
+REPEATS = 5
+CHUNKS = (16384, 32768, 65536, 131072)  # tokens
+
+# Names in tables, and in the zoo.
+NETWORKS = {
+    "tiny": "lightweight_sr_x2_tiny",
+    "S": "lightweight_sr_x2_DIV2K",
+    "M": "classical_sr_x4_DF2K",
+    "window 7": "color_jpeg_car_jpeg40_DFWB",
+    "L": "real_sr_x4_DFOWMFC_GAN",
+}
+REAL_SR = "real_sr_x4_DFO_GAN"  # the released command runs it in tiles of 400
+SMALL = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)
+
+# Ways to run a network. A fault of a kernel ends a process, so those of our own and compiled ones come in later groups.
+EAGER = ("plain", "plain-cached", "spandrel", "fp32-eager", "bf16-eager", "bf16-graph")
+FUSED = ("plain", "fp32", "bf16", "bf16-fused")
+COMPILED = ("plain", "fp32-compiled", "bf16-compiled")
+GPU_ONLY = ("-graph", "-fused", "-compiled")  # endings of their names
+
+
+@dataclass(frozen=True)
+class Bench:
+    """The device, the networks and sizes to measure, and the file for rows."""
+
+    file: Path
+    device: torch.device
+    tiny: bool
+
+    def note(self, kind: str, **row: Any) -> None:
+        """Append a row."""
+        line = json.dumps({"kind": kind, "card": self.card, **row}, default=str)
+        with self.file.open("a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+    @property
+    def card(self) -> str:
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU (rehearsal)"
+
+    def subject(self, name: str) -> Subject:
+        """Return a network of the zoo; in a rehearsal a very small one in its place."""
+        return Subject(name, SMALL) if self.tiny else find_subject(NETWORKS.get(name, name))
+
+    def variants(self, names: Sequence[str], kind: str) -> Iterator[Variant]:
+        """Yield the ways to run a network that this version and device have; note the others."""
+        for name in names:
+            if name not in VARIANTS:
+                self.note(kind, variant=name, status="not available")
+            elif self.device.type == "cpu" and name.endswith(GPU_ONLY):
+                self.note(kind, variant=name, status="needs a GPU")
+            else:
+                yield VARIANTS[name]
+
+
+def ceilings(bench: Bench) -> None:
+    """Measure the rates of copying and of matrix products, and note the machine."""
+    try:
+        found = subprocess.run(["nvidia-smi"], capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        found = "no nvidia-smi"
+    print(found)
+    bench.note("machine", **machine(bench.device), commit=commit())
+    count = 2**20 if bench.tiny else COPIED
+    bench.note("copy", gb_per_second=copy_rate(bench.device, count) / 1e9)
+    for precision, gflops in matrix_gflops(bench.device, ("fp32", "bf16"), 1 if bench.tiny else 7).items():
+        bench.note("matrix", precision=precision, tflops=gflops / 1e3)
+
+
+def copy_rate(device: torch.device, count: int) -> float:
+    """Measure bytes read and written in a second while `count` bytes are copied on the device."""
+    source = torch.empty(count, dtype=torch.uint8, device=device)
+    target, seconds = torch.empty_like(source), []
+    for _ in range(1 + REPEATS):  # the first warms up
+        settle(device)
+        start = time.perf_counter()
+        target.copy_(source)
+        settle(device)
+        seconds.append(time.perf_counter() - start)
+    return 2 * count / min(seconds[1:])
+
+
+class Recorder:
+    """A plugin of pytest that notes the outcome of each test."""
+
+    def __init__(self, bench: Bench) -> None:
+        self.bench = bench
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Note a test that has run, and one that could not be set up."""
+        if report.when == "call" or report.outcome != "passed":
+            skipped = report.longrepr[2] if isinstance(report.longrepr, tuple) else None
+            row = {"name": report.nodeid, "when": report.when, "outcome": report.outcome, "seconds": report.duration}
+            self.bench.note("test", **row, reason=skipped or report.longreprtext[-2000:])
+
+
+def tests(bench: Bench) -> None:
+    """Run the tests that need a GPU, from the files that have any."""
+    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+    options = ["-m", "gpu", "--continue-on-collection-errors", "-p", "no:cacheprovider", "--timeout", "60"]
+    code = pytest.main([*options, *map(str, files)], plugins=[Recorder(bench)])
+    raise typer.Exit(int(code))
+
+
+@torch.inference_mode()
+def correctness(bench: Bench) -> None:
+    """Compare every way to run every network with float64 on the CPU, for two images of one size."""
+    case, cpu = Case(20, 28) if bench.tiny else Case(72, 56), torch.device("cpu")
+    subjects = {name: bench.subject(name) for name in (["S"] if bench.tiny else NETWORKS)}
+    images, exact = {}, {}
+    for name, subject in subjects.items():
+        image = case.picture(subject.network)
+        images[name] = [image, image.flip(-1)]
+        work = VARIANTS["plain"].build(subject.build(cpu).double())
+        exact[name] = [restore(work, lq.double()) for lq in images[name]]
+    names = dict.fromkeys((*EAGER, *COMPILED, *FUSED))
+    for variant in bench.variants(tuple(names), "correctness"):
+        for name, subject in subjects.items():
+            about = {"network": name, "variant": variant.name, "precision": variant.precision}
+            try:
+                bench.note(
+                    "correctness", **about, status="ok", **errors(bench, variant, subject, images[name], exact[name])
+                )
+            except Exception as error:  # of any library
+                bench.note("correctness", **about, status="failed", error=describe(error))
+
+
+def errors(
+    bench: Bench, variant: Variant, subject: Subject, images: Sequence[Tensor], exact: Sequence[Tensor]
+) -> dict[str, float]:
+    """Run the first image twice, so that a graph is recorded, then the others; return the errors of the worst run."""
+    options = options_of(variant, Case(*images[0].shape[-2:]))
+    network = optimize_for(variant.build(subject.build(bench.device)), options)
+    pairs = [(images[0], exact[0]), *zip(images, exact, strict=True)]
+    found = [restore(network, lq.to(bench.device), options).double().cpu() - expected for lq, expected in pairs]
+    rms = max(error.square().mean().sqrt().item() for error in found)
+    return {
+        "max_difference": max(error.abs().max().item() for error in found),
+        "rms": rms,
+        "db": -20 * math.log10(rms) if rms else math.inf,
+    }
+
+
+def cases(bench: Bench) -> Iterator[tuple[str, Case]]:
+    """Yield networks and images, the most important first."""
+    if bench.tiny:
+        yield "S", Case(24, 24)
+        return
+    for side in (264, 136, 512):
+        for network in ("S", "M"):
+            yield network, Case(side, side)
+    yield "window 7", Case(264, 264)
+    yield REAL_SR, Case(600, 600, tile=400)
+
+
+def speed(bench: Bench, names: Sequence[str]) -> None:
+    """Measure time and memory of the ways to run networks."""
+    rates = matrix_gflops(bench.device, ("fp32", "bf16"), 1)
+    variants = list(bench.variants(names, "speed"))
+    for network, case in cases(bench):
+        found = time_variants(
+            bench.subject(network), variants, case,
+            device=bench.device, repeats=2 if bench.tiny else REPEATS, memory=not bench.tiny, matrix_gflops=rates,
+        )  # fmt: skip
+        for row in found:
+            bench.note("speed", network=network, **asdict(row))
+
+
+def tuning(bench: Bench) -> None:
+    """Measure numbers that were chosen without a GPU: tokens of a chunk in the eager form."""
+    network, case = next(cases(bench))
+    for variant in bench.variants(("bf16-eager",), "chunk"):
+        for tokens in CHUNKS:
+            optimized.CHUNK_TOKENS[bench.device.type] = tokens
+            for row in time_variants(bench.subject(network), [variant], case, device=bench.device, memory=False):
+                bench.note("chunk", network=network, tokens=tokens, **asdict(row))
+
+
+MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
+    "ceilings": ceilings,
+    "tests": tests,
+    "correctness": correctness,
+    "speed": partial(speed, names=EAGER),
+    "fused": partial(speed, names=FUSED),
+    "compiled": partial(speed, names=COMPILED),
+    "tuning": tuning,
+}
+
+
+def measure(
+    name: Annotated[str, typer.Argument(help=f"One of {', '.join(MEASUREMENTS)}.")],
+    rows: Annotated[Path, typer.Option("--rows", help="JSON Lines file to append rows to.")],
+    device: Annotated[str, typer.Option("--device", help="cuda, cuda:1, or cpu for a rehearsal.")] = "cuda",
+    tiny: Annotated[bool, typer.Option("--tiny", help="Very small networks and images.")] = False,
+) -> None:
+    """Measure one thing."""
+    if name not in MEASUREMENTS:
+        raise typer.BadParameter(f"choose from {', '.join(MEASUREMENTS)}, got {name!r}")
+    MEASUREMENTS[name](Bench(rows, torch.device(device), tiny))
+
+
+app = typer.Typer(add_completion=False)
+app.command()(measure)
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,214 @@
+"""The report on a GPU: time limits, failing steps, files; the GPU and the clock are simulated."""
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def load(name):
+    specification = importlib.util.spec_from_file_location(name, ROOT / f"scripts/gpu_report/{name}.py")
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # for the types of its dataclasses
+    specification.loader.exec_module(module)
+    return module
+
+
+report = load("report")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    return report.Folder(tmp_path / "out", tmp_path / "run")
+
+
+def rows(folder):
+    return [json.loads(line) for line in folder.results.read_text().splitlines()]
+
+
+class Clock:
+    """A clock that goes on while a command runs: for the seconds that the command names, or until its limit."""
+
+    def __init__(self):
+        self.now = 1000.0
+        self.limits = {}
+
+    def __call__(self):
+        return self.now
+
+    def execute(self, command, seconds, grace):
+        name, needed = command
+        self.limits[name] = seconds
+        self.now += min(needed, seconds)
+        return 0 if needed < seconds - grace else None
+
+
+def run_plan(folder, total, needed, used=0.0):
+    """Run the steps of the real plan with commands that need these seconds, one after the other or all the same."""
+    clock = Clock()
+    began = clock.now
+    steps = [
+        report.Step(step.name, step.share, lambda _, name=step.name: (name, needed))
+        for step in report.Plan(folder, "cuda", False).steps()
+    ]
+    report.run_steps(steps, folder, total, clock.execute, used=used, clock=clock)
+    return clock.now - began, clock.limits
+
+
+@pytest.mark.parametrize("total", [60.0, 240.0, 590.0])
+@pytest.mark.parametrize("needed", [0.0, 3.0, 20.0, 10_000.0])
+@pytest.mark.parametrize("used", [0.0, 12.0])
+def test_the_total_is_never_exceeded(folder, total, needed, used):
+    took, _ = run_plan(folder, total, needed, used)
+    assert took + used <= total * (1 - report.RESERVE) + 1e-6
+
+
+def test_the_training_gets_the_time_that_others_leave(folder):
+    _, slow = run_plan(folder, 590.0, 10_000.0)
+    _, quick = run_plan(folder, 590.0, 10.0)
+    assert slow["training"] > 200
+    assert quick["training"] == pytest.approx(590 - 590 * report.RESERVE - 10 * (len(quick) - 1))
+
+
+def test_a_step_without_time_is_noted_and_not_begun(folder):
+    _, limits = run_plan(folder, 590.0, 10_000.0, used=587.0)
+    assert limits == {}
+    assert {row["status"] for row in rows(folder)} == {"no time"}
+
+
+def shell(text):
+    return lambda _: ["bash", "-c", text]
+
+
+def test_a_failing_step_is_noted_and_the_next_one_runs(folder):
+    steps = [
+        report.Step("a", 0.3, shell("echo from a; exit 7")),
+        report.Step("b", 0.3, lambda _: None),
+        report.Step("c", 0.3, shell("kill -SEGV $$")),
+        report.Step("d", None, shell("echo from d")),
+    ]
+    report.run_steps(steps, folder, 600.0, report.execute(folder))
+    assert [(row["step"], row["status"]) for row in rows(folder)] == [
+        ("a", "failed with exit code 7"),
+        ("b", "not available"),
+        ("c", "failed with exit code -11"),
+        ("d", "ok"),
+    ]
+    assert "from a" in folder.log.read_text()
+    assert "from d" in folder.log.read_text()
+
+
+@pytest.fixture
+def limit_when(monkeypatch):
+    """A function: the time limit of steps is reached when its condition holds, however long that takes."""
+    wait = report._wait
+
+    def limit(condition):
+        def wait_for(process, end, collect):
+            if condition():  # the step was told to stop
+                return wait(process, end, collect)
+            while not condition() and process.poll() is None:
+                time.sleep(0.01)
+            return process.poll()
+
+        monkeypatch.setattr(report, "_wait", wait_for)
+
+    return limit
+
+
+def lines(path):
+    return path.read_text().splitlines() if path.exists() else []
+
+
+def test_a_step_that_takes_too_long_is_stopped_with_its_children(folder, tmp_path, limit_when):
+    pids = tmp_path / "pids"
+    stubborn = f"trap '' TERM; (echo $BASHPID >>{pids}; sleep 600) & echo $$ >>{pids}; wait"
+    limit_when(lambda: len(lines(pids)) == 2)
+    assert report.execute(folder)(shell(stubborn)(0), 0.2, 0.1) is None
+    for pid in lines(pids):
+        status = Path(f"/proc/{pid}/status")
+        assert not status.exists() or "State:\tZ" in status.read_text()
+
+
+def test_a_step_that_is_told_to_stop_can_save_its_work(folder, tmp_path, limit_when):
+    saving = f"trap 'echo saved >{tmp_path}/saved; exit 143' TERM; touch {tmp_path}/ready; while :; do sleep 0.01; done"
+    limit_when((tmp_path / "ready").exists)
+    assert report.execute(folder)(shell(saving)(0), 60.0, 59.0) is None
+    assert (tmp_path / "saved").read_text() == "saved\n"
+
+
+# Steps that write a row and weights; the last one then waits.
+DRIVER = """
+import json, sys
+from pathlib import Path
+scripts, out, run, pid, last = sys.argv[1:]
+sys.path.insert(0, scripts)
+import report
+folder = report.Folder(Path(out), Path(run))
+work = 'mkdir -p "$1"; echo weights $2 >"$1/a$2.pth"; echo "$3" >>"$4"; [[ -z $5 ]] || { echo $$ >"$5"; sleep 600; }'
+def command(n):
+    row = json.dumps({"kind": "speed", "n": n})
+    return ["bash", "-c", work, "-", run, str(n), row, folder.results, pid if n == int(last) else ""]
+steps = [report.Step(f"step {n}", 0.2, lambda _, n=n: command(n)) for n in range(int(last) + 1)]
+report.run_steps(steps, folder, 6000.0, report.execute(folder))
+"""
+
+
+@pytest.mark.parametrize("last", [0, 1, 3])
+def test_killed_in_any_step_it_leaves_what_was_measured(folder, tmp_path, last):
+    pid = tmp_path / "pid"
+    words = [ROOT / "scripts/gpu_report", folder.out, folder.run, pid, str(last)]
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], cwd=ROOT)
+    while driver.poll() is None and not lines(pid):
+        time.sleep(0.01)
+    driver.kill()
+    driver.wait()
+    os.killpg(int(pid.read_text()), signal.SIGKILL)
+    kinds = [row["kind"] for row in rows(folder)]
+    assert kinds == [*["speed", "step"] * last, "speed"]
+    assert [row["n"] for row in rows(folder) if row["kind"] == "speed"] == list(range(last + 1))
+    for n in range(last):
+        assert (folder.out / f"a{n}.pth").read_text() == f"weights {n}\n"
+
+
+def test_weights_state_and_records_are_collected_within_the_limits(folder):
+    states = folder.run / "states"
+    states.mkdir(parents=True)
+    (folder.run / "metrics.jsonl").write_text("{}\n")
+    (folder.run / "a.pth").write_bytes(b"weights")
+    (folder.run / "a_best.pth").write_bytes(bytes(report.MAX_BYTES + 1))  # too large to come back
+    folder.note(kind="speed")
+    folder.log.write_bytes(b"start" + bytes(report.MAX_BYTES) + b"end")
+    (states / "step-00000005-0123456789abcdef.pt").write_bytes(b"older")
+    folder.collect()
+    state = os.urandom(report.MAX_BYTES + 1000)
+    (states / "step-00000010-0123456789abcdef.pt").write_bytes(state)
+    folder.collect()
+    found = sorted(folder.out.iterdir())
+    assert [path.name for path in found] == [
+        *("a.pth", "log.txt", "results.jsonl", "run.tar.gz"),
+        *("step-00000010-0123456789abcdef.pt.0", "step-00000010-0123456789abcdef.pt.1"),
+    ]
+    assert b"".join(path.read_bytes() for path in found[-2:]) == state
+    assert len(found) < report.MAX_FILES  # one more is there while a file is being written
+    assert max(path.stat().st_size for path in found) <= report.MAX_BYTES
+    assert folder.log.read_bytes().endswith(b"end")
+
+
+def test_the_faster_way_to_train_is_chosen(tmp_path):
+    rates = tmp_path / "rates.json"
+    assert report.fastest(rates) == (report.UNMEASURED, False)
+    found = {
+        name: {"trainer_images_per_second": {"median": rate}} for name, rate in (("eager", 320), ("compiled", 640))
+    }
+    rates.write_text(json.dumps({"config": {"data": {"batch": 32}}, **found}))
+    assert report.fastest(rates) == (20.0, True)
