@@ -40,7 +40,7 @@ main() {
 install_carried() {
     # into a folder that is new: the environment stays as it is
     compgen -G "$ROOT/gpu_carry/wheels/*.whl" >/dev/null || return 0
-    "$1" -c "import pydantic, pooch, spandrel, typer" 2>/dev/null && return 0
+    "$1" -c "import pydantic, pooch, pyvips, spandrel, typer" 2>/dev/null && return 0
     site=$(mktemp -d)
     "$1" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" \
         "$ROOT"/gpu_carry/wheels/*.whl || echo "warning: the carried packages cannot be installed" >&2

@@ -30,7 +30,7 @@ from swinir.bench.variants import VARIANTS, Variant
 from swinir.environment import commit, machine
 from swinir.inference.forward import optimize_for
 from swinir.inference.restore import restore
-from swinir.models import optimized
+from swinir.models import eager_layer
 from swinir.models.swinir import NetworkConfig
 
 ROOT = Path(__file__).parents[2]
@@ -207,7 +207,7 @@ def tuning(bench: Bench) -> None:
     network, case = next(cases(bench))
     for variant in bench.variants(("bf16-eager",), "chunk"):
         for tokens in CHUNKS:
-            optimized.CHUNK_TOKENS[bench.device.type] = tokens
+            eager_layer.CHUNK_TOKENS[bench.device.type] = tokens
             for row in time_variants(bench.subject(network), [variant], case, device=bench.device, memory=False):
                 bench.note("chunk", network=network, tokens=tokens, **asdict(row))
 

@@ -8,6 +8,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
@@ -20,8 +21,9 @@ LIMIT = 64 * 2**20  # bytes that travel, the project among them
 SPARE = 2**20
 PACKAGES = (
     *("pydantic", "pydantic_core", "annotated-types", "typing-inspection", "typing-extensions"),
-    *("pooch", "platformdirs", "spandrel"),
+    *("pooch", "platformdirs", "spandrel", "pyvips-binary", "cffi", "pycparser"),
 )
+SOURCES = ("pyvips",)  # packages without wheels, in Python alone
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -50,11 +52,22 @@ def fitting(images: list[Path], room: int) -> list[Path]:
 
 
 def download(folder: Path, python: str) -> None:
-    """Download the wheels, in the versions that are installed here."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, "--dest", str(folder)]
-    command += [word for platform in PLATFORMS for word in ("--platform", platform)]
-    subprocess.run([*command, *(f"{name}=={version(name)}" for name in PACKAGES)], check=True)
+    """Download and build the wheels, in the versions that are installed here.
+
+    Raises:
+        ValueError: when a wheel that was built here runs only here.
+        CalledProcessError: when pip fails.
+    """
+
+    def pip(action: str, names: Sequence[str], *options: str) -> None:
+        command = [sys.executable, "-m", "pip", action, "--quiet", "--disable-pip-version-check", "--no-deps", *options]
+        subprocess.run([*command, *(f"{name}=={version(name)}" for name in names)], check=True)
+
+    pip("wheel", SOURCES, "--wheel-dir", str(folder))
+    if own := [path.name for path in folder.iterdir() if not path.name.endswith("-none-any.whl")]:
+        raise ValueError(f"{own[0]} was built for this machine alone; install {SOURCES[0]} without a compiler")
+    options = ["--only-binary=:all:", "--implementation", "cp", "--python-version", python, "--dest", str(folder)]
+    pip("download", PACKAGES, *options, *(f"--platform={platform}" for platform in PLATFORMS))
 
 
 def pack(
