@@ -191,23 +191,34 @@ class Mlp(nn.Module):
 class StochasticDepth(nn.Module):
     """Drop a residual branch for random images of a training batch (Huang et al., ECCV 2016).
 
-    `share` is (index, count) if the batch is one of `count` equal parts of a larger one. Draws are made for the larger
-    batch, so that equal generators drop the same branches however the batch is split.
+    If the batch is one of `count` equal parts of a larger one, the tensor `part` holds its index. Draws are made for
+    the larger batch, so that equal generators drop the same branches however it is split. Rate and part are tensors,
+    so that one compiled graph serves layers and parts alike.
     """
+
+    shares: Tensor
+    part: Tensor
 
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
-        self.share = (0, 1)
+        self.count = 1
+        self.register_buffer("shares", torch.empty(2), persistent=False)  # dropped and kept
+        self.register_buffer("part", torch.empty(1, dtype=torch.long), persistent=False)
+
+    def reset_derived_buffers(self) -> None:
+        """Compute the buffers, which `to_empty` leaves undefined."""
+        self.shares.copy_(torch.tensor([self.rate, 1 - self.rate]))
+        self.part.zero_()
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return x
-        index, count = self.share
         images = x.shape[0]
-        draws = torch.rand(count * images, device=x.device)[index * images : (index + 1) * images]
-        kept = (draws >= self.rate).to(x.dtype) / (1 - self.rate)
-        return x * kept.view(-1, 1, 1)
+        draws = torch.rand(self.count * images, device=x.device).view(self.count, images)
+        dropped, kept = self.shares.unbind()
+        factors = (draws.index_select(0, self.part) >= dropped).to(x.dtype) / kept
+        return x * factors.view(-1, 1, 1)
 
 
 class SwinTransformerLayer(nn.Module):
@@ -389,6 +400,8 @@ class SwinIR(nn.Module):
                 layer.attn.relative_position_index.copy_(index)
                 if layer.masks is not None:
                     layer.masks.copy_(masks)
+            elif isinstance(layer, StochasticDepth):
+                layer.reset_derived_buffers()
 
     def forward(self, x: Tensor) -> Tensor:
         return framed(self.config, self.mean, x, self._restore)

@@ -97,9 +97,7 @@ class JointStep:
             torch.manual_seed(config.seed)
             network = JointSwinIR({name: task.network_config() for name, task in configs.items()})
         self.optimization: Optimization[JointSwinIR] = Optimization(network, config, processes)
-        self.forwards = {
-            name: torch.compile(network.expert(name)) if config.compile else network.expert(name) for name in configs
-        }
+        self.forwards = {name: network.expert(name) for name in configs}
         self.objectives = {
             name: Objective(task.loss, task.network_config().in_chans, processes.device)
             for name, task in configs.items()

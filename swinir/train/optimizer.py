@@ -1,21 +1,26 @@
 """One training step: forward, backward, gradients averaged over processes, clipping, Adam or Muon, averaged weights."""
 
 import copy
+import logging
 import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from types import MethodType
 from typing import Any, Generic, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.models.swinir import StochasticDepth
+from swinir.models.swinir import StochasticDepth, SwinTransformerLayer
+from swinir.models.windows import Windows
 from swinir.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from swinir.train.dataset import Batch, Part, own_parts, to_unit
 from swinir.train.distributed import Processes
 from swinir.train.losses import Objective
+
+logger = logging.getLogger(__name__)
 
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 LEAST_SCALE = 1e-3  # of fp16's losses; gradients that overflow at a smaller scale are infinite in themselves
@@ -97,7 +102,7 @@ class Optimization(Generic[N]):
         self.network: N = network.to(self.device, self.dtype)
         if config.channels_last:
             self.network.to(memory_format=torch.channels_last)
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self.forward: Callable[[Tensor], Tensor] = compile_layers(network) if config.compile else network
         self.ema = Ema(network, config.ema)
         options = config.optimizer
         self.parameters = [p for p in network.parameters() if p.requires_grad]
@@ -109,7 +114,9 @@ class Optimization(Generic[N]):
             torch.manual_seed(config.seed)
             self.objective = Objective(config.loss, config.network_config().in_chans, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=config.precision == "fp16")
-        self._depths = [m for m in network.modules() if isinstance(m, StochasticDepth)]
+        self._part = torch.zeros(1, dtype=torch.long, device=self.device)  # index, for the layers that drop branches
+        for depth in (m for m in network.modules() if isinstance(m, StochasticDepth)):
+            depth.count, depth.part = config.accumulate * processes.count, self._part
 
     def step(
         self,
@@ -167,8 +174,7 @@ class Optimization(Generic[N]):
         self, lq: Tensor, gt: Tensor, part: Part, forward: Callable[[Tensor], Tensor], objective: Objective
     ) -> dict[str, Tensor]:
         """Add the gradients of one part; returns its losses."""
-        for depth in self._depths:
-            depth.share = (part.index, part.count)
+        self._part.fill_(part.index)
         if self.config.channels_last:
             lq = lq.contiguous(memory_format=torch.channels_last)
         with self._autocast():
@@ -215,6 +221,8 @@ class Optimization(Generic[N]):
     def averaged(self) -> N:
         """Return a network with the averaged weights, in eval mode and float32."""
         other = copy.deepcopy(self.network)
+        for module in other.modules():
+            vars(module).pop("forward", None)  # images of other sizes than the patches would need graphs of their own
         with torch.no_grad():
             for name, parameter in other.named_parameters():
                 parameter.copy_(self.ema.averages[name])
@@ -257,6 +265,35 @@ class Optimization(Generic[N]):
             self.scaler.load_state_dict(state["scaler"])
         if self.objective.adversary:
             self.objective.adversary.load_state(state["adversary"])
+
+
+def compile_layers(network: nn.Module) -> Callable[[Tensor], Tensor]:
+    """Compile the forward pass of SwinIR's layers, in place; returns the network, or a compiled one of another kind.
+
+    Two graphs, of a plain and of a shifted layer, serve all layers, and a third the first layer without stochastic
+    depth. When PyTorch's limit on graphs is reached, a warning is logged and the layers run without compilation.
+    """
+    from torch._dynamo.exc import FailOnRecompileLimitHit  # here, because it takes a second
+
+    layers = [m for m in network.modules() if isinstance(m, SwinTransformerLayer)]
+    if not layers:
+        return torch.compile(network)
+    plain = SwinTransformerLayer.forward
+    run = torch.compile(plain, fullgraph=True)  # which makes the limit an error instead of a silent fall-back
+
+    def forward(layer: SwinTransformerLayer, x: Tensor, windows: Windows) -> Tensor:
+        nonlocal run
+        try:
+            return run(layer, x, windows)
+        except FailOnRecompileLimitHit:
+            limit = torch._dynamo.config.recompile_limit
+            logger.warning("compile: a layer needs more than %d graphs; training goes on without compilation", limit)
+            run = plain
+            return run(layer, x, windows)
+
+    for layer in layers:
+        layer.forward = MethodType(forward, layer)  # type: ignore[method-assign]
+    return network
 
 
 def build_optimizers(

@@ -4,6 +4,7 @@ import copy
 import json
 import math
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from conftest import DATA
 from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._dynamo.testing import CompileCounter
 from training import CPU, SMALL, configuration, difference, same
 
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -315,6 +317,71 @@ def test_recomputing_activations_gives_the_same_weights(rate):
     network = SMALL | {"drop_path_rate": rate}
     kept, recomputed = (trained(network=network | {"use_checkpoint": flag}) for flag in (False, True))
     assert difference(kept.network, recomputed.network) == 0
+
+
+# Compilation.
+
+
+@pytest.fixture
+def graphs(monkeypatch):
+    """Graphs that are compiled, with a backend that runs them as they are."""
+    torch._dynamo.reset()
+    counter = CompileCounter()
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=counter))
+    yield counter
+    torch._dynamo.reset()
+
+
+FOUR = SMALL | {"depths": [4]}  # layers
+DROPPED = {"drop_path_rate": 0.3, "use_checkpoint": True}
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"network": FOUR, "loss": {"adversarial": {"num_feat": 4}}}, 2),
+        (
+            {
+                "network": FOUR | {"drop_path_rate": 0.3, "use_checkpoint": True},
+                "precision": "bf16",
+                "parts": 4,
+                "batch_size": 4,
+            },
+            3,
+        ),
+    ],
+    ids=["gan", "parts"],
+)
+def test_two_graphs_serve_all_layers_and_a_third_the_one_that_never_drops(graphs, options, expected):
+    compiled = trained(2, compile=True, **options)
+    assert graphs.frame_count == expected
+    assert same(compiled.state(), trained(2, **options).state())
+
+
+@pytest.mark.slow
+def test_a_second_size_of_patches_adds_two_graphs_and_a_third_size_none(graphs):
+    ours, counts = optimization(compile=True), []
+    for step, side in enumerate((16, 24, 32)):
+        ours.step([(torch.rand(1, 3, side, side), torch.rand(1, 3, 2 * side, 2 * side))], step)
+        counts.append(graphs.frame_count)
+    assert counts == [2, 4, 4]
+
+
+def test_the_averaged_network_is_not_compiled(graphs):
+    averaged = trained(1, compile=True).averaged()
+    before = graphs.frame_count
+    with torch.no_grad():
+        averaged(torch.rand(1, 3, 24, 40))
+    assert graphs.frame_count == before > 0
+
+
+def test_a_limit_on_graphs_that_is_reached_is_said_and_training_goes_on_as_without(graphs, caplog):
+    with torch._dynamo.config.patch(recompile_limit=1):
+        compiled = trained(1, compile=True)
+    (message,) = (r.message for r in caplog.records if r.name.startswith("swinir"))
+    assert message == "compile: a layer needs more than 1 graphs; training goes on without compilation"
+    assert graphs.frame_count == 1
+    assert same(compiled.state(), trained(1).state())
 
 
 @pytest.mark.slow
