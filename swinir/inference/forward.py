@@ -1,20 +1,24 @@
 """A network as a function of an image: in exact or half precision, with an error of its own for lack of memory."""
 
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from swinir.inference.memory import release_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.tiling import TooLargeError
-from swinir.models.optimized import OptimizedSwinIR, optimize, resolve_precision
+from swinir.models.optimized import OptimizedSwinIR, exact_convolutions, optimize, resolve_precision
 from swinir.models.rcan import RCAN, BaselineConfig, ExternalNetwork
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 logger = logging.getLogger(__name__)
+
+# Parts of the messages of the CPU's allocator, CUDA and Triton, cuBLAS, cuDNN.
+LACK_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
 
 
 class Backend(Protocol):
@@ -63,43 +67,38 @@ def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tens
         precision = own
 
     def run(x: Tensor, precision: str) -> Tensor:
-        if isinstance(network, nn.Module):
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                restored: Tensor = network(x)
-            return restored
-        if isinstance(network, OptimizedSwinIR) and network.precision != precision:
-            return network.exact(x)
-        return network(x)
+        if isinstance(network, OptimizedSwinIR):
+            return network(x) if network.precision == precision else network.exact(x)
+        if not isinstance(network, nn.Module):
+            return network(x)
+        half = precision == "bf16"
+        with nullcontext() if half else exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
+            restored: Tensor = network(x)
+        return restored
+
+    def checked(x: Tensor) -> Tensor:
+        x = x.to(device)
+        restored = run(x, precision)
+        if precision == "bf16" and not restored.isfinite().all():
+            logger.warning("bf16 gave values that are not finite; computing these pixels in fp32")
+            restored = run(x, "fp32")
+        return restored
 
     def forward(x: Tensor) -> Tensor:
-        try:
-            with exact_convolutions():
-                restored = run(x.to(device), precision)
-                if precision == "bf16" and not restored.isfinite().all():
-                    logger.warning("bf16 gave values that are not finite; computing these pixels in fp32")
-                    restored = run(x.to(device), "fp32")
-                return restored
-        except (MemoryError, RuntimeError) as error:
-            if not out_of_memory(error):
-                raise
-        # Outside the handler: the error holds the tensors that are to be freed.
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        for _ in range(2):
+            try:
+                return checked(x)
+            except (MemoryError, RuntimeError) as error:
+                if not out_of_memory(error):
+                    raise
+            # Outside the handler: the error holds the tensors that are to be freed.
+            if not release_memory(device):
+                break
         raise TooLargeError(f"{device} has no memory for {x.shape[-1]}x{x.shape[-2]} pixels at once")
 
     return forward
 
 
-@contextmanager
-def exact_convolutions() -> Iterator[None]:
-    """Keep convolutions in float32: GPUs since Ampere otherwise round their operands to TF32's ten bits."""
-    cudnn = torch.backends.cudnn
-    with cudnn.flags(
-        enabled=cudnn.enabled, benchmark=cudnn.benchmark, deterministic=cudnn.deterministic, allow_tf32=False
-    ):
-        yield
-
-
 def out_of_memory(error: BaseException) -> bool:
     """True for errors that mean lack of memory, for which PyTorch has a class of its own on GPUs only."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or any(text in str(error) for text in LACK_OF_MEMORY)

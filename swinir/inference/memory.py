@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from swinir.models.graphs import drop_recordings, reserved_bytes
 from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig
 
@@ -23,8 +24,19 @@ def free_memory(device: torch.device) -> int:
     """Bytes that new tensors on a device can take, as far as the system tells."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
-        return free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device) - reserved_bytes(device)
+        return free + max(0, unused)
     return int(min([_available(), *(_left(*map(Path, pair)) for pair in CGROUPS)]))
+
+
+def release_memory(device: torch.device) -> bool:
+    """Give back what a device keeps for speed only; tell whether memory may suffice now that did not before."""
+    if device.type != "cuda":
+        return False
+    dropped = drop_recordings(device)
+    with torch.cuda.device(device):
+        torch.cuda.empty_cache()
+    return dropped
 
 
 def _available() -> int:
@@ -80,12 +92,19 @@ def auto_tile(
         overlap: of tiles, in low-quality pixels.
         batch: number of images that are run together.
     """
-    budget = SHARE.get(device.type, SHARE_DEFAULT) * free_memory(device)
-    if device.type == "cpu":
-        budget = min(budget, CPU_BUDGET)
-    pixels = budget / (batch * bytes_per_pixel(network))
+    pixels = _room(network, device, batch)
+    if height * width > pixels and release_memory(device):
+        pixels = _room(network, device, batch)
     if height * width <= pixels:
         return None
     window = network.window
     smallest = (-(-overlap // window) + 1) * window  # a stride of one window
     return max(smallest, math.isqrt(int(pixels)) // window * window)
+
+
+def _room(network: NetworkConfig | BaselineConfig, device: torch.device, batch: int) -> float:
+    """Estimate the low-quality pixels of each image of a batch that the device has memory for."""
+    budget = SHARE.get(device.type, SHARE_DEFAULT) * free_memory(device)
+    if device.type == "cpu":
+        budget = min(budget, CPU_BUDGET)
+    return budget / (batch * bytes_per_pixel(network))

@@ -18,11 +18,11 @@ class RunOptions:
         tile_blend: "cut" takes each pixel from one tile, with the overlap rounded up to a multiple of the window; the
             result approaches that of the whole image as the overlap grows. "mean" averages overlapping tiles, as the
             released program does.
-        precision: "fp32"; "bf16" for matrix products and convolutions, with float32 residuals and output; "auto" is
-            bf16 on GPUs that compute in it natively, else fp32. Non-finite bf16 output is recomputed in fp32.
+        precision: "fp32"; "bf16" for matrix products and convolutions, with float32 residuals and output (on GPUs,
+            TF32 in the convolutions of the reconstruction); "auto" is bf16 on GPUs that compute in it natively, else
+            fp32. Non-finite bf16 output is recomputed in fp32.
         self_ensemble: average over the eight flips and rotations (the paper's "+").
-        compile: fuse the layers by torch.compile, and on a GPU record them as a CUDA graph for each size of tile; the
-            first image takes a minute or two longer.
+        compile: fuse the layers by torch.compile; the first image takes a minute or two longer.
         extra_window: extend images to the next multiple of the window above their size, as the released program does.
             False leaves the padding to the network, which reflects sides to whole windows and no further; it serves
             comparison with other programs, for whole images by networks in PyTorch.

@@ -180,13 +180,14 @@ class _Attention:
         self.qkv = _Linear(weight.flatten(0, 2), bias.flatten(), narrow, packed=packed)
         self.proj = _Linear(proj.flatten(1), attn.proj.bias, narrow, packed=packed)
         table = attn.bias()[None] if masks is None else attn.bias() + masks[:, None]
-        self.biases = table.to(narrow, copy=True)  # (classes, heads, N, N)
+        # (classes, heads, N, N), in rows of whole vectors: a GPU's kernels would copy others for every window.
+        self.biases = F.pad(table.to(narrow, copy=True), (0, -table.shape[-1] % 8))[..., : table.shape[-1]]
 
     def __call__(self, x: Tensor, bias: Tensor) -> Tensor:
         """Attend inside each of the windows, (windows, N, C) tokens that share a bias."""
         q, k, v = rearrange(self.qkv(x), "n t (three heads d) -> three n heads t d", three=3, heads=self.heads)
         if self.fused:
-            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None].expand(len(q), -1, -1, -1), scale=1.0)
+            x = F.scaled_dot_product_attention(q, k, v, attn_mask=bias[None], scale=1.0)
         else:
             logits = (q @ k.transpose(-2, -1)).add_(bias)
             x = logits.softmax(-1) @ v

@@ -6,20 +6,23 @@ change in place. Weights are converted once, and the linear end of "pixelshuffle
 
 import copy
 import functools
-from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from swinir.models.eager_layer import EagerLayer
-from swinir.models.graphs import Recording
+from swinir.models.graphs import Recordings
 from swinir.models.reconstruction import MergedShuffles, Reconstruction
 from swinir.models.swinir import RSTB, SwinIR, framed
 
 PRECISIONS = ("fp32", "bf16", "auto")
-MAX_RECORDINGS = 3  # CUDA graphs kept, each with the memory of a whole run
+# On a GPU. cuDNN's, PyTorch's first choice on the newest ones, plans half a second for each number of windows.
+ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
 
 class OptimizedSwinIR:
@@ -31,8 +34,11 @@ class OptimizedSwinIR:
         model: the network to copy, on any device, in any mode.
         precision: "fp32" computes in the weights' own dtype. In "bf16" the operands of linear layers, attention and
             the RSTBs' convolutions have 16 bits; the stream, norms and the reconstruction do not.
-        compile: fuse the work of a layer on a chunk by torch.compile, and on a GPU record the network as a CUDA graph
-            for each of the last few sizes. It is for GPUs: on CPUs the packed layers that it replaces are as fast.
+        compile: fuse the work of a layer on a chunk by torch.compile. It is for GPUs: on CPUs the packed layers that it
+            replaces are as fast.
+
+    Attributes:
+        recordings: CUDA graphs for small inputs of sizes that return; None elsewhere than on a CUDA device.
     """
 
     def __init__(self, model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> None:
@@ -46,7 +52,7 @@ class OptimizedSwinIR:
         exact_cpu = self.device.type == "cpu" and narrow == wide
         layout = torch.contiguous_format if exact_cpu else torch.channels_last
         form = self.form = Form(wide, narrow, layout, compile)
-        self.recordings: OrderedDict[torch.Size, Recording] = OrderedDict()
+        self.recordings = Recordings(self.device) if self.device.type == "cuda" else None
         with torch.inference_mode(False), torch.no_grad():
             self._source = copy.deepcopy(model) if precision == "bf16" else None
             self.mean = model.mean.to(wide, copy=True)
@@ -68,14 +74,10 @@ class OptimizedSwinIR:
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        if not (self.form.compile and x.is_cuda):
+        if self.recordings is None:
             return self._compute(x)
-        if x.shape not in self.recordings:
-            while len(self.recordings) >= MAX_RECORDINGS:
-                self.recordings.popitem(last=False)
-            self.recordings[x.shape] = Recording(self._compute, x)
-        self.recordings.move_to_end(x.shape)
-        return self.recordings[x.shape](x)
+        with sdpa_kernel(ATTENTION), exact_convolutions() if self.precision == "fp32" else nullcontext():
+            return self.recordings.run(self._compute, x)
 
     def _compute(self, x: Tensor) -> Tensor:
         return framed(self.config, self.mean, x.to(self.mean.dtype), self._restore).to(self.dtype)
@@ -113,13 +115,32 @@ def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -
     return OptimizedSwinIR(model, resolve_precision(precision, device), compile=compile)
 
 
+@contextmanager
+def exact_convolutions() -> Iterator[None]:
+    """Keep convolutions in float32: GPUs since Ampere otherwise round their operands to TF32's ten bits.
+
+    The caller's setting is put back. Networks in bf16 do without: TF32 has more bits, and is faster.
+    """
+    cudnn = torch.backends.cudnn
+    # The setting of PyTorch 2.9 and newer, which refuses to read the old one where convolutions differ from the rest.
+    owner, name, exact = (
+        (cudnn.conv, "fp32_precision", "ieee") if hasattr(cudnn, "conv") else (cudnn, "allow_tf32", False)
+    )
+    before = getattr(owner, name)
+    setattr(owner, name, exact)
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
 def resolve_precision(precision: str, device: torch.device) -> str:
     """Turn "auto" into bf16 where a GPU computes in it natively, else fp32."""
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision != "auto":
         return precision
-    native = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+    native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return "bf16" if native else "fp32"
 
 

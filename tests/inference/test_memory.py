@@ -7,12 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from fake_cuda import FakeCuda
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import swinir.inference.memory
-from swinir.inference.memory import auto_tile, bytes_per_pixel, free_memory
+from swinir.inference.memory import auto_tile, bytes_per_pixel, free_memory, release_memory
 from swinir.inference.restore import restore
+from swinir.models.graphs import Recordings
 from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
@@ -111,6 +113,39 @@ def test_a_system_that_does_not_tell_counts_as_small(tmp_path, monkeypatch):
     monkeypatch.setattr(swinir.inference.memory, "CGROUPS", ())
     monkeypatch.setattr(swinir.inference.memory, "MEMINFO", tmp_path / "absent")
     assert free_memory(CPU) == swinir.inference.memory.UNKNOWN
+
+
+CUDA = torch.device("cuda", 0)
+
+
+@pytest.fixture
+def recorded(monkeypatch):
+    """A device, played by the CPU, with recordings of two networks, each of 1000 bytes; the networks with them."""
+    cuda = FakeCuda(monkeypatch)
+    cuda.networks = [Recordings(CUDA) for _ in range(2)]
+    for recordings in cuda.networks:
+        for _ in range(2):
+            recordings.run(lambda x: x + 1, torch.zeros(3))
+    return cuda
+
+
+def test_memory_of_recordings_is_not_free(recorded):
+    before = free_memory(CUDA)
+    assert before == recorded.total - 2000
+    assert release_memory(CUDA)
+    assert free_memory(CUDA) == before + 2000
+    assert recorded.emptied == 1
+    assert not release_memory(CUDA)
+
+
+def test_recordings_are_dropped_where_they_make_tiles_smaller(recorded):
+    pixels = bytes_per_pixel(SMALL) / 0.8
+    recorded.total = int(64 * 64 * pixels) + 1000
+    assert auto_tile(SMALL, 32, 32, 8, device=CUDA) is None
+    assert len(recorded.graphs) == 2  # in no one's way
+    assert auto_tile(SMALL, 64, 64, 8, device=CUDA) is None
+    assert not recorded.graphs
+    assert auto_tile(SMALL, 640, 640, 8, device=CUDA) == 64
 
 
 @pytest.mark.gpu

@@ -7,6 +7,7 @@ import pytest
 import torch
 from golden_state import state
 
+import swinir.inference.forward
 import swinir.inference.memory
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import align_tile, restore
@@ -232,6 +233,28 @@ def test_tiles_for_which_memory_runs_out_are_divided(monkeypatch, caplog):
         restore(network, lq)
     with pytest.raises(TooLargeError, match="cpu has no memory for 56x56"):
         restore(network, lq, tile=56, tile_blend="mean", tile_overlap=0)
+
+
+def test_when_memory_runs_out_recordings_are_dropped_before_tiles_are_divided(monkeypatch):
+    network, lq = build(), image(60, 100)
+    expected = restore(network, lq, tile=40, tile_overlap=8)
+    call, events, recorded = OptimizedSwinIR.__call__, [], [True]
+
+    def limited(self, x):
+        events.append(tuple(x.shape[-2:]))
+        if len(events) > 3 and recorded[0]:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return call(self, x)
+
+    def release(device):
+        events.append(str(device))
+        dropped, recorded[0] = recorded[0], False
+        return dropped
+
+    monkeypatch.setattr(OptimizedSwinIR, "__call__", limited)
+    monkeypatch.setattr(swinir.inference.forward, "release_memory", release)
+    assert torch.equal(restore(network, lq, tile=40, tile_overlap=8), expected)
+    assert events == [(40, 40)] * 4 + ["cpu"] + [(40, 40)] * 3  # finished tiles stay, none is divided
 
 
 def test_an_error_that_is_not_of_memory_passes(monkeypatch):

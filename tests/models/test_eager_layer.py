@@ -1,9 +1,11 @@
 """The eager layer: which tokens it works on at once, and how often it is compiled. Its output: test_optimized.py."""
 
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 from networks import live
@@ -42,6 +44,20 @@ def test_rectangles_have_the_windows_of_the_network(window, shifted, rows, cols,
     for ours, theirs in zip(seen, by_class, strict=True):
         assert sorted(ours.tolist()) == sorted(theirs.flatten(0, 1).tolist())
     assert (x < 0).all()
+
+
+@pytest.mark.parametrize("window", [7, 8])
+def test_gpus_get_position_biases_that_they_need_not_copy(monkeypatch, window):
+    """Their kernels take one mask for all windows if its strides are multiples of 8; others are padded for each."""
+    seen, attend = [], F.scaled_dot_product_attention
+
+    def record(*tensors, attn_mask, scale):
+        seen.append((attn_mask.shape[0], *(step % 8 for step in attn_mask.stride()[1:-1]), attn_mask.stride(-1)))
+        return attend(*tensors, attn_mask=attn_mask, scale=scale)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
+    optimize(live(replace(TINY, window_size=window, img_size=2 * window)))(torch.rand(1, 3, 2 * window, 2 * window))
+    assert set(seen) == {(1, 0, 0, 1)}
 
 
 @pytest.fixture

@@ -7,15 +7,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import DATA
+from fake_cuda import FakeCuda
 from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from networks import CONFIGS, SMALL, live
+from torch.nn.attention import sdpa_kernel
 
 import swinir.models.eager_layer
 from swinir.inference.restore import restore
-from swinir.models.optimized import OptimizedSwinIR, optimize
+from swinir.models.graphs import Recordings
+from swinir.models.optimized import ATTENTION, OptimizedSwinIR, optimize, resolve_precision
 from swinir.models.reconstruction import MergedShuffles
 from swinir.models.reference import ReferenceSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -202,6 +206,62 @@ def test_an_unknown_precision_is_refused():
 def test_input_of_the_wrong_shape_is_refused():
     with pytest.raises(ValueError, match=r"input must be \(B, 3, H, W\)"):
         optimize(live(TINY))(torch.zeros(1, 1, 8, 8))
+
+
+# A GPU, played by the CPU
+
+
+@pytest.fixture
+def fake_cuda(monkeypatch):
+    return FakeCuda(monkeypatch)
+
+
+def on_fake_gpu(network, precision):
+    form = optimize(network, precision)
+    form.recordings = Recordings(torch.device("cuda", 1))
+    return form
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_recordings_of_a_network_compute_what_it_does_directly(fake_cuda, precision):
+    network = live(CONFIGS["pixelshuffle x2"])
+    recorded, direct = on_fake_gpu(network, precision), optimize(network, precision)
+    for _ in range(3):
+        for size in ((8, 8), (16, 11)):
+            lq = torch.rand(1, 3, *size)
+            with sdpa_kernel(ATTENTION):
+                expected = direct(lq)
+            assert torch.equal(recorded(lq), expected)
+    assert [graph.replays for graph in fake_cuda.graphs] == [1, 1]
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch 2.9 brought the setting")
+@pytest.mark.parametrize(("precision", "convolutions"), [("fp32", "ieee"), ("bf16", "tf32")])
+def test_kernels_of_a_gpu_are_chosen_by_name(fake_cuda, monkeypatch, precision, convolutions):
+    seen, attend = set(), F.scaled_dot_product_attention
+
+    def record(*tensors, attn_mask, scale):
+        cuda = torch.backends.cuda
+        enabled = [
+            *(cuda.cudnn_sdp_enabled(), cuda.flash_sdp_enabled()),
+            *(cuda.mem_efficient_sdp_enabled(), cuda.math_sdp_enabled()),
+        ]
+        seen.add((*enabled, torch.backends.cudnn.conv.fp32_precision))
+        return attend(*tensors, attn_mask=attn_mask, scale=scale)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", record)
+    form = on_fake_gpu(live(TINY), precision)
+    for layer in (layer for block in form.layers for layer in block.layers):
+        layer.attention.fused = True
+    form(torch.rand(1, 3, 8, 8))
+    assert seen == {(False, False, True, True, convolutions)}
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((8, 6), "bf16"), ((7, 5), "fp32")])
+def test_automatic_precision_asks_the_device_named(monkeypatch, capability, expected):
+    asked = {torch.device("cuda", 0): (9, 0), torch.device("cuda", 1): capability}
+    monkeypatch.setattr(torch.cuda, "get_device_capability", asked.__getitem__)
+    assert resolve_precision("auto", torch.device("cuda", 1)) == expected
 
 
 @pytest.mark.gpu
