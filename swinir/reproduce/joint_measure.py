@@ -168,7 +168,7 @@ def measure(task: JointTask, kind: str, folder: Path, samples: Sequence[Sample],
     if path.exists() and depends_on.items() <= json.loads(path.read_text(encoding="utf-8")).items():
         return True
     processes, protocol = run.processes, make_protocol(task)
-    if max(processes.mean([run.stop()])) > 0:
+    if processes.any(run.stop()):
         return False
     model = load_model(weights, device=processes.device)
     check_network(model.config, protocol, weights.name, stated=task.task)

@@ -3,13 +3,17 @@
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
 T = TypeVar("T")
+# Of processes that wait for the first one, which may decode thousands of images; NCCL's own limit is ten minutes.
+PATIENCE = timedelta(hours=12)
 
 
 class Processes:
@@ -39,13 +43,17 @@ class Processes:
         for gradient, part in zip(gradients, parts, strict=True):
             gradient.copy_(part.view_as(gradient))
 
-    def mean(self, values: Sequence[float]) -> list[float]:
-        """Return the mean of each value over the processes."""
+    def mean(self, values: Tensor) -> Tensor:
+        """Return the mean of (N,) values over the processes, on their device."""
         if self.count == 1:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64, device=self.device)
+            return values
+        total = values.to(self.device, torch.float64)
         dist.all_reduce(total)
-        return (total / self.count).tolist()
+        return total / self.count
+
+    def any(self, flag: bool) -> bool:
+        """Return true if any process's flag is."""
+        return flag if self.count == 1 else self.mean(torch.tensor([float(flag)])).item() > 0
 
     def gather(self, items: Sequence[T]) -> list[T]:
         """Return the items of all processes, each of which has `items[rank::count]`, in the original order."""
@@ -107,7 +115,8 @@ def start_processes(device: str | torch.device | None = None) -> Iterator[Proces
         torch.cuda.set_device(chosen)
     store, rank, _ = next(rendezvous("env://"))
     backend = "nccl" if chosen.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=dist.PrefixStore(_attempt(), store), rank=rank, world_size=count)
+    joint = dist.PrefixStore(_attempt(), store)
+    dist.init_process_group(backend, store=joint, rank=rank, world_size=count, timeout=PATIENCE)
     try:
         yield Processes(chosen, dist.get_rank(), count)
     finally:

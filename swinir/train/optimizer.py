@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from types import MethodType
 from typing import Any, Generic, TypeVar
 
@@ -150,13 +151,13 @@ class Optimization(Generic[N]):
             lq, gt = (to_unit(x, self.device, self.dtype) for x in (lq, gt))
             seen.append((lq, gt))
             values.append(self._backward(lq, gt, part, forward or self.forward, objective or self.objective))
-        names = list(values[0])
-        sums = torch.stack([torch.stack(list(v.values())) for v in values]).mean(0).tolist()
-        found = dict(zip(names, self.processes.mean(sums), strict=True))
-        if not all(map(math.isfinite, found.values())):
-            named = ", ".join(f"{name} {value}" for name, value in found.items() if not math.isfinite(value))
-            raise NotFiniteError(f"not finite: {named}; lower optimizer.lr or set optimizer.clip_norm", seen)
-        norm = self._apply(seen)
+        losses = self.processes.mean(torch.stack([torch.stack(list(v.values())) for v in values]).mean(0))
+        gradients = self._gradients()
+        # The only transfer of a step that waits for the device.
+        *means, norm = torch.cat([losses, nn.utils.get_total_norm(gradients).view(1)]).tolist()
+        found = dict(zip(values[0], means, strict=True))
+        self._check(found, norm, seen)
+        self._apply(gradients, norm)
         return StepResult(found.pop("loss"), found, norm, lr)
 
     def _set_rates(self, step: int) -> float:
@@ -193,30 +194,36 @@ class Optimization(Generic[N]):
         kind = AUTOCAST.get(self.config.precision)
         return torch.autocast(self.device.type, kind, enabled=kind is not None)
 
-    def _apply(self, seen: Batch) -> float:
-        """Update the weights; returns the norm of the network's gradient."""
-        adversary, limit = self.objective.adversary, self.config.optimizer.clip_norm
+    def _gradients(self) -> list[Tensor]:
+        """Average the network's gradients over the processes, remove the loss scale, and return them."""
         self.processes.average_gradients(self.parameters)
         for optimizer, _ in self._rates:
             self.scaler.unscale_(optimizer)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients).item()
-        finite = math.isfinite(norm)
-        overflown = self.scaler.is_enabled() and self.scaler.get_scale() >= LEAST_SCALE
-        if not finite and not overflown:
-            raise NotFiniteError(f"not finite: gradient {norm}; lower optimizer.lr or set optimizer.clip_norm", seen)
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    def _check(self, losses: dict[str, float], norm: float, seen: Batch) -> None:
+        """Refuse losses and gradients that are not finite, except the gradients of an fp16 overflow."""
+        wrong = [f"{name} {value}" for name, value in losses.items() if not math.isfinite(value)]
+        if not wrong and not math.isfinite(norm):
+            overflown = self.scaler.is_enabled() and self.scaler.get_scale() >= LEAST_SCALE
+            wrong = [] if overflown else [f"gradient {norm}"]
+        if wrong:
+            message = f"not finite: {', '.join(wrong)}; lower optimizer.lr or set optimizer.clip_norm"
+            raise NotFiniteError(message, seen)
+
+    def _apply(self, gradients: list[Tensor], norm: float) -> None:
+        """Update the weights, except after an overflow, which lowers the loss scale."""
+        adversary, limit = self.objective.adversary, self.config.optimizer.clip_norm
         if limit is not None and limit < norm < math.inf:
             torch._foreach_mul_(gradients, limit / (norm + NORM_LIMIT))
-        if finite:  # an overflow skips both optimizers; the scaler alone would skip one of them
+        if math.isfinite(norm):
             for optimizer, _ in self._rates:
-                self.scaler.step(optimizer)
-        self.scaler.update()  # lowers the scale if any gradient overflowed
-        if finite:
+                optimizer.step()  # GradScaler.step would read from the device, and skip one optimizer of two
             self.ema.update(self.network)
+        self.scaler.update()  # lowers the scale if any gradient overflowed
         if adversary:
             self.processes.average_gradients(adversary.discriminator.parameters())
             adversary.optimizer.step()
-        return norm
 
     def averaged(self) -> N:
         """Return a network with the averaged weights, in eval mode and float32."""
@@ -299,19 +306,25 @@ def compile_layers(network: nn.Module) -> Callable[[Tensor], Tensor]:
 def build_optimizers(
     network: nn.Module, options: OptimizerConfig
 ) -> tuple[torch.optim.Adam, torch.optim.Optimizer | None]:
-    """Return Adam and, if the options say so, Muon.
+    """Return Adam, with fused kernels on a CUDA device, and Muon, if the options say so.
 
     Muon takes the weights of the linear layers and Adam all other parameters, relative position bias tables included:
     these are matrices too, but nothing is multiplied by them.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
+    adam = partial(torch.optim.Adam, betas=options.betas, fused=fused(parameters[0].device))
     if options.name == "adam":
-        return torch.optim.Adam(parameters, lr=options.lr, betas=options.betas, weight_decay=options.weight_decay), None
+        return adam(parameters, lr=options.lr, weight_decay=options.weight_decay), None
     linear = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
     matrices = [p for p in parameters if id(p) in linear]
     rest = [p for p in parameters if id(p) not in linear]
     muon = torch.optim.Muon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
-    return torch.optim.Adam(rest, lr=options.rest_lr or options.lr, betas=options.betas), muon
+    return adam(rest, lr=options.rest_lr or options.lr), muon
+
+
+def fused(device: torch.device) -> bool | None:
+    """Return true if Adam should use its fused kernels; None leaves the choice to PyTorch."""
+    return True if device.type == "cuda" else None
 
 
 def load_moments(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:

@@ -180,7 +180,7 @@ class Trainer:
         waited, since = 0.0, time.monotonic()
         batches = self.stream.batches(self.step, self.drawn)
         while self.step < config.schedule.iterations:
-            if max(self.processes.mean([stop()])) > 0:
+            if self.processes.any(stop()):
                 if self._saved_at != self.step:
                     self._save()
                 return False

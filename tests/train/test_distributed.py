@@ -10,10 +10,12 @@ import re
 import signal
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 from forks import Command, commands
 from training import CPU, SMALL, assert_same_ending, configuration, last_state, same, timeless
 
@@ -71,7 +73,8 @@ def largest_difference(run, other):
 def test_one_process_is_itself_and_its_own_mean():
     with start_processes("cpu") as alone:
         assert (alone.rank, alone.count, alone.device) == (0, 1, CPU)
-        assert alone.mean([1.0, 2.0]) == [1.0, 2.0]
+        assert alone.mean(torch.tensor([1.0, 2.0])).tolist() == [1.0, 2.0]
+        assert (alone.any(True), alone.any(False)) == (True, False)
         assert alone.gather(["a", "b"]) == ["a", "b"]
         assert alone.share("a") == "a"
         alone.wait()
@@ -79,6 +82,17 @@ def test_one_process_is_itself_and_its_own_mean():
         parameter.grad = torch.tensor([1.0, 2.0])
         alone.average_gradients([parameter])
         assert parameter.grad.tolist() == [1.0, 2.0]
+
+
+def test_processes_wait_for_a_first_one_that_decodes_for_hours(monkeypatch):
+    asked = {}
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr("swinir.train.distributed.rendezvous", lambda url: iter([(dist.HashStore(), 0, 2)]))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, **options: asked.update(options))
+    monkeypatch.setattr(dist, "get_rank", lambda: 0)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: None)
+    with start_processes("cpu"):
+        assert asked["timeout"] >= timedelta(hours=3)
 
 
 # Two as one.

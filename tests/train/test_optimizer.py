@@ -14,6 +14,7 @@ from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch._dynamo.testing import CompileCounter
+from torch.utils._python_dispatch import TorchDispatchMode
 from training import CPU, SMALL, configuration, difference, same
 
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -21,7 +22,7 @@ from swinir.train.config import ScheduleConfig
 from swinir.train.dataset import own_parts
 from swinir.train.distributed import Processes
 from swinir.train.initialize import build_network
-from swinir.train.optimizer import LEAST_SCALE, Ema, NotFiniteError, Optimization, learning_rate, step_seed
+from swinir.train.optimizer import LEAST_SCALE, Ema, NotFiniteError, Optimization, fused, learning_rate, step_seed
 
 GOLDEN = json.loads((DATA / "train_steps.json").read_text())
 MUON = {"name": "muon", "lr": 4e-3}
@@ -249,6 +250,69 @@ def test_parameters_stay_in_their_precision(precision):
     ours = trained(1, precision=precision)
     assert {p.dtype for p in ours.parameters} == {torch.float64 if precision == "fp64" else torch.float32}
     assert {p.dtype for p in ours.ema.averages.values()} == {p.dtype for p in ours.parameters}
+
+
+# Work for the device.
+
+
+class Operations(TorchDispatchMode):
+    """Records the names of the operations on tensors."""
+
+    def __init__(self):
+        super().__init__()
+        self.names = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.names.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"optimizer": MUON | {"clip_norm": 1e-3}, "loss": {"adversarial": {"num_feat": 4}}},
+        {"precision": "fp16", "network": SMALL | {"drop_path_rate": 0.3}},
+    ],
+    ids=["muon", "fp16"],
+)
+def test_a_step_waits_for_the_device_once(monkeypatch, options):
+    monkeypatch.setattr("swinir.train.optimizer.fused", lambda device: True)  # as on a GPU
+    ours, lists, read = optimization(accumulate=2, **options), [], torch.Tensor.tolist
+    if ours.objective.adversary:  # its plain Adam reads counts of steps, which are on the CPU
+        monkeypatch.setattr(ours.objective.adversary.optimizer, "step", lambda: None)
+    monkeypatch.setattr(torch.Tensor, "tolist", lambda tensor: lists.append(1) or read(tensor))
+    with Operations() as operations:
+        ours.step(split(batch(), 2), 0)
+    assert len(lists) + operations.names.count("aten._local_scalar_dense.default") == 1
+
+
+def test_attention_in_training_is_explicit_products():
+    """cuDNN's gradient of scaled_dot_product_attention is NaN for some windows of 64 tokens."""
+    ours = optimization(precision="bf16")
+    with Operations() as operations:
+        ours.step([batch()], 0)
+    assert not [name for name in operations.names if "attention" in name]
+    assert [name for name in operations.names if "softmax_backward" in name]
+
+
+def test_fused_adam_takes_the_state_of_the_plain_one_and_gives_it_back(monkeypatch):
+    plain = trained()
+    monkeypatch.setattr("swinir.train.optimizer.fused", lambda device: True)
+    fused = optimization()
+    fused.load_state(copy.deepcopy(plain.state()))
+    assert fused.optimizer.param_groups[0]["fused"]
+    assert same(fused.state()["optimizer"]["state"], plain.state()["optimizer"]["state"])
+    for ours in (plain, fused):
+        ours.step([batch(3)], 3)
+    assert difference(plain.network, trained().network) > 0
+    assert difference(plain.network, fused.network) < 1e-7
+    plain.load_state(fused.state())
+    assert plain.optimizer.param_groups[0]["fused"] is None
+    assert same(fused.state()["optimizer"]["state"], plain.state()["optimizer"]["state"])
+
+
+def test_fused_adam_is_for_cuda():
+    assert [fused(torch.device(name)) for name in ("cuda", "cuda:1", "cpu", "mps")] == [True, True, None, None]
 
 
 # Options.
