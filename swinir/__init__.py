@@ -1,5 +1,7 @@
 """SwinIR Toolkit: image restoration with SwinIR.
 
+    enlarged = swinir.restore_image("photo.jpg", scale=2)  # a path, Pillow image or array: models are chosen
+
     model = swinir.load_model("model_zoo/swinir/001_classicalSR_DF2K_s64w8_SwinIR-M_x4.pth")
     restored = swinir.restore(model, lq)  # (1, 3, H, W) in [0, 1] to (1, 3, 4H, 4W) in [0, 1]
 
@@ -22,9 +24,17 @@ if TYPE_CHECKING:
     from swinir.models.optimized import optimize as optimize
     from swinir.models.swinir import NetworkConfig as NetworkConfig
     from swinir.models.swinir import SwinIR as SwinIR
+    from swinir.photos.options import RestoreOptions as RestoreOptions
+    from swinir.photos.restore_image import plan_image as plan_image
+    from swinir.photos.restore_image import restore_image as restore_image
     from swinir.weights.checkpoint import load_model as load_model
+    from swinir.weights.listing import list_models as list_models
 
 _HOMES = {
+    "restore_image": "photos.restore_image",
+    "plan_image": "photos.restore_image",
+    "RestoreOptions": "photos.options",
+    "list_models": "weights.listing",
     "load_model": "weights.checkpoint",
     "load_exported": "inference.runtimes",
     "restore": "inference.restore",
@@ -39,15 +49,19 @@ _HOMES = {
 }
 __all__ = [
     "NetworkConfig",
+    "RestoreOptions",
     "RunOptions",
     "SwinIR",
+    "list_models",
     "load_exported",
     "load_model",
     "luma",
     "optimize",
+    "plan_image",
     "psnr",
     "psnrb",
     "restore",
+    "restore_image",
     "ssim",
 ]
 
@@ -56,3 +70,7 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"swinir.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

@@ -20,6 +20,7 @@ class TaskSpec:
     Attributes:
         name: as the released program's `--task` takes it.
         title: for tables and messages.
+        purpose: of its models, for users who restore photographs with them; empty where the title says it.
         network: the released network of medium (or lightweight) size, at the first scale.
         large: the large variant, where one was released.
         scales: enlargements that the paper trains; (1,) for tasks that keep the size.
@@ -42,6 +43,7 @@ class TaskSpec:
     folder: str
     in_file_name: str
     training: Literal["bicubic", "bsrgan", "noise", "jpeg"]
+    purpose: str = ""
     large: NetworkConfig | None = None
     scales: tuple[int, ...] = (1,)
     degradation: Literal["noise", "jpeg"] | None = None
@@ -117,6 +119,7 @@ _ROWS = (
     TaskSpec(
         name="real_sr",
         title="real-world super-resolution",
+        purpose="for degraded photographs (blur, noise, compression); clean ones can look worse than by bicubic",
         network=_config(_MEDIUM, upsampler="nearest+conv", upscale=2, img_size=64),
         large=_config(_LARGE, upsampler="nearest+conv", upscale=4, img_size=64),
         scales=(2, 4),

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device, split_words
+from swinir.cli.options import check_parent, split_words
+from swinir.inference.device import choose_device
 
 if TYPE_CHECKING:
     from swinir.bench.subject import Case, Subject

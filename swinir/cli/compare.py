@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device, make_protocol, print_table, split_words, status_line
+from swinir.cli.options import check_parent, make_protocol, print_table, split_words, status_line
+from swinir.inference.device import choose_device
 
 if TYPE_CHECKING:
     from swinir.bench.compare_networks import Comparison, Seen

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from swinir.cli.options import choose_device, print_table
+from swinir.cli.options import print_table
+from swinir.inference.device import choose_device
 
 MODEL = "lightweight_sr_x2_tiny"
 PHOTOGRAPH = "astronaut.png"  # NASA, public domain

@@ -3,11 +3,13 @@
 Subcommand modules import torch inside their functions, so that `swinir --help` answers at once.
 """
 
+import difflib
 import os
 import signal
 import sys
 from collections.abc import Sequence
 from types import FrameType
+from typing import Annotated, Any
 
 import typer
 
@@ -18,16 +20,37 @@ if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
 from swinir.cli import bench, compare, data, demo, export, info, report, reproduce, restore, test, train, zoo
+from swinir.cli.options import GroupedHelp
+from swinir.version import __version__
+
+UsageError: Any = typer.BadParameter.__base__  # which typer does not export
 
 app = typer.Typer(
     name="swinir",
     help="Restore images with SwinIR: super-resolution, denoising and JPEG artifact removal.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
+    context_settings={"token_normalize_func": lambda word: word.replace("_", "-")},  # both spellings of an option
 )
-app.command("restore")(restore.restore)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"swinir {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    """Options of the program itself."""
+
+
+app.command("restore", cls=GroupedHelp)(restore.restore)
 app.command("report")(report.report)
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
@@ -54,7 +77,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = compare.expand_models(words)
     before = {kind: signal.signal(kind, _leave) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
-        app(args=words, prog_name="swinir")
+        code = app(args=words, prog_name="swinir", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UsageError as error:
+        if near := getattr(error, "possibilities", None):  # all that are near; the nearest is meant
+            error.possibilities = difflib.get_close_matches(getattr(error, "option_name", ""), near, n=1, cutoff=0)
+        error.show()
+        return int(error.exit_code)
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(bool(leave.code))
     except (ValueError, OSError, ArithmeticError, ImportError) as error:
@@ -65,7 +94,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler or signal.SIG_DFL)
-    return 0
 
 
 def _leave(signum: int, _frame: FrameType | None) -> None:

@@ -4,16 +4,30 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
+from typer.core import TyperCommand
 
 if TYPE_CHECKING:
-    import torch
-
     from swinir.evaluation.protocol import Protocol
     from swinir.inference.options import RunOptions
     from swinir.report.text_table import TextTable
+
+
+class GroupedHelp(TyperCommand):
+    """A command whose options are listed under the titles that `rich_help_panel` names, in plain text."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write the arguments, the options without a title, and those under each."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            title = "Arguments" if parameter.param_type_name == "argument" else "Options"
+            if record := parameter.get_help_record(ctx):
+                groups.setdefault(getattr(parameter, "rich_help_panel", None) or title, []).append(record)
+        for title, records in groups.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
 
 
 def print_table(table: "TextTable") -> None:
@@ -41,20 +55,6 @@ def check_parent(file: Path | None) -> None:
         raise FileNotFoundError(
             f"folder not found: {file.absolute().parent}; create it, or write {file.name} elsewhere"
         )
-
-
-def choose_device(name: str | None) -> "torch.device":
-    """Return the device of that name, by default the GPU if there is one; a ValueError if it cannot be used."""
-    import torch
-
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise ValueError(f"--device {name} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
-    return device
 
 
 def split_words(text: str) -> list[str]:

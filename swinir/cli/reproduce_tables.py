@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from swinir.cli.options import choose_device, print_table
+from swinir.cli.options import print_table
+from swinir.inference.device import choose_device
 from swinir.reproduce.published import TABLES, Table, notes
 from swinir.weights.zoo import TASK_IN_NAME
 

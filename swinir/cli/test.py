@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
-from swinir.cli.options import check_parent, choose_device, make_protocol
+from swinir.cli.options import check_parent, make_protocol
+from swinir.inference.device import choose_device
 
 if TYPE_CHECKING:
     import torch

@@ -28,20 +28,19 @@ def list_weights(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON with every field.")] = False,
 ) -> None:
     """List all weights and show which are on this machine."""
-    from swinir.weights.zoo import RELEASED, TASK_IN_NAME, bundled
+    from swinir.weights.listing import list_models
+    from swinir.weights.zoo import find
 
-    if task is not None and task not in TASK_IN_NAME:
-        raise ValueError(f"unknown task {task!r}; choose one of {', '.join(TASK_IN_NAME)}")
-    entries = [entry for entry in (*bundled(), *RELEASED) if task in (None, entry.parts.task)]
+    models = list_models(task)
     if as_json:
-        print(json.dumps([_entry_facts(entry) for entry in entries], indent=2))
+        print(json.dumps([_entry_facts(find(model.name)) for model in models], indent=2))
         return
-    titles = ("ALIAS", "TASK", "LEVEL", "DATA", "SIZE", "MB", "PRESENT")
+    titles = ("ALIAS", "TASK", "LEVEL", "DATA", "SIZE", "MB", "STATE")
     rows = []
-    for entry in entries:
-        parts = entry.parts
+    for model in models:
+        parts = find(model.name).parts
         rows.append(
-            (entry.alias, parts.task, parts.level_text, parts.data, parts.size, _megabytes(entry), _presence(entry))
+            (model.name, model.task, model.level, parts.data, parts.size, str(model.megabytes or "-"), model.state)
         )
     print_table(TextTable(titles, rows, right=(5,)))
 
@@ -132,6 +131,7 @@ def _verdicts_everywhere() -> list["Verdict"]:
 
 
 def _entry_facts(entry: "ZooEntry") -> dict[str, Any]:
+    from swinir.weights.listing import model_row
     from swinir.weights.zoo import SIZE_WORDS
 
     parts = entry.parts
@@ -156,7 +156,7 @@ def _entry_facts(entry: "ZooEntry") -> dict[str, Any]:
         "sha256": entry.sha256,
         "url": entry.url,
         "bundled": entry.bundled,
-        "present": _presence(entry),
+        "state": model_row(entry).state,
         "path": str(present) if (present := _local(entry)) else None,
     }
 
@@ -168,18 +168,3 @@ def _local(entry: "ZooEntry") -> Path | None:
         return locate(entry.name)
     except FileNotFoundError:
         return None
-
-
-def _presence(entry: "ZooEntry") -> str:
-    local = _local(entry)
-    if local is None:
-        return "missing" if entry.bundled else "no"
-    if entry.bytes is not None and local.stat().st_size != entry.bytes:
-        return "damaged"
-    return "bundled" if entry.bundled else "yes"
-
-
-def _megabytes(entry: "ZooEntry") -> str:
-    local = _local(entry)
-    size = entry.bytes if entry.bytes is not None else local.stat().st_size if local else None
-    return f"{size / 1e6:.1f}" if size is not None else "-"

@@ -100,6 +100,19 @@ def align_tile(tile: int, window: int) -> int:
     return tile // window * window
 
 
+def chosen_tile(
+    config: NetworkConfig | BaselineConfig,
+    size: tuple[int, int],
+    options: RunOptions,
+    device: torch.device,
+    batch: int,
+) -> int | None:
+    """Return the side of tiles for a padded image of (height, width); None for one that is run whole, as asked for."""
+    if options.tile == "auto":
+        return auto_tile(config, *size, options.tile_overlap, device=device, batch=batch) or max(size)
+    return None if options.tile is None else align_tile(options.tile, config.window)
+
+
 def padded_side(size: int, config: NetworkConfig | BaselineConfig) -> int:
     """Extend a side to the next multiple of the window above it; of networks without extra window, not below it."""
     extra = isinstance(config, NetworkConfig) or config.extra_window
@@ -134,14 +147,8 @@ class _Run:
     ) -> None:
         self.forward, self.config, self.options = as_function(model, options), model.config, options
         self.scratch, self.progress = scratch, progress
-        device, window = place_of(model).device, self.config.window
-        self.tile: int | None
-        if options.tile == "auto":
-            height, width = self._padded(image)
-            fitting = auto_tile(self.config, height, width, options.tile_overlap, device=device, batch=image.shape[0])
-            self.tile = fitting or max(height, width)
-        else:
-            self.tile = None if options.tile is None else align_tile(options.tile, window)
+        device = place_of(model).device
+        self.tile = chosen_tile(self.config, self._padded(image), options, device, image.shape[0])
         self.batch = max(1, GPU_PIXELS // self.tile**2) if self.tile and device.type != "cpu" else 1
 
     def _padded(self, image: Image) -> tuple[int, int]:

@@ -95,6 +95,7 @@ def restore_files(
     policy: Policy | None = None,
     *,
     clock: Clock | None = None,
+    planned: Callable[[Job, Picture, Decision], None] | None = None,
     progress: Callable[[Job, float], None] | None = None,
     shown: Callable[[Item], None] | None = None,
 ) -> Iterator[Result]:
@@ -104,6 +105,7 @@ def restore_files(
 
     Args:
         folder: for the records and temporary files; it is made, as are the folders of outputs.
+        planned: called with the job, its image and what will be done with it, before that begins.
         progress: called with the job and the share of it that is done.
         shown: called with each restored image before it is written, unless it is too large to be shown.
 
@@ -121,7 +123,7 @@ def restore_files(
             reading = [reader.submit(batch.read, following) for following in jobs[number + 1 : number + 2]]
             start = time.perf_counter()
             if item.picture is not None:
-                item = batch.restore(item, progress and partial(progress, job))
+                item = batch.restore(item, planned, progress and partial(progress, job))
             clock.busy += time.perf_counter() - start
             if writing:  # one output at a time, so that outputs do not pile up in memory
                 yield batch.record(writing.pop().result())
@@ -213,13 +215,20 @@ class Batch:
             return "was changed since it was made"
         return "was made from another input or with other settings"
 
-    def restore(self, item: Item, progress: Callable[[float], None] | None) -> Item:
+    def restore(
+        self,
+        item: Item,
+        planned: Callable[[Job, Picture, Decision], None] | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Item:
         """Restore an image in memory, or in temporary files if it is large."""
         assert item.picture is not None
         job, picture, start = item.job, item.picture, time.perf_counter()
         try:
             decision = decide(picture, self.treatment, self.models)
             self._reserve(job, bytes_needed(picture, decision, self.treatment, self.models))
+            if planned is not None:
+                planned(job, picture, decision)
             with raise_output_errors(self.folder):
                 restored = restore_photo(
                     picture, decision, self.treatment, self.models, self.workspace, progress=progress
@@ -251,6 +260,7 @@ class Batch:
             output_height=height,
             experts=tuple((name, self.models.sha256(name)) for name in decision.models),
             findings=decision.findings,
+            notes=(*result.notes, *decision.notes),
             noise_level=None if measured is None else round(measured.noise_level, 1),
             jpeg_quality=None if measured is None else measured.jpeg_quality,
         )
@@ -265,32 +275,46 @@ class Batch:
         return replace(item, result=replace(item.result, notes=notes))
 
     def write(self, item: Item) -> Result:
-        """Write the output; the file is copied if it needs no repair and no other format was asked for."""
+        """Write the output."""
         assert item.picture is not None
         assert item.restored is not None
-        job, output = item.job, self.output
-        target_format = can_hold(job.target.suffix)
-        same_format = target_format.name == item.picture.format and output.quality is None and output.keep_metadata
+        target = item.job.target
         try:
-            with raise_output_errors(job.target):
-                job.target.parent.mkdir(parents=True, exist_ok=True)
-                if item.result.status == "unchanged" and same_format:
-                    with atomic_path(job.target) as temporary:
-                        shutil.copyfile(job.source, temporary)
-                    return replace(item.result, output_sha256=sha256(job.target))
-                lost = write_picture(
-                    job.target,
-                    item.restored,
-                    quality=output.quality if target_format.takes_quality else None,
-                    keep_metadata=output.keep_metadata,
-                    workspace=self.workspace,
-                )
-                digest = sha256(job.target)
+            with raise_output_errors(target):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                lost = write_output(item.job.source, target, item.picture, item.restored, self.output, self.workspace)
+                digest = sha256(target)
         except OutputError:
             raise
         except (ValueError, OSError, MemoryError) as error:
-            return replace(item.result, status="failed", error=f"{named(job.target)}: {_reason(error)}")
+            return replace(item.result, status="failed", error=f"{named(target)}: {_reason(error)}")
         return replace(item.result, notes=(*item.result.notes, *lost), output_sha256=digest)
+
+
+def write_output(
+    source: Path | None, target: Path, picture: Picture, restored: Picture, output: Output, workspace: Workspace
+) -> tuple[str, ...]:
+    """Write a restored image; its file is copied if it needs no repair and no other format was asked for.
+
+    Args:
+        source: file of the image; None if it comes from none.
+
+    Returns:
+        A note for each thing that the format cannot hold.
+    """
+    target_format = can_hold(target.suffix)
+    same_format = target_format.name == picture.format and output.quality is None and output.keep_metadata
+    if source is not None and restored is picture and same_format:
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
+        return ()
+    return write_picture(
+        target,
+        restored,
+        quality=output.quality if target_format.takes_quality else None,
+        keep_metadata=output.keep_metadata,
+        workspace=workspace,
+    )
 
 
 def _reason(error: BaseException) -> str:

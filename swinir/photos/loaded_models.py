@@ -18,6 +18,7 @@ from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 
 BUDGET_SHARE = 0.25  # of the memory that is free at first
 COPIES = 2.5  # memory of a loaded network in multiples of its weights, with the optimized form
+BACKENDS = ("onnx", "openvino")
 EXPORTED_BYTES = 100e6  # of an exported network, whose runtime does not tell
 
 
@@ -69,12 +70,37 @@ def load_any(name: str, device: torch.device) -> Runnable:
     return load_exported(name) if Path(name).suffix in SUFFIXES else load_model(name, device)
 
 
+def load_by(backend: str | None, device: torch.device) -> Callable[[str, torch.device], Runnable]:
+    """Return a function that loads a model, and exports it to run by "onnx" or "openvino" if one is named.
+
+    Raises:
+        ValueError: for another backend, or a device that it does not run on.
+    """
+    if backend is None:
+        return load_any
+    from swinir.inference.export import exported
+
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
+    if device.type != "cpu":
+        raise ValueError(f"backend {backend} runs on the CPU, and the device is {device}; choose the device cpu")
+    return lambda weights, _: exported(load_model(weights, "cpu"), backend)
+
+
 def short_name(name: str) -> str:
     """Return the name of a checkpoint for a table: its alias in the zoo, or its file name."""
     try:
         return zoo.find(name).alias if not Path(name).exists() else Path(name).name
     except ValueError:
         return Path(name).name
+
+
+def task_of(name: str) -> str | None:
+    """Return the task of a checkpoint, by its name; None for names that do not tell."""
+    try:
+        return zoo.find(name).parts.task
+    except ValueError:
+        return None
 
 
 def _bytes(network: Runnable) -> float:

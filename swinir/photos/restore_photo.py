@@ -23,8 +23,9 @@ from swinir.image_io.picture import Picture, from_unit, to_unit
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore_into
 from swinir.photos.arrays import NetworkInput, NetworkOutput
-from swinir.photos.loaded_models import LoadedModels
+from swinir.photos.loaded_models import LoadedModels, short_name, task_of
 from swinir.photos.select_models import Wish, select_models
+from swinir.tasks import TASKS
 from swinir.weights import zoo
 
 MAX_PASSES = 6
@@ -58,9 +59,9 @@ class Treatment:
         if self.model is not None and (self.wish.task, self.wish.noise, self.wish.jpeg) != (None, None, None):
             raise ValueError("a model is named; leave task, noise and jpeg out, which are for choosing one")
         if self.outscale is not None and not 0 < self.outscale <= MAX_OUTSCALE:
-            raise ValueError(f"outscale must be above 0 and at most {MAX_OUTSCALE}, got {self.outscale}")
+            raise ValueError(f"scale must be above 0 and at most {MAX_OUTSCALE}, got {self.outscale:g}")
         if self.alpha not in ("model", "bicubic"):
-            raise ValueError(f"alpha_upsampler must be model or bicubic, got {self.alpha!r}")
+            raise ValueError(f"alpha must be model or bicubic, got {self.alpha!r}")
 
 
 @dataclass(frozen=True)
@@ -71,12 +72,14 @@ class Decision:
         models: names of checkpoints, one for each pass.
         size: height and width of the output.
         findings: sentences about the estimates and the choice of models.
+        notes: remarks that are shown without being asked for, such as that no model enlarges.
         measured: the estimates; None where the model was named.
     """
 
     models: tuple[str, ...]
     size: Size
     findings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     measured: Findings | None = None
 
 
@@ -100,7 +103,22 @@ def decide(picture: Picture, treatment: Treatment, models: LoadedModels) -> Deci
     size = height * factor, width * factor
     if treatment.outscale is not None and treatment.outscale != factor:
         size = max(1, round(height * treatment.outscale)), max(1, round(width * treatment.outscale))
-    return Decision(names, size, findings, measured)
+    return Decision(names, size, findings, _notes(names, factor, (width, height), size), measured)
+
+
+def _notes(names: tuple[str, ...], factor: int, given: tuple[int, int], size: Size) -> tuple[str, ...]:
+    """Remarks on a size that models do not reach, and on the purpose of models."""
+    notes = []
+    height, width = size
+    if (width, height) != given and factor == 1:
+        way = "enlarged" if width * height > math.prod(given) else "reduced"
+        models = f"{' and '.join(map(short_name, names))} keeps the size: " if names and way == "enlarged" else ""
+        notes.append(f"{models}{way} to {width}x{height} by bicubic interpolation")
+    for name in dict.fromkeys(names):
+        purpose = TASKS[task].purpose if (task := task_of(name)) else ""
+        if purpose:
+            notes.append(f"{short_name(name)} is {purpose}")
+    return tuple(notes)
 
 
 def _repeated(model: str, outscale: float | None, models: LoadedModels) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.rendezvous import rendezvous
 
+from swinir.inference.device import choose_device
+
 T = TypeVar("T")
 # Of processes that wait for the first one, which may decode thousands of images; NCCL's own limit is ten minutes.
 PATIENCE = timedelta(hours=12)
@@ -103,11 +105,7 @@ def start_processes(device: str | torch.device | None = None) -> Iterator[Proces
     local = int(os.environ.get("LOCAL_RANK", "0"))
     if device is None:
         device = f"cuda:{local}" if torch.cuda.is_available() else "cpu"
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError) as error:  # PyTorch without CUDA asserts
-        raise ValueError(f"--device {device} cannot be used: {str(error).splitlines()[0]}; try --device cpu") from error
+    chosen = device if isinstance(device, torch.device) else choose_device(device)
     if count == 1:
         yield Processes(chosen)
         return

@@ -252,7 +252,7 @@ def test_a_checkpoint_for_another_task_is_refused(run, here, words, checkpoint, 
         ([*DENOISE, "--jpeg", "0"], "--jpeg must be from 1 to 100, got 0"),
         ([*DENOISE, "--precision", "fp16"], "precision must be one of fp32, bf16, auto, got 'fp16'"),
         ([*DENOISE, "--tile_blend", "ramp"], "tile_blend must be one of mean, cut, got 'ramp'"),
-        ([*DENOISE, "--device", "nonsense"], "--device nonsense cannot be used"),
+        ([*DENOISE, "--device", "nonsense"], "device 'nonsense' is unknown; choose cpu"),
         ([*DENOISE, "--json", "nowhere/x.json"], "folder not found: "),
         ([*DENOISE, "--large_model"], "color_dn has no large model; leave --large_model out"),
         (

@@ -117,7 +117,7 @@ def test_a_dry_run_prints_everything_and_writes_nothing(command, tmp_path):
         (["--set", "init.weights=nonsense"], "nonsense: no such file"),
         (["--resume", "nowhere.pt"], "nowhere.pt"),
         (["--set", "data.patch=32"], "is smaller than a patch of 64 pixels"),
-        (["--device", "nonsense"], "--device nonsense cannot be used: "),
+        (["--device", "nonsense"], "device 'nonsense' is unknown; choose cpu"),
         (["--fresh", "--resume", "x"], "--fresh and --resume x exclude each other; give one of them"),
         (["--dry-run", "--set", "data.holdout=5"], "data.holdout must leave images to train on, got 5 of 5"),
     ],

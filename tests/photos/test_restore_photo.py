@@ -142,7 +142,7 @@ def test_progress_reaches_the_end_over_all_passes(tmp_path, repair):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"outscale": 0.0}, "outscale must be above 0 and at most 64, got 0.0"),
+        ({"outscale": 0.0}, "scale must be above 0 and at most 64, got 0"),
         ({"alpha": "nearest"}, "model or bicubic, got 'nearest'"),
         ({"model": "x.pth", "wish": Wish(noise=25)}, "leave task, noise and jpeg out"),
     ],

@@ -1,0 +1,166 @@
+"""The display of `swinir restore`: a plan without work, a progress bar, a line for each image, and a summary."""
+
+import sys
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+if TYPE_CHECKING:
+    from swinir.image_io.picture import Picture
+    from swinir.photos.batch import Clock
+    from swinir.photos.jobs import Job
+    from swinir.photos.loaded_models import LoadedModels
+    from swinir.photos.manifest import Result
+    from swinir.photos.restore_photo import Decision, Treatment
+
+TIMED_FROM = 2**20  # pixels that networks compute: below, timing a small image would take longer than it is worth
+ANNOUNCED_FROM = 20.0  # seconds
+BAR = "{percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} megapixels [{elapsed}<{remaining}]{postfix}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time in seconds, minutes or hours, as exact as an estimate deserves."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def print_plans(jobs: "Sequence[Job]", treatment: "Treatment", models: "LoadedModels", max_pixels: int) -> int:
+    """Print for each image the estimates, the models, and the expected time and memory; return the exit code."""
+    from swinir.image_io.reader import ImageError, named, read_picture
+    from swinir.photos.expectation import Stopwatch, expect
+    from swinir.photos.loaded_models import short_name
+    from swinir.photos.restore_photo import decide
+
+    stopwatch, total, failed = Stopwatch(), 0.0, 0
+    for job in jobs:
+        try:
+            picture = read_picture(job.source, max_pixels=max_pixels)
+            decision = decide(picture, treatment, models)
+        except ImageError as error:
+            typer.echo(f"failed: {error}", err=True)
+            failed += 1
+            continue
+        expected = expect(picture, decision, treatment, models)
+        seconds = stopwatch.seconds(expected, treatment, models)
+        total += seconds
+        height, width = picture.pixels.shape[:2]
+        names = ", ".join(map(short_name, decision.models)) or "no model"
+        typer.echo(
+            f"{named(job.source)} -> {named(job.target)}: {names}; {width}x{height} to "
+            f"{decision.size[1]}x{decision.size[0]}, {expected.tiles} tile{'s' * (expected.tiles != 1)}, "
+            f"about {duration(seconds)}, {expected.bytes / 1e9:.2f} GB"
+        )
+        for line in (*decision.findings, *decision.notes):
+            typer.echo(f"  {line}")
+    typer.echo(f"{len(jobs) - failed} to restore in about {duration(total)} on {models.device}; nothing was written")
+    return int(failed > 0)
+
+
+class Display:
+    """A progress bar, a line for each image, and a summary."""
+
+    def __init__(
+        self,
+        jobs: "Sequence[Job]",
+        treatment: "Treatment",
+        models: "LoadedModels",
+        *,
+        explain: bool,
+        verbose: bool,
+        quiet: bool,
+    ) -> None:
+        from tqdm import tqdm
+
+        from swinir.photos.expectation import Stopwatch
+
+        self.total, self.treatment, self.models = len(jobs), treatment, models
+        self.explain, self.verbose, self.quiet = explain, verbose, quiet
+        self.results: list[Result] = []
+        self.stopwatch = Stopwatch()
+        # On a terminal only; it moves with the tiles.
+        shown = not quiet and sys.stderr.isatty()
+        self.megapixels = [_megapixels(job.source) for job in jobs] if shown else [0.0] * len(jobs)
+        self.bar = tqdm(total=sum(self.megapixels), bar_format=BAR, disable=not shown, dynamic_ncols=True)
+
+    def announce(self, job: "Job", picture: "Picture", decision: "Decision") -> None:
+        """Print the expected time of an image that will take long."""
+        from swinir.image_io.reader import named
+        from swinir.photos.expectation import expect
+
+        if self.quiet or self.treatment.run.compile:  # which is slow at first
+            return
+        expected = expect(picture, decision, self.treatment, self.models)
+        if sum(expected.pixels.values()) < TIMED_FROM:
+            return
+        seconds = self.stopwatch.seconds(expected, self.treatment, self.models)
+        if seconds >= ANNOUNCED_FROM:
+            size = picture.pixels.shape[0] * picture.pixels.shape[1] / 1e6
+            with self.bar.external_write_mode(file=sys.stderr):
+                typer.echo(f"{named(job.source)}: {size:.1f} megapixels, about {duration(seconds)}", err=True)
+
+    def progress(self, job: "Job", share: float) -> None:
+        """Move the bar within an image."""
+        from swinir.image_io.reader import named
+
+        done = len(self.results)
+        self.bar.n = sum(self.megapixels[:done]) + share * self.megapixels[min(done, self.total - 1)]
+        self.bar.set_postfix_str(named(job.source)[-30:])
+
+    def follow(self, results: "Iterable[Result]") -> None:
+        """Print each result as it comes."""
+        with self.bar:
+            for result in results:
+                self.results.append(result)
+                with self.bar.external_write_mode():
+                    self._show(result)
+                self.bar.n = sum(self.megapixels[: len(self.results)])
+                self.bar.refresh()
+
+    def _show(self, result: "Result") -> None:
+        from swinir.image_io.reader import named
+        from swinir.photos.loaded_models import short_name
+
+        if result.status == "failed":
+            typer.echo(f"failed: {result.error}", err=True)
+            return
+        if self.quiet:
+            return
+        source, target = named(Path(result.input)), named(Path(result.output))
+        if result.status == "skipped":
+            typer.echo(f"{source}: skipped, {result.error}")
+            return
+        nothing = "no repair needed, copied" if result.status == "unchanged" else "no model"
+        passes = ", ".join(short_name(name) for name, _ in result.experts) or nothing
+        details = f", {result.output_width}x{result.output_height}, {result.seconds or 0:.1f} s" if self.verbose else ""
+        typer.echo(f"{source} -> {target}: {passes}{details}")
+        for line in (*(result.findings if self.explain else ()), *result.notes):
+            typer.echo(f"  {line}")
+
+    def summarise(self, folder: Path, clock: "Clock") -> None:
+        """Print the numbers of images by status."""
+        statuses = [result.status for result in self.results]
+        counts = {status: statuses.count(status) for status in ("restored", "unchanged", "skipped", "failed")}
+        missing = self.total - len(self.results)
+        parts = [f"{counts['restored']} restored"]
+        parts += [f"{counts['unchanged']} copied"] * bool(counts["unchanged"])
+        parts += [f"{counts['skipped']} skipped", f"{counts['failed']} failed"]
+        parts += [f"{missing} not reached"] * bool(missing)
+        busy = f"; networks computed {clock.utilisation:.0%} of the time" if self.verbose else ""
+        typer.echo(f"{', '.join(parts)}; see {folder}{busy}", err=bool(counts["failed"] or missing))
+        sys.stdout.flush()
+
+
+def _megapixels(path: Path) -> float:
+    """The size of an image by its header; 0 for a file that cannot be read."""
+    from swinir.image_io.reader import ImageError, probe
+
+    with suppress(ImageError):
+        header = probe(path)
+        return header.width * header.height / 1e6
+    return 0.0

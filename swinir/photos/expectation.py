@@ -1,0 +1,83 @@
+"""The time and memory that a restoration is expected to take, before it begins."""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+
+from swinir.image_io.picture import Picture
+from swinir.inference.forward import Runnable
+from swinir.inference.memory import bytes_per_pixel
+from swinir.inference.restore import chosen_tile, padded_side, restore
+from swinir.inference.tiling import cut_spans
+from swinir.photos.arrays import NetworkInput
+from swinir.photos.loaded_models import LoadedModels
+from swinir.photos.restore_photo import Decision, Treatment, bytes_needed
+
+SAMPLE = 64  # side in pixels of the image that is timed; small tiles compute a little slower than large ones
+TURNS = 8  # of the self-ensemble
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """The cost of restoring one image.
+
+    Attributes:
+        tiles: number of tiles, over all passes.
+        pixels: that networks compute, overlaps and padding counted, in low-quality pixels over all passes.
+        bytes: of memory or temporary files for the image, its output and the largest tile; without the networks.
+    """
+
+    tiles: int
+    pixels: dict[str, int]
+    bytes: int
+
+
+def expect(picture: Picture, decision: Decision, treatment: Treatment, models: LoadedModels) -> Expectation:
+    """Count the tiles of an image and the memory they take. Nothing is computed."""
+    run, (height, width) = treatment.run, picture.pixels.shape[:2]
+    tiles, pixels, largest = 0, dict.fromkeys(decision.models, 0), 0
+    for name in decision.models:
+        model = models.get(name)
+        config = model.config
+        batch = NetworkInput(picture.pixels, config.in_chans).shape[0]
+        sides = padded_side(height, config), padded_side(width, config)
+        tile = chosen_tile(config, sides, run, models.device, batch) or max(sides)
+        spans = [[seen.stop - seen.start for seen, _ in cut_spans(side, tile, run.tile_overlap, config.window)]
+                 for side in sides]  # fmt: skip
+        turns = TURNS if run.self_ensemble else 1
+        tiles += len(spans[0]) * len(spans[1]) * turns
+        pixels[name] += sum(spans[0]) * sum(spans[1]) * batch * turns
+        largest = max(largest, max(spans[0]) * max(spans[1]) * batch * bytes_per_pixel(config))
+        height, width = height * config.upscale, width * config.upscale
+    return Expectation(
+        tiles, pixels, picture.pixels.nbytes + largest + bytes_needed(picture, decision, treatment, models)
+    )
+
+
+class Stopwatch:
+    """Seconds per pixel of networks, each measured once on a small image."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self._seconds: dict[str, float] = {}
+
+    def seconds(self, expected: Expectation, treatment: Treatment, models: LoadedModels) -> float:
+        """Return the expected time of an image in seconds."""
+        return math.fsum(count * self._measured(name, treatment, models) for name, count in expected.pixels.items())
+
+    def _measured(self, name: str, treatment: Treatment, models: LoadedModels) -> float:
+        if name not in self._seconds:
+            self._seconds[name] = self._measure(models.get(name), treatment)
+        return self._seconds[name]
+
+    def _measure(self, model: Runnable, treatment: Treatment) -> float:
+        image = torch.full((1, model.config.in_chans, SAMPLE, SAMPLE), 0.5)
+        options = replace(treatment.run, tile=None, self_ensemble=False)
+        for _ in range(2):  # the first call starts threads and caches
+            start = self.clock()
+            restore(model, image, options).sum().item()  # waits for a GPU
+            seconds = self.clock() - start
+        return seconds / padded_side(SAMPLE, model.config) ** 2
