@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 def by_command(name, *words):
     """The file that the command makes of a file."""
-    assert main(["restore", name, "-o", "out", "--device", "cpu", *words]) == 0
+    assert main(["restore", name, "-o", "out", "--device", "cpu", "--suffix", "", *words]) == 0
     return f"out/{name}"
 
 
