@@ -2,6 +2,9 @@
 
 The script measures the loader, the trainer, and a plain loop to compare the trainer with. The steps of the last two
 alternate, so that other load slows both. It prints medians and quartiles of wall-clock time and of CPU time.
+
+With `--variants eager,compiled` it measures the trainer alone, without and with `compile = true`, one after the other;
+the file of `--json` is written after each, with an entry of the variant's name.
 """
 
 import time
@@ -28,10 +31,11 @@ from swinir.train.distributed import Processes
 from swinir.train.initialize import build_network
 from swinir.train.logger import write_facts
 from swinir.train.losses import Objective
-from swinir.train.optimizer import AUTOCAST
+from swinir.train.optimizer import AUTOCAST, compile_layers
 from swinir.train.trainer import TaskStep, Trainer
 
 LOADER_BATCHES = 10  # batches of one timing
+VARIANTS = ("eager", "compiled")
 MEMORY_STEPS = 3  # steps of a memory measurement; Adam's moments are allocated by the first
 
 
@@ -45,7 +49,7 @@ class Plain:
         units = [[to_unit(x, device, dtype) for x in part] for part in parts]
         self.parts = [(lq.contiguous(memory_format=layout), gt) for lq, gt in units]
         network = build_network(config).to(device, dtype).to(memory_format=layout).train()
-        self.forward: Callable[[Tensor], Tensor] = torch.compile(network) if config.compile else network
+        self.forward: Callable[[Tensor], Tensor] = compile_layers(network) if config.compile else network
         self.optimizer = torch.optim.Adam(network.parameters(), lr=config.optimizer.lr, betas=config.optimizer.betas)
         self.objective = Objective(config.loss, config.network_config().in_chans, device)
         self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
@@ -111,8 +115,53 @@ def measure_speed(
             found["plain_images_per_second"] = [batch * block / b[0] for _, b in pairs]
             found["overhead_percent"] = [100 * (a[0] / b[0] - 1) for a, b in pairs]
             found["overhead_cpu_percent"] = [100 * (a[1] / b[1] - 1) for a, b in pairs]
-    quartiles = {name: np.percentile(values, [25, 50, 75]).round(3).tolist() for name, values in found.items()}
-    return {name: dict(zip(("low", "median", "high"), three, strict=True)) for name, three in quartiles.items()}
+    return quartiles(found)
+
+
+def quartiles(found: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Return the three quartiles of each list by name."""
+    threes = {name: np.percentile(values, [25, 50, 75]).round(3).tolist() for name, values in found.items()}
+    return {name: dict(zip(("low", "median", "high"), three, strict=True)) for name, three in threes.items()}
+
+
+def measure_variant(
+    config: TrainConfig, device: torch.device, *, steps: int, block: int, warmup: int
+) -> dict[str, dict[str, float]]:
+    """Return quartiles of the trainer's images and steps per second, the share of time that it waits for data, the
+    seconds of the first step with its compilation and, on a CUDA device, the peak of allocated MB."""
+    with TemporaryDirectory() as folder:
+        trainer, load = make_trainer(config, device, folder)
+
+        def train() -> None:
+            trainer.train_on(load())
+
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        first, _ = clock(train, 1)
+        clock(train, warmup)
+        waits, walls = [], []
+        for _ in range(steps):
+            batches: list[Batch] = []
+            wait, _ = clock(lambda: batches.append(load()), block)  # noqa: B023, called at once
+            work, _ = clock(lambda: trainer.train_on(batches.pop(0)), block)  # noqa: B023
+            waits.append(wait)
+            walls.append(wait + work)
+    found = {"trainer_images_per_second": [config.data.batch * block / wall for wall in walls]}
+    found["trainer_steps_per_second"] = [block / wall for wall in walls]
+    found["waiting_for_data"] = [wait / wall for wait, wall in zip(waits, walls, strict=True)]
+    found["first_step_seconds"] = [first]
+    if device.type == "cuda":
+        found["peak_mb"] = [torch.cuda.max_memory_allocated(device) / 1e6]
+    return quartiles(found)
+
+
+def show(found: dict[str, Any]) -> None:
+    """Print the measured numbers of a dictionary."""
+    for name, value in found.items():
+        if isinstance(value, dict) and "median" in value:
+            typer.echo(f"{name:30} {value['median']:10.3f}   ({value['low']:.3f} to {value['high']:.3f})")
+        elif name.endswith("_mb"):
+            typer.echo(f"{name:30} {value or 'unknown':>10}")
 
 
 def peak_memory(config: TrainConfig, device: torch.device, plain: bool) -> float | None:
@@ -154,13 +203,28 @@ def measure(
     warmup: Annotated[int, typer.Option("--warmup", min=1, help="Steps before the first timing.")] = 3,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1, ...")] = None,
     loader_only: Annotated[bool, typer.Option("--loader-only", help="Measure the loader alone.")] = False,
+    variants: Annotated[
+        str, typer.Option("--variants", help="Measure the trainer alone in these ways: eager,compiled.")
+    ] = "",
     json_: Annotated[Path | None, typer.Option("--json", help="Also write the numbers here.")] = None,
 ) -> None:
     """Measure the loader, the trainer, and a plain loop of the same network."""
     try:
         loaded = load_config(config, set_ or [])
+        chosen = variants.split(",") if variants else []
+        if unknown := set(chosen) - set(VARIANTS):
+            raise ValueError(f"--variants takes {' and '.join(VARIANTS)}, got {', '.join(sorted(unknown))}")
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         found: dict[str, Any] = facts(loaded, where)
+        for name in chosen:
+            varied = loaded.model_copy(update={"compile": name == "compiled"})
+            found[name] = measure_variant(varied, where, steps=steps, block=block, warmup=warmup)
+            typer.echo(name)
+            show(found[name])
+            if json_:
+                write_facts(json_, found)
+        if chosen:
+            return
         found |= measure_speed(loaded, where, steps=steps, block=block, warmup=warmup, loader_only=loader_only)
         for name in () if loader_only else ("trainer", "plain"):
             with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
@@ -172,11 +236,7 @@ def measure(
         raise typer.Exit(2) from error
     typer.echo(f"{loaded.name}: {found['parameters']:,} parameters, batch {loaded.data.batch}")
     typer.echo(f"{found['cpu']}, {found['device']}, {found['threads']} threads, torch {found['torch']}")
-    for name, value in found.items():
-        if isinstance(value, dict) and "median" in value:
-            typer.echo(f"{name:30} {value['median']:10.3f}   ({value['low']:.3f} to {value['high']:.3f})")
-        elif name.endswith("_mb"):
-            typer.echo(f"{name:30} {value or 'unknown':>10}")
+    show(found)
 
 
 if __name__ == "__main__":

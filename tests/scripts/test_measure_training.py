@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
@@ -81,3 +82,20 @@ def test_the_loader_alone_is_measured_and_a_wrong_configuration_ends_in_one_line
     assert code == 2
     assert "did you mean batch" in stderr
     assert len(stderr.splitlines()) == 1
+
+
+def test_variants_are_measured_one_after_the_other_and_unknown_ones_are_refused(config, tmp_path, monkeypatch):
+    plain, path = torch.compile, tmp_path / "rates.json"
+    monkeypatch.setattr(torch, "compile", lambda function, **_: plain(function, backend="eager"))
+    words = ["--config", config, "--steps", 2, "--warmup", 1, "--json", path]
+    code, stdout, stderr = run(*words, "--variants", "eager,compiled")
+    assert code == 0, stderr
+    found = json.loads(path.read_text())
+    for name in ("eager", "compiled"):
+        assert name in stdout
+        rates = {key: found[name][key]["median"] for key in found[name]}
+        assert rates["trainer_images_per_second"] == pytest.approx(2 * rates["trainer_steps_per_second"], rel=0.01)
+        assert 0 <= rates["waiting_for_data"] < 1
+        assert rates["first_step_seconds"] > 0
+    code, _, stderr = run(*words, "--variants", "eager,fast")
+    assert (code, stderr) == (2, "--variants takes eager and compiled, got fast\n")

@@ -32,7 +32,8 @@ CONFIGS = {
     for path in sorted(FOLDER.rglob("*.toml"))
     if path.parent.name != "joint"  # comparisons, not single trainings: test_reproduce_joint.py
 }
-OTHERS = ("debug/", "baselines/", "ablations/")
+H100 = "lightweight_sr/small_x2_h100"  # for a GPU that is at hand for minutes
+OTHERS = ("debug/", "baselines/", "ablations/", H100)
 NAMED = [key for key in CONFIGS if not key.startswith(OTHERS)]  # as the zoo names weights
 RECIPES = [key for key in NAMED if "/tiny" not in key]  # of the released files
 OFFICIAL = json.loads((DATA / "official_configs.json").read_text())
@@ -107,7 +108,7 @@ def test_every_released_file_has_one_recipe_of_its_network_with_the_stochastic_d
 
 
 def test_headers_say_what_to_expect_and_how_to_run_this_very_file():
-    for key in [*RECIPES, "debug/tiny"]:
+    for key in [*RECIPES, "debug/tiny", H100]:
         fields = header(CONFIGS[key])
         assert fields[""], key
         for label in ("Reproduces", "Expect", "Hardware", "Data", "Status"):
@@ -167,6 +168,15 @@ def test_validation_lies_where_the_test_sets_are_described():
             assert f"| {data.validate_gt.parts[1]} |" in described, key
         if data.validate_lq:
             assert data.validate_lq.as_posix() == f"testsets/Set5/LR_bicubic/X{loaded(key).scale}"
+
+
+def test_the_recipe_for_minutes_trains_the_released_small_network():
+    ours, released = (loaded(key).network_config() for key in (H100, "lightweight_sr/small_x2"))
+    assert replace(ours, img_size=64, drop_path_rate=0.1) == released
+    for iterations in (5000, 60_000):
+        longer = load_config(CONFIGS[H100], [f"schedule.iterations={iterations}"])
+        assert longer.schedule.iterations == iterations
+        assert learning_rate(longer.schedule, 1.0, iterations) == pytest.approx(0.01)
 
 
 # Siblings.
