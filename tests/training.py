@@ -17,7 +17,7 @@ from swinir.train.trainer import Trainer
 CPU = torch.device("cpu")
 SMALL = {"embed_dim": 12, "depths": [2], "num_heads": [2]}
 NAMES = ("a.png", "b.png", "c.png", "d.png", "sub/e.png")
-TIMES = ("images_per_second", "waiting_for_data")  # in rows; they differ between runs
+TIMES = ("images_per_second", "iterations_per_second", "waiting_for_data")  # in rows; they differ between runs
 
 
 def smooth_image(height: int, width: int, seed: int) -> np.ndarray:

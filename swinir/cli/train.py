@@ -83,8 +83,14 @@ def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
 def _finish(trainer: "Trainer") -> None:
     from swinir.train.initialize import describe_weights
 
+    typer.echo("  ".join([f"{trainer.pace.iterations} iterations", *pace_cells(trainer.pace.row())]))
     facts = describe_weights(trainer.weights_path)
     typer.echo(f"{trainer.weights_path}: {facts['bytes']:,} bytes, SHA-256 {facts['sha256']}")
+
+
+def pace_cells(row: dict[str, Any]) -> list[str]:
+    """Describe the speed of a training and its waiting for data."""
+    return [f"{row['iterations_per_second']:.2f} it/s", f"waiting for data {row['waiting_for_data']:.0%}"]
 
 
 def _describe(config: "TrainConfig") -> None:
@@ -113,7 +119,7 @@ def print_row(iterations: int, batch: int) -> Callable[[dict[str, Any]], None]:
         if "loss" in row:
             speed = row["images_per_second"]
             left = int((iterations - row["step"]) * batch / max(speed, 0.01))
-            cells += [f"loss {row['loss']:.5f}", f"lr {row['lr']:.2e}", f"{speed:.1f} images/s"]
+            cells += [f"loss {row['loss']:.5f}", f"lr {row['lr']:.2e}", *pace_cells(row), f"{speed:.1f} images/s"]
             cells.append(f"{left // 3600}:{left // 60 % 60:02d}:{left % 60:02d} left")
         else:
             named = {"psnr": "PSNR", "psnr_y": "PSNR_Y", "ssim": "SSIM", "ssim_y": "SSIM_Y"}

@@ -227,23 +227,55 @@ class _Numbers(Sampler[list[int]]):
 
 
 def batches(
-    samples: TrainingSamples, *, first: int, batch: int, parts: Sequence[Part] = (Part(0, 1),), workers: int = 0
+    samples: TrainingSamples,
+    *,
+    first: int,
+    batch: int,
+    parts: Sequence[Part] = (Part(0, 1),),
+    workers: int = 0,
+    pin: bool = False,
 ) -> Iterator[Batch]:
     """Yield batches without end, from sample number `first` on, each as a list of the given parts.
 
-    A part is (B, C, patch, patch) and (B, C, patch*scale, patch*scale), B = batch / count of the part.
+    A part is (B, C, patch, patch) and (B, C, patch*scale, patch*scale), B = batch / count of the part. With `pin`, it
+    lies in memory that a GPU copies from without waiting.
     """
     loader = DataLoader(
         samples,
         batch_sampler=_Numbers(first, batch, parts),
         num_workers=workers,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=pin,
         persistent_workers=False,
         generator=torch.Generator(),  # seeds the workers, so that the global generator is not used
     )
     stream = iter(loader)
     while True:
         yield [next(stream) for _ in parts]
+
+
+def on_device(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Yield batches that lie on a CUDA device; each is copied while the one before it is trained on.
+
+    Batches for other devices are passed on as they are.
+    """
+    if device.type != "cuda":
+        yield from batches
+        return
+    side = torch.cuda.Stream(device)
+
+    def copied() -> Batch:
+        pinned = next(batches)
+        with torch.cuda.stream(side):
+            return [(lq.to(device, non_blocking=True), gt.to(device, non_blocking=True)) for lq, gt in pinned]
+
+    ahead = copied()
+    while True:
+        batch, current = ahead, torch.cuda.current_stream(device)
+        current.wait_stream(side)
+        for tensor in (tensor for part in batch for tensor in part):
+            tensor.record_stream(current)  # its memory is not used again before the step is done
+        ahead = copied()
+        yield batch
 
 
 class Stream(Protocol):
@@ -297,11 +329,14 @@ class TaskStream:
 
     def batches(self, step: int, drawn: int) -> Iterator[Batch]:
         """Yield batches without end, after the first `drawn` samples."""
-        workers = self.config.data.workers
+        device, workers = self.processes.device, self.config.data.workers
+        on_gpu = device.type == "cuda"
         if workers is None:
-            workers = min(8, torch.get_num_threads()) if self.processes.device.type == "cuda" else 0
-        parts = own_parts(self.config, self.processes)
-        return batches(self.samples, first=drawn, batch=self.config.data.batch, parts=parts, workers=workers)
+            workers = min(8, torch.get_num_threads()) if on_gpu else 0
+        parts, batch = own_parts(self.config, self.processes), self.config.data.batch
+        return on_device(
+            batches(self.samples, first=drawn, batch=batch, parts=parts, workers=workers, pin=on_gpu), device
+        )
 
 
 def to_unit(values: Tensor, device: torch.device, dtype: torch.dtype = torch.float32) -> Tensor:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import logging
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
@@ -73,6 +74,30 @@ class Journal:
         self._files.close()
         if self._board:
             self._board.close()
+
+
+class Pace:
+    """Speed of a training since this object was made, and the share of the time that it waited for data."""
+
+    def __init__(self) -> None:
+        self.iterations, self.waited, self._since = 0, 0.0, time.monotonic()
+
+    def count(self, waited: float) -> None:
+        """Count an iteration that waited for its batch for some seconds."""
+        self.iterations += 1
+        self.waited += waited
+
+    def leave_out(self, seconds: float) -> None:
+        """Leave out the seconds of other work, such as validation."""
+        self._since += seconds
+
+    def row(self) -> dict[str, float]:
+        """Return iterations a second and the share of waiting, as columns of `metrics.jsonl`."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        return {
+            "iterations_per_second": round(self.iterations / seconds, 3),
+            "waiting_for_data": round(self.waited / seconds, 4),
+        }
 
 
 @contextmanager

@@ -32,7 +32,7 @@ from swinir.train.initialize import (
     write_adversary,
     write_weights,
 )
-from swinir.train.logger import Journal, Log, add_facts, run_facts, train_log, write_facts
+from swinir.train.logger import Journal, Log, Pace, add_facts, run_facts, train_log, write_facts
 from swinir.train.optimizer import NotFiniteError, Optimization, StepResult
 from swinir.train.validation import Validation
 
@@ -136,6 +136,7 @@ class Trainer:
         self.drawn = 0  # samples
         self.best: float | None = None
         self._results: list[StepResult] = []  # since the last row
+        self.pace = Pace()  # of this start, without validation
         self._saved_at: int | None = None  # step of the newest state of this run
 
     @property
@@ -177,7 +178,7 @@ class Trainer:
         self.optimization.network.train()
         if self.step and self._saved_at is None:
             self._save()  # the state was chosen by the user: make it the newest one of this run
-        waited, since = 0.0, time.monotonic()
+        recent = self.pace = Pace()
         batches = self.stream.batches(self.step, self.drawn)
         while self.step < config.schedule.iterations:
             if self.processes.any(stop()):
@@ -186,18 +187,20 @@ class Trainer:
                 return False
             asked = time.monotonic()
             batch = next(batches)
-            waited += time.monotonic() - asked
+            waited = time.monotonic() - asked
             self._results.append(self.train_on(batch))
+            for pace in {recent, self.pace}:
+                pace.count(waited)
             if self.step % config.log_every == 0:
-                seconds = time.monotonic() - since
                 if journal:
-                    journal.write(self._row(seconds, waited))
-                self._results, waited, since = [], 0.0, time.monotonic()
+                    journal.write(self._row(recent))
+                self._results, recent = [], Pace()
             better = False
             if self.step % config.validate_every == 0 and self.validation.samples:
                 pause = time.monotonic()
                 better = self._validate(journal)
-                since += time.monotonic() - pause
+                for pace in {recent, self.pace}:
+                    pace.leave_out(time.monotonic() - pause)
             if better or self.step % config.save_every == 0 or self.step == config.schedule.iterations:
                 self._save(best=better)
         return True
@@ -220,7 +223,7 @@ class Trainer:
         self.drawn += self.config.data.batch
         return result
 
-    def _row(self, seconds: float, waited: float) -> dict[str, Any]:
+    def _row(self, pace: Pace) -> dict[str, Any]:
         """Row of metrics.jsonl for the steps since the last one."""
         results = self._results
         losses = {"loss": np.mean([r.loss for r in results])}
@@ -232,8 +235,8 @@ class Trainer:
             **{name: float(value) for name, value in losses.items()},
             "grad_norm": float(np.mean(norms)) if norms else None,
             "lr": results[-1].lr,
-            "images_per_second": round(len(results) * self.config.data.batch / seconds, 2),
-            "waiting_for_data": round(waited / seconds, 4),
+            "images_per_second": round(pace.row()["iterations_per_second"] * self.config.data.batch, 2),
+            **pace.row(),
         }
 
     def averaged(self) -> Restorer:

@@ -53,7 +53,8 @@ def command(images, tmp_path, capsys, monkeypatch):
 def test_the_command_trains_and_says_how_far_it_is(command, tmp_path):
     code, out, err = command()
     assert (code, err) == (0, [])
-    pattern = r"step (\d)/6  loss 0\.\d{5}  lr 2\.00e-04  \d+\.\d images/s  0:00:\d\d left"
+    pace = r"\d+\.\d\d it/s  waiting for data \d+%"
+    pattern = rf"step (\d)/6  loss 0\.\d{{5}}  lr 2\.00e-04  {pace}  \d+\.\d images/s  0:00:\d\d left"
     assert [match[1] for line in out if (match := re.fullmatch(pattern, line))] == ["2", "4", "6"]
     (validation,) = (line for line in out if "validation" in line)
     number = r"\d+\.\d{4}"
@@ -61,6 +62,7 @@ def test_the_command_trains_and_says_how_far_it_is(command, tmp_path):
         rf"step 4/6  validation  PSNR {number}  PSNR_Y {number}  SSIM 0\.\d{{4}}  SSIM_Y 0\.\d{{4}}", validation
     )
     path = tmp_path / "runs" / "small" / "small.pth"
+    assert re.fullmatch(f"6 iterations  {pace}", out[-2])
     assert out[-1].endswith(f"small.pth: {path.stat().st_size:,} bytes, SHA-256 {sha256(path)}")
     assert {p.name for p in path.parent.iterdir()} == {
         "config.json",

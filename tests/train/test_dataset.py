@@ -1,11 +1,13 @@
 """Training samples: places, numbers, degradations, and what a configuration makes of them."""
 
+import itertools
 import math
 import multiprocessing
 import pickle
 import warnings
 from collections import Counter
 from itertools import islice
+from unittest.mock import MagicMock
 
 import numpy as np
 import pytest
@@ -25,6 +27,7 @@ from swinir.train.dataset import (
     jpeg_degrader,
     load_samples,
     noise_degrader,
+    on_device,
     to_unit,
 )
 from swinir.train.images import TrainingImage, find_sources, load_images
@@ -182,6 +185,36 @@ def start_method(request):
 def test_workers_that_are_not_forked_draw_the_same_samples(images, start_method):
     ours = made(images, "noise")
     assert equal(stream(ours, 6, first=0, batch=2, workers=2), [ours[n] for n in range(6)])
+
+
+class Recorded:
+    """A tensor of which only the copies to a device are known."""
+
+    def __init__(self, name, events):
+        self.name, self.events = name, events
+
+    def to(self, device, non_blocking):
+        assert non_blocking
+        self.events.append(f"copy {self.name}")
+        return self
+
+    def record_stream(self, stream):
+        self.events.append(f"{stream} uses {self.name}")
+
+
+def test_the_next_batch_is_copied_to_a_gpu_before_the_one_before_it_is_trained_on(monkeypatch):
+    events = []
+    main = MagicMock(wait_stream=lambda side: events.append("wait"), __str__=lambda _: "main")
+    monkeypatch.setattr(torch.cuda, "Stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "stream", MagicMock())
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: main)
+    pinned = ([(Recorded(f"lq{n}", events), Recorded(f"gt{n}", events))] for n in itertools.count())
+    for number, batch in zip(range(2), on_device(pinned, torch.device("cuda")), strict=False):
+        assert [tensor.name for part in batch for tensor in part] == [f"lq{number}", f"gt{number}"]
+        events.append(f"train {number}")
+    assert events[:2] == ["copy lq0", "copy gt0"]
+    step = ["wait", "main uses lq{0}", "main uses gt{0}", "copy lq{1}", "copy gt{1}", "train {0}"]
+    assert events[2:14] == [event.format(n, n + 1) for n in range(2) for event in step]
 
 
 def test_samples_are_copies(images, tmp_path):

@@ -4,6 +4,7 @@ import logging
 import math
 import random
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -91,6 +92,37 @@ def test_rows_say_step_loss_rate_and_speed_and_now_and_then_validation(images, t
     assert all(row["images_per_second"] > 0 for row in told if "loss" in row)
     assert all(0 <= row["waiting_for_data"] <= 1 for row in told if "loss" in row)
     assert told[-1] == {"step": 12} | trainer.validate()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass only when a test adds them."""
+    now = SimpleNamespace(seconds=0.0)
+    for module in ("trainer", "logger"):
+        monkeypatch.setattr(f"swinir.train.{module}.time", SimpleNamespace(monotonic=lambda: now.seconds))
+    return now
+
+
+def test_rows_say_how_fast_the_steps_are_and_how_long_they_wait_for_data(images, tmp_path, clock, monkeypatch):
+    def took(seconds, work):
+        def slower(*args):
+            clock.seconds += seconds
+            return work(*args)
+
+        return slower
+
+    trainer = cpu_trainer(configuration(images, log_every=6, validate_every=3), tmp_path / "run")
+    plain = trainer.stream.batches
+    monkeypatch.setattr(trainer.stream, "batches", lambda *at: map(took(3, lambda batch: batch), plain(*at)))
+    monkeypatch.setattr(trainer, "train_on", took(1, trainer.train_on))
+    monkeypatch.setattr(trainer, "validate", took(100, dict))
+    trainer.fit()
+    expected = {"iterations_per_second": 0.25, "waiting_for_data": 0.75}
+    found = [row for row in rows(tmp_path / "run") if "loss" in row]
+    assert [{name: row[name] for name in expected} for row in found] == [expected] * 2
+    assert [row["images_per_second"] for row in found] == [0.5] * 2
+    assert trainer.pace.row() == expected
+    assert trainer.pace.iterations == 12
 
 
 def test_the_best_weights_are_kept_beside_the_last(images, tmp_path, monkeypatch):
