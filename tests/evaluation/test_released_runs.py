@@ -62,7 +62,7 @@ def repeat(tmp_path, monkeypatch, capsys):
     configs = json.loads((DATA / "official_configs.json").read_text())
     checkpoints = []
 
-    def check(folder, name):
+    def check(folder, name, device="cpu"):
         expected = runs_in(folder)[name]
         released = expected["checkpoint"]
         weights = state(shapes[released], expected["seed"], configs[released]["config"]["img_range"])
@@ -73,9 +73,8 @@ def repeat(tmp_path, monkeypatch, capsys):
             for before, word in zip(["", *expected["args"]], expected["args"], strict=False)
         ]
         monkeypatch.chdir(tmp_path)
-        assert (
-            main(["test", *words, "--model_path", str(checkpoints[0]), "--device", "cpu", "--json", "rows.json"]) == 0
-        )
+        words += ["--model_path", str(checkpoints[-1]), "--device", str(device), "--json", "rows.json"]
+        assert main(["test", *words]) == 0
 
         assert averages(capsys.readouterr().out) == averages(expected["stdout"])
         same_images(tmp_path / expected["results_folder"], folder / "outputs" / name)
@@ -115,6 +114,12 @@ def same_metrics(images, calls):
 )
 def test_a_run_on_photographs_is_that_of_the_released_tester(name, repeat):
     repeat(PHOTOGRAPHS, name)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["classical_x4", "real_x4_tiled", "gray_25"])  # the commands of the released README
+def test_a_run_on_a_gpu_is_that_of_the_released_tester(name, repeat, cuda):
+    repeat(PHOTOGRAPHS, name, cuda)
 
 
 @pytest.mark.slow
