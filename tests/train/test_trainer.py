@@ -280,6 +280,26 @@ def test_a_state_of_another_folder_is_this_runs_newest_from_the_start(images, tm
     assert same(ours, theirs)
 
 
+@pytest.mark.gpu
+def test_a_run_on_a_gpu_that_is_stopped_ends_with_the_same_weights(images, tmp_path):
+    muon = {"name": "muon", "lr": 4e-3, "clip_norm": 1.0}
+    config = configuration(images, precision="bf16", optimizer=muon, data={"workers": 2}, **DROPPING)
+
+    def trainer(name, data=config):
+        return Trainer(data, tmp_path / name, processes=Processes(torch.device("cuda")))
+
+    with torch.backends.cudnn.flags(enabled=True, deterministic=True):
+        assert trainer("whole").fit()
+        first = trainer("parts")
+        assert not first.fit(stop=lambda: first.step == 5)
+        second = trainer("parts", config.model_copy(update={"data": config.data.model_copy(update={"workers": 0})}))
+        assert second.resume()
+        assert second.fit()
+    ours, theirs = (last_state(tmp_path / name)["optimization"] for name in ("parts", "whole"))
+    assert same(ours, theirs)
+    assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
+
+
 # States that are none.
 
 
