@@ -24,6 +24,7 @@ import torch  # isort: skip
 from torch import Tensor
 
 from swinir.bench.matrix_rate import matrix_gflops, settle
+from swinir.bench.processes import Remote, here
 from swinir.bench.subject import Case, Subject, find_subject
 from swinir.bench.timing import options_of, time_variants
 from swinir.bench.turns import describe
@@ -199,7 +200,8 @@ def speed(bench: Bench, names: Sequence[str]) -> None:
     for network, case in cases(bench):
         found = time_variants(
             bench.subject(network), variants, case,
-            device=bench.device, repeats=2 if bench.tiny else REPEATS, memory=not bench.tiny, matrix_gflops=rates,
+            device=bench.device, repeats=2 if bench.tiny else REPEATS, matrix_gflops=rates,
+            start=here if bench.tiny else Remote,
         )  # fmt: skip
         for row in found:
             bench.note("speed", network=network, **asdict(row))
@@ -211,7 +213,7 @@ def tuning(bench: Bench) -> None:
     for variant in bench.variants(("bf16-eager",), "chunk"):
         for tokens in CHUNKS:
             eager_layer.CHUNK_TOKENS[bench.device.type] = tokens
-            for row in time_variants(bench.subject(network), [variant], case, device=bench.device, memory=False):
+            for row in time_variants(bench.subject(network), [variant], case, device=bench.device, start=here):
                 bench.note("chunk", network=network, tokens=tokens, **asdict(row))
 
 

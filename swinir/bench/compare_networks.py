@@ -5,7 +5,8 @@
 All networks go through `swinir.evaluation` with the same files, tiles and metrics.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import PurePath
@@ -15,7 +16,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from swinir.bench.peak_memory import alone, peak_bytes
+from swinir.bench.peak_memory import peak_bytes
+from swinir.bench.processes import Remote
 from swinir.bench.turns import Entrant, running, take_turns
 from swinir.evaluation.evaluate import evaluate, run
 from swinir.evaluation.protocol import Protocol, fit_tile
@@ -275,12 +277,12 @@ def _corner(lq: np.ndarray) -> np.ndarray:
     return lq[:WARM_UP, :WARM_UP]
 
 
-def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -> int | None:
-    """Measure the bytes that one restoration takes beside weights and input; for a process of its own."""
+def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -> Generator[int | None, None, None]:
+    """Yield the bytes that one restoration takes beside weights and input; for a process of its own."""
     model = optimize_for(load_external(name, protocol.task, protocol.scale, device).model, protocol.options)
     lq, _ = load_sample(sample, protocol)
     run(model, _corner(lq), protocol)  # starts threads
-    return peak_bytes(lambda: run(model, lq, protocol), device)
+    yield peak_bytes(lambda: run(model, lq, protocol), device)
 
 
 @dataclass(frozen=True)
@@ -305,7 +307,8 @@ class _Measuring:
         """Measure memory on the sample, in another process, and run the network here for the first time."""
         self.tell(f"{network.label}, alone" if memory else f"{network.label}, a first run")
         if memory:
-            peak = alone(_peak, network.name, sample, network.protocol, self.device)
+            with closing(Remote(_peak, network.name, sample, network.protocol, self.device)) as alone:
+                peak = next(alone)
             network.peak_mb = None if peak is None else peak / 1e6
         assert network.loaded is not None
         run(network.loaded.model, _corner(self.read(sample, self.protocol)[0]), network.protocol)

@@ -5,36 +5,13 @@ import ctypes
 import gc
 import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 from pathlib import Path
-from typing import ParamSpec, TypeVar
 
 import torch
 
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 NEW_PEAK = "5"  # written to CLEAR, it sets the high-water mark to the resident memory
-Arguments = ParamSpec("Arguments")
-Result = TypeVar("Result")
-
-
-def alone(work: Callable[Arguments, Result], *args: Arguments.args, **options: Arguments.kwargs) -> Result:
-    """Run `work` in a new process, with as many threads as PyTorch has here, and return its result.
-
-    Raises:
-        MemoryError: if the process is killed.
-        Exception: from the work.
-    """
-    threads = torch.get_num_threads()
-    with ProcessPoolExecutor(1, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        try:
-            return pool.submit(work, *args, **options).result()
-        except BrokenProcessPool as error:
-            raise MemoryError(
-                "the process was killed, likely for want of memory; try a smaller size or tile"
-            ) from error
 
 
 def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:

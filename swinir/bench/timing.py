@@ -1,30 +1,28 @@
 """Memory and time of the variants in one case, and the differences between their outputs.
 
-Memory is measured in a process for each variant, since no process gives back all the memory of a network. Time is
-measured in one process, in rounds in which every variant runs once. Rows hold medians and quartiles of the rounds.
+Each variant has a process of its own. They run one after another, in rounds in which every variant runs once. Rows
+hold medians and quartiles of the rounds.
 """
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from swinir.bench.matrix_rate import settle
-from swinir.bench.peak_memory import alone, peak_bytes
+from swinir.bench.peak_memory import peak_bytes
+from swinir.bench.processes import Remote
 from swinir.bench.subject import Case, Subject
-from swinir.bench.turns import Entrant, take_turns
+from swinir.bench.turns import Entrant, running, take_turns
 from swinir.bench.variants import Variant
-from swinir.inference.forward import Runnable, optimize_for
+from swinir.inference.forward import optimize_for
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore
 
 REFERENCES = ("plain", "fp32")  # whose output the others are compared with: the first of them that ran
-Work = Callable[[], Tensor]
 Quartiles = tuple[float, float, float]  # lower, median, upper
 
 
@@ -34,6 +32,21 @@ class Timing:
 
     seconds: float
     cpu_seconds: float
+
+
+@dataclass(frozen=True)
+class FirstRun:
+    """The first run of a variant.
+
+    Attributes:
+        output: (B, C, H, W) float32.
+        seconds: on the clock, with what the network is optimized or compiled in.
+        peak_mb: as in `VariantRow`.
+    """
+
+    output: np.ndarray
+    seconds: float
+    peak_mb: float | None
 
 
 @dataclass(frozen=True)
@@ -88,19 +101,21 @@ class VariantRow:
     ratio: float | None = None
 
 
+Steps = Generator[FirstRun | Timing, None, None] | Remote[FirstRun | Timing]
+
+
 @dataclass
 class Candidate(Entrant):
     """A variant while it is measured."""
 
     variant: Variant = field(kw_only=True)
-    network: Runnable | None = None
-    work: Work | None = None
-    output: Tensor | None = None
-    first: Timing | None = None
+    steps: Steps | None = None
+    first: FirstRun | None = None
     timings: list[Timing] = field(default_factory=list)
 
     def release(self) -> None:
-        self.network = self.work = self.output = None
+        if self.steps is not None:
+            self.steps.close()
 
 
 def time_variants(
@@ -110,48 +125,53 @@ def time_variants(
     *,
     device: torch.device,
     repeats: int = 5,
-    memory: bool = True,
     matrix_gflops: Mapping[str, float] | None = None,
-    run: Callable[[Work, torch.device], tuple[Tensor, Timing]] | None = None,
-) -> list[VariantRow]:
-    """Measure each variant; one that cannot run becomes a row with the reason.
+    start: Callable[..., Steps] = Remote,
+    progress: Callable[[str], None] | None = None,
+) -> Iterator[VariantRow]:
+    """Measure each variant, and yield its row; one that cannot run becomes a row with the reason.
+
+    An exception that interrupts the rounds, as Ctrl-C does, is raised after the rows of the complete rounds.
 
     Args:
-        repeats: rounds, after one run of each variant to warm up.
-        memory: measure memory too, which takes a new process for each variant.
+        repeats: rounds, after a first run of each variant.
         matrix_gflops: for each precision, from `matrix_rate.matrix_gflops`; without it there are no shares.
-        run: runs and times a piece of work; `timed` by default.
+        start: starts `measure` with its arguments, in a new process by default.
+        progress: called with a description of the next step.
     """
-    run = run or timed
+    tell = progress or (lambda _: None)
     candidates = [Candidate(variant.name, variant=variant) for variant in variants]
-    lq = case.picture(subject.network).to(device)
 
-    def take_memory(candidate: Candidate) -> None:
-        candidate.peak_mb = peak_mb(candidate.variant, subject, case, device)
+    def run_first(candidate: Candidate) -> None:
+        tell(f"{case.height}x{case.width}, {candidate.label}, first run")
+        candidate.steps = start(measure, candidate.variant, subject, case, device)
+        first = next(candidate.steps)
+        assert isinstance(first, FirstRun)
+        candidate.first, candidate.peak_mb = first, first.peak_mb
 
-    def build(candidate: Candidate) -> None:
-        candidate.network = candidate.variant.build(subject.build(device))
+    def run_again(candidate: Candidate) -> None:
+        tell(f"{case.height}x{case.width}, {candidate.label}, round {len(candidate.timings) + 1} of {repeats}")
+        assert candidate.steps is not None
+        timing = next(candidate.steps)
+        assert isinstance(timing, Timing)
+        candidate.timings.append(timing)
 
-    def warm_up(candidate: Candidate) -> None:
-        output, candidate.first = run(partial(_first_work, candidate, lq, case), device)
-        candidate.output = output.to("cpu", torch.float32, copy=True)
-
-    def time_once(candidate: Candidate) -> None:
-        assert candidate.work is not None
-        candidate.timings.append(run(candidate.work, device)[1])
-
-    if memory:  # first: a variant that takes too much ends in its own process, and is not run in this one
-        take_turns(candidates, take_memory)
-    for step in (build, warm_up, *[time_once] * repeats):
-        take_turns(candidates, step)
-    return rows_of(candidates, subject, case, matrix_gflops or {})
-
-
-def _first_work(candidate: Candidate, lq: Tensor, case: Case) -> Tensor:
-    """Run the first restoration, in which the network is optimized or compiled."""
-    assert candidate.network is not None
-    candidate.work = work_of(candidate.variant, candidate.network, lq, case)
-    return candidate.work()
+    stopped: BaseException | None = None
+    try:
+        for step in (run_first, *[run_again] * repeats):
+            take_turns(candidates, step)
+    except (KeyboardInterrupt, SystemExit) as stop:
+        stopped = stop
+    finally:
+        for candidate in candidates:
+            candidate.release()
+    complete = min((len(candidate.timings) for candidate in running(candidates)), default=repeats)
+    for candidate in candidates:
+        del candidate.timings[complete:]
+    if complete:
+        yield from rows_of(candidates, subject, case, matrix_gflops or {})
+    if stopped is not None:
+        raise stopped
 
 
 def options_of(variant: Variant, case: Case) -> RunOptions:
@@ -159,40 +179,26 @@ def options_of(variant: Variant, case: Case) -> RunOptions:
     return RunOptions(case.tile, case.tile_overlap, precision=variant.precision, compile=variant.compiles)
 
 
-def work_of(variant: Variant, network: Runnable, lq: Tensor, case: Case) -> Work:
-    """Build the function that restores `lq` by the variant's network, which is optimized here, once."""
-    options = options_of(variant, case)
-    return partial(restore, optimize_for(network, options), lq, options)
-
-
-def timed(work: Work, device: torch.device) -> tuple[Tensor, Timing]:
-    """Run `work` and time it until the device is done."""
-    settle(device)
-    wall, cpu = time.perf_counter(), time.process_time()
-    output = work()
-    settle(device)
-    return output, Timing(time.perf_counter() - wall, time.process_time() - cpu)
-
-
-def peak_mb(variant: Variant, subject: Subject, case: Case, device: torch.device) -> float | None:
-    """Measure the peak memory of one restoration beside weights and input, in 1e6 bytes, in a new process.
-
-    Raises:
-        MemoryError: if the process is killed.
-        Exception: from the variant.
-    """
-    peak = alone(_peak, variant, subject, case, device)
-    return None if peak is None else peak / 1e6
-
-
-def _peak(variant: Variant, subject: Subject, case: Case, device: torch.device) -> int | None:
+def measure(
+    variant: Variant, subject: Subject, case: Case, device: torch.device
+) -> Generator[FirstRun | Timing, None, None]:
+    """Yield the first run of a variant, and the time of one more run at each further step."""
     options, lq = options_of(variant, case), case.picture(subject.network).to(device)
-    network = optimize_for(variant.build(subject.build(device)), options)
+    network = variant.build(subject.build(device))
+    start = time.perf_counter()
+    network = optimize_for(network, options)
     # A small image is enough to start threads. Memory that a library keeps from the first large one on counts.
     window = subject.network.window
-    before = lq if variant.compiles else lq[:1, :, :window, :window]
-    restore(network, before, options)
-    return peak_bytes(lambda: restore(network, lq, options), device)
+    restore(network, lq if variant.compiles else lq[:1, :, :window, :window], options)
+    outputs = []
+    peak = peak_bytes(lambda: outputs.append(restore(network, lq, options).to("cpu", torch.float32)), device)
+    yield FirstRun(outputs.pop().numpy(), time.perf_counter() - start, None if peak is None else peak / 1e6)
+    while True:
+        settle(device)
+        wall, cpu = time.perf_counter(), time.process_time()
+        restore(network, lq, options)
+        settle(device)
+        yield Timing(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def rows_of(
@@ -241,12 +247,12 @@ def _timed(row: VariantRow, candidate: Candidate, first: Candidate, rate: float 
 
 
 def _compared(row: VariantRow, candidate: Candidate, reference: Candidate) -> VariantRow:
-    assert candidate.output is not None
-    assert reference.output is not None
-    error = (candidate.output - reference.output).double()
-    squared = error.square().mean().item()
+    assert candidate.first is not None
+    assert reference.first is not None
+    error = candidate.first.output.astype(np.float64) - reference.first.output
+    squared = float(np.square(error).mean())
     psnr = -10 * math.log10(squared) if squared else math.inf
-    return replace(row, reference=reference.variant.name, max_difference=error.abs().max().item(), psnr=psnr)
+    return replace(row, reference=reference.variant.name, max_difference=float(np.abs(error).max()), psnr=psnr)
 
 
 def quartiles(values: Sequence[float]) -> Quartiles:

@@ -17,7 +17,7 @@ class Entrant:
     peak_mb: float | None = None
 
     def release(self) -> None:
-        """Free the memory that the entrant's turns took; called when it fails."""
+        """Free what the entrant's turns took; called when it fails."""
 
 
 AnyEntrant = TypeVar("AnyEntrant", bound=Entrant)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from swinir.cli.options import check_parent, split_words
+from swinir.cli.options import check_parent, split_words, status_line
 from swinir.inference.device import choose_device
 
 if TYPE_CHECKING:
@@ -37,7 +37,8 @@ def bench(
     variants: Annotated[
         str,
         typer.Option(
-            "--variants", help="Of plain, fp32, bf16, fp32-compiled, bf16-compiled, onnx, openvino, spandrel."
+            "--variants",
+            help="Of plain, fp32, bf16, fp32-compiled, bf16-compiled, onnx, openvino, openvino-bf16, spandrel.",
         ),
     ] = "plain,fp32,bf16",
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; in each every variant runs once.")] = 5,
@@ -45,13 +46,13 @@ def bench(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; PyTorch's choice without.")] = (
         None
     ),
-    memory: Annotated[bool, typer.Option("--memory/--no-memory", help="Measure memory, in further processes.")] = True,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write everything that was measured.")] = None,
     plot: Annotated[Path | None, typer.Option("--plot", help="Draw time and memory.")] = None,
 ) -> None:
     """Measure time, memory and exactness of the ways to run a network, and the machine's rate of matrix products.
 
-    A released network without downloaded weights gets random ones. The variants take turns.
+    A released network without downloaded weights gets random ones. The variants take turns, each in a process of its
+    own. An interrupted run keeps its complete rounds.
     """
     from tqdm import tqdm
 
@@ -79,27 +80,29 @@ def bench(
         "machine": machine(where),
         "matrix_gflops": matrix_gflops(where, [variant.precision for variant in chosen]),
         "repeats": repeats,
+        "complete": False,
     }
     typer.echo(f"{_heading(facts, cases[0])}\n\n{HEADER}")
     rows: list[VariantRow] = []
     try:
-        for case in tqdm(cases, unit="size", disable=None, leave=False):
-            found = time_variants(
-                subject,
-                chosen,
-                case,
-                device=where,
-                repeats=repeats,
-                memory=memory,
-                matrix_gflops=facts["matrix_gflops"],
-            )
-            rows += found
-            with tqdm.external_write_mode():
-                for row in found:
-                    typer.echo(_line(row), err=row.status == "failed")
+        with status_line() as tell:
+            for case in cases:
+                for row in time_variants(
+                    subject,
+                    chosen,
+                    case,
+                    device=where,
+                    repeats=repeats,
+                    matrix_gflops=facts["matrix_gflops"],
+                    progress=tell,
+                ):
+                    rows.append(row)
+                    with tqdm.external_write_mode():
+                        typer.echo(_line(row), err=row.status == "failed")
+        facts["complete"] = True
         typer.echo(f"\n{LEGEND}\n{_summary(rows)}")
     finally:  # also when interrupted: measured rows are kept
-        _write(json_file, plot, facts | {"complete": len(rows) == len(cases) * len(chosen)}, rows)
+        _write(json_file, plot, facts, rows)
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(1)
 

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from swinir.bench import matrix_rate
+from swinir.bench import matrix_rate, timing
 from swinir.bench.peak_memory import peak_bytes
+from swinir.bench.processes import Remote, here
 from swinir.bench.subject import Case, Subject, find_subject, live_weights
-from swinir.bench.timing import Candidate, Timing, VariantRow, peak_mb, quartiles, rows_of, time_variants
+from swinir.bench.timing import Candidate, FirstRun, Timing, VariantRow, quartiles, rows_of, time_variants
 from swinir.bench.variants import VARIANTS, FunctionNetwork, Variant, get_variants
 from swinir.image_io.image import read
 from swinir.models.complexity import count_macs, count_parameters
@@ -31,6 +32,11 @@ CPU = torch.device("cpu")
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)
 SUBJECT = Subject("tiny", TINY)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems keep no mark that starts anew")
+
+
+@pytest.fixture(autouse=True)
+def _no_memory_of_this_process(monkeypatch):
+    monkeypatch.setattr(timing, "peak_bytes", lambda work, device: work())
 
 
 def constant(value, model):
@@ -61,7 +67,7 @@ def take_200_mb(model):
 
 
 def measure(variants, case=Case(16, 16), **options):  # noqa: B008 - frozen
-    rows = time_variants(SUBJECT, variants, case, device=CPU, memory=False, **options)
+    rows = list(time_variants(SUBJECT, variants, case, device=CPU, **{"start": here} | options))
     assert [row.variant for row in rows] == [variant.name for variant in variants]
     return rows
 
@@ -69,16 +75,24 @@ def measure(variants, case=Case(16, 16), **options):  # noqa: B008 - frozen
 # Time
 
 
+def scripted(log, first=(), rounds=()):
+    """Steps with given seconds for each variant: of the first run, then on the clock and on the CPU of each round."""
+    firsts, left = list(first), list(rounds)
+
+    def start(_work, variant, *_):
+        log.append(f"{variant.name} starts")
+        yield FirstRun(np.zeros((1, 3, 32, 32), np.float32), firsts.pop(0) if firsts else 1, 3.0)
+        while True:
+            log.append(variant.name)
+            yield Timing(*(left.pop(0) if left else (1, 1)))
+
+    return start
+
+
 def test_variants_take_turns_round_by_round():
-    order = []
-
-    def run(work, device):
-        output = work()
-        order.append(round(output.mean().item(), 1))
-        return output, Timing(1, 1)
-
-    measure([fake("a", 0.1), fake("b", 0.2), fake("c", 0.3)], repeats=3, run=run)
-    assert order == 4 * [0.1, 0.2, 0.3]
+    log = []
+    measure([fake("a"), fake("b"), fake("c")], repeats=3, start=scripted(log))
+    assert log == ["a starts", "b starts", "c starts", *3 * ["a", "b", "c"]]
 
 
 def test_networks_are_optimized_once_while_variants_take_turns(monkeypatch):
@@ -90,16 +104,10 @@ def test_networks_are_optimized_once_while_variants_take_turns(monkeypatch):
     assert len(made) == 2
 
 
-def scripted(seconds):
-    """A clock that reads what is given for each variant, the first run among them."""
-    left = [Timing(*both) for both in seconds]
-    return lambda work, device: (work(), left.pop(0))
-
-
 def test_rates_follow_from_the_median_of_the_rounds():
-    clock = scripted([(9, 9), (8, 8), (1, 2), (2, 4), (3, 5), (1, 1), (2, 9), (4, 2)])
+    clock = scripted([], first=(9, 8), rounds=[(1, 2), (2, 4), (3, 5), (1, 1), (2, 9), (4, 2)])
     case = Case(16, 24, batch=2)
-    slow, fast = measure([fake("a"), fake("b")], case, repeats=3, run=clock, matrix_gflops={"fp32": 2.0})
+    slow, fast = measure([fake("a"), fake("b")], case, repeats=3, start=clock, matrix_gflops={"fp32": 2.0})
     assert (slow.first_seconds, fast.first_seconds) == (9, 8)
     assert slow.samples == (1, 3, 2)
     assert slow.seconds == (1.5, 2, 2.5)
@@ -116,8 +124,8 @@ def test_rates_follow_from_the_median_of_the_rounds():
 
 def test_a_ratio_is_the_median_of_rounds_not_the_ratio_of_medians():
     """A round in which the machine is busy slows all variants; their ratio in it stays."""
-    clock = scripted([(1, 1)] * 2 + [(2, 1), (1, 1), (20, 1), (10, 1), (2, 1), (4, 1)])
-    _, row = measure([fake("a"), fake("b")], repeats=3, run=clock)
+    clock = scripted([], rounds=[(2, 1), (1, 1), (20, 1), (10, 1), (2, 1), (4, 1)])
+    _, row = measure([fake("a"), fake("b")], repeats=3, start=clock)
     assert row.ratio == 2
 
 
@@ -157,7 +165,7 @@ def failing(name, after):
 
 def test_a_variant_that_cannot_run_is_a_row_and_the_others_go_on():
     broken = Variant("broken", "fp32", "never there", refuse)
-    rows = measure([fake("a"), broken, failing("first", 0), failing("later", 2), fake("b")], repeats=3)
+    rows = measure([fake("a"), broken, failing("first", 0), failing("later", 3), fake("b")], repeats=3)
     assert [row.status for row in rows] == ["ok", "failed", "failed", "failed", "ok"]
     assert [row.error for row in rows[1:4]] == ["no such library", *2 * ["RuntimeError: out of luck"]]
     assert all(row.seconds is row.ratio is row.psnr is None for row in rows[1:4])
@@ -168,12 +176,20 @@ def test_a_variant_that_cannot_run_is_a_row_and_the_others_go_on():
     assert [row.status for row in measure([broken])] == ["failed"]
 
 
-def test_an_interruption_is_no_failure_of_a_variant():
-    def run(work, device):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(("turns", "complete"), [(0, 0), (1, 0), (2, 1), (5, 2)])
+def test_an_interruption_is_raised_after_the_rows_of_the_complete_rounds(turns, complete):
+    log, rows = [], []
 
+    def interrupted(*args):
+        for step in scripted(log)(*args):
+            if len(log) - 2 > turns:
+                raise KeyboardInterrupt
+            yield step
+
+    found = time_variants(SUBJECT, [fake("a"), fake("b")], Case(16, 16), device=CPU, start=interrupted)
     with pytest.raises(KeyboardInterrupt):
-        measure([fake("a")], run=run)
+        rows.extend(found)
+    assert [len(row.samples) for row in rows] == 2 * [complete] * bool(complete)
 
 
 # Exactness
@@ -243,6 +259,7 @@ def test_tiles_reach_the_network():
         return FunctionNetwork("watched", model, run)
 
     measure([Variant("watched", "fp32", "tells", build)], Case(40, 40, batch=2, tile=16, tile_overlap=8), repeats=1)
+    assert seen.pop(0) == (1, 3, 16, 16)  # to start threads
     assert set(seen) == {(2, 3, 16, 16)}
 
 
@@ -255,7 +272,7 @@ def test_memory_of_a_process_of_its_own_is_what_it_takes():
     heavy = Variant(
         "heavy", "fp32", "takes 200 MB", take_200_mb, compiles=True
     )  # runs twice: freed memory counts again
-    assert peak_mb(heavy, SUBJECT, Case(16, 16), CPU) == pytest.approx(200, rel=0.1)
+    assert measure([heavy], repeats=1, start=Remote)[0].peak_mb == pytest.approx(200, rel=0.1)
 
 
 @linux
@@ -272,11 +289,10 @@ def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_p
     assert peak_bytes(lambda: None, CPU) is None
 
 
-def test_a_variant_whose_process_is_killed_is_not_tried_again():
-    rows = time_variants(SUBJECT, [Variant("deadly", "fp32", "kills", die)], Case(16, 16), device=CPU, repeats=1)
-    assert rows[0].status == "failed"
-    assert "killed" in rows[0].error
-    assert "try a smaller size or tile" in rows[0].error
+def test_a_variant_whose_process_is_killed_is_a_row():
+    (row,) = measure([Variant("deadly", "fp32", "kills", die)], repeats=1, start=Remote)
+    assert row.status == "failed"
+    assert row.error == "the process was killed, likely for want of memory; try a smaller size or tile"
 
 
 # What is measured
@@ -377,8 +393,7 @@ def some_rows():
     candidates = []
     for name, seconds in (("plain", 2.0), ("fp32", 1.0)):
         timings = [Timing(seconds, seconds), Timing(seconds + 1, seconds)]
-        output = torch.zeros(1, 3, 32, 32)
-        done = {"output": output, "first": Timing(seconds, seconds), "timings": timings}
+        done = {"first": FirstRun(np.zeros((1, 3, 32, 32)), seconds, 3.0), "timings": timings}
         candidates.append(Candidate(name, variant=VARIANTS[name], peak_mb=3.0, **done))
     candidates.append(Candidate("bf16", error="no luck", variant=VARIANTS["bf16"]))
     cases = (Case(16, 16), Case(32, 24))

@@ -1,7 +1,6 @@
 """The comparison of networks: metrics as the tester's, turns, memory, and networks that fail."""
 
 import json
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -12,7 +11,6 @@ from pictures import write_expert
 
 from swinir.bench import compare_networks as module
 from swinir.bench.compare_networks import choose_metrics, compare, labels
-from swinir.bench.peak_memory import alone
 from swinir.cli.main import main
 from swinir.degradations.resize import imresize
 from swinir.evaluation.protocol import Protocol
@@ -142,27 +140,19 @@ def test_an_image_that_cannot_be_read_is_left_out_for_all(sets):
 
 def test_memory_is_measured_in_another_process_on_the_largest_image(sets, monkeypatch):
     seen = []
-    monkeypatch.setattr(module, "alone", lambda work, *args: seen.append((work, args)) or 5_000_000)
+    monkeypatch.setattr(module, "Remote", lambda work, *args: seen.append((work, args)) or (x for x in [5_000_000]))
     found = run(sets, ["bicubic"], memory=True)
     assert found.models[0].peak_mb == 5
     assert found.largest == seen[0][1][1].name == "2"
     assert seen[0][0] is module._peak
 
 
-@pytest.mark.slow
-def test_a_process_of_its_own_returns_or_raises_what_the_work_does():
-    assert alone(torch.get_num_threads) == torch.get_num_threads()
-    with pytest.raises(ValueError, match="invalid literal"):
-        alone(int, "x")
-    with pytest.raises(MemoryError, match="likely for want of memory"):
-        alone(os._exit, 9)
-
-
 def test_a_network_killed_for_want_of_memory_is_not_tried_here(sets, monkeypatch):
     def killed(*_):
         raise MemoryError("the process was killed, likely for want of memory; try a smaller size or tile")
+        yield
 
-    monkeypatch.setattr(module, "alone", killed)
+    monkeypatch.setattr(module, "Remote", killed)
     monkeypatch.setattr(module, "run", None)
     (row,) = run(sets, ["bicubic"], memory=True).models
     assert (row.status, row.error[:22]) == ("failed", "the process was killed")

@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 
 from swinir.bench import matrix_rate, timing, variants
+from swinir.bench.processes import here
 from swinir.cli.main import main
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.weights.checkpoint import write_checkpoint
@@ -15,8 +17,9 @@ TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, de
 
 
 @pytest.fixture(autouse=True)
-def _small_products(monkeypatch):
+def _quick(monkeypatch):
     monkeypatch.setattr(matrix_rate, "PRODUCTS", {"cpu": ((8, 8, 8),)})
+    monkeypatch.setattr(timing, "time_variants", partial(timing.time_variants, start=here))
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def bench(*words):
 
 
 def test_a_table_json_and_a_plot(weights, tmp_path, capsys):
-    words = ["--sizes", "16,24x20", "--repeats", 2, "--no-memory", "--threads", 2]
+    words = ["--sizes", "16,24x20", "--repeats", 2, "--threads", 2]
     files = ["--json", tmp_path / "a.json", "--plot", tmp_path / "a.png"]
     assert bench(weights, *words, *files) == 0
     out = capsys.readouterr().out
@@ -48,7 +51,6 @@ def test_a_table_json_and_a_plot(weights, tmp_path, capsys):
     for row in found["rows"]:
         assert row["status"] == "ok"
         assert len(row["samples"]) == found["repeats"] == 2
-        assert row["peak_mb"] is None
         assert row["matrix_share"] > 0
     assert (tmp_path / "a.png").stat().st_size > 1000
     for word in (
@@ -67,20 +69,18 @@ def test_a_table_json_and_a_plot(weights, tmp_path, capsys):
 
 
 def test_tiles_batch_and_memory(weights, monkeypatch, capsys):
-    seen = []
-    monkeypatch.setattr(timing, "peak_mb", lambda variant, subject, case, device: seen.append(case) or 123.0)
+    monkeypatch.setattr(timing, "peak_bytes", lambda work, device: work() or 123_000_000)
     words = ["--sizes", 40, "--tile", 16, "--tile_overlap", 8, "--batch", 2, "--variants", "fp32", "--repeats", 1]
     assert bench(weights, *words) == 0
     out = capsys.readouterr().out
     assert "tiles of 16 overlapping by 8, batch 2" in out
     assert " 123 " in out
     assert "nothing to compare" in out
-    assert [(case.height, case.tile, case.batch) for case in seen] == [(40, 16, 2)]
 
 
 def test_a_released_network_without_its_file_has_random_weights_and_that_is_said(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SWINIR_ZOO", str(tmp_path))
-    words = ["--sizes", 8, "--variants", "fp32", "--repeats", 1, "--no-memory", "--json", tmp_path / "a.json"]
+    words = ["--sizes", 8, "--variants", "fp32", "--repeats", 1, "--json", tmp_path / "a.json"]
     assert bench("lightweight_sr_x2_DIV2K", *words) == 0
     assert "RANDOM weights" in capsys.readouterr().out
     assert json.loads((tmp_path / "a.json").read_text())["network"]["file"] is None
@@ -93,27 +93,28 @@ def refuse(model):
 def test_a_variant_that_cannot_run_is_said_and_the_others_are_measured(weights, monkeypatch, capsys):
     broken = replace(variants.VARIANTS["bf16"], build=refuse)
     monkeypatch.setitem(variants.VARIANTS, "bf16", broken)
-    assert bench(weights, "--sizes", 16, "--variants", "bf16,plain,fp32", "--repeats", 1, "--no-memory") == 1
+    assert bench(weights, "--sizes", 16, "--variants", "bf16,plain,fp32", "--repeats", 1) == 1
     captured = capsys.readouterr()
     assert "failed: RuntimeError: not today" in captured.err
     assert "times as fast as plain: fp32 " in captured.out
 
 
-def test_what_was_measured_before_an_interruption_is_kept(weights, tmp_path, monkeypatch):
+def test_rows_are_printed_as_they_come_and_kept_when_interrupted(weights, tmp_path, monkeypatch, capsys):
     real, calls = timing.time_variants, []
 
-    def interrupted(*args, **options):
-        calls.append(1)
+    def interrupted(subject, variants, case, **options):
+        calls.append(case)
+        yield from real(subject, variants, case, **options)
         if len(calls) == 2:
+            assert "24x24  fp32" in capsys.readouterr().out
             raise SystemExit(130)
-        return real(*args, **options)
 
     monkeypatch.setattr(timing, "time_variants", interrupted)
-    words = ["--sizes", "16,24", "--variants", "fp32", "--repeats", 1, "--no-memory", "--json", tmp_path / "a.json"]
+    words = ["--sizes", "16,24", "--variants", "fp32", "--repeats", 1, "--json", tmp_path / "a.json"]
     assert bench(weights, *words) == 130
     found = json.loads((tmp_path / "a.json").read_text())
     assert found["complete"] is False
-    assert len(found["rows"]) == 1
+    assert len(found["rows"]) == 2
 
 
 @pytest.mark.parametrize(
