@@ -315,10 +315,12 @@ def build_optimizers(
     adam = partial(torch.optim.Adam, betas=options.betas, fused=fused(parameters[0].device))
     if options.name == "adam":
         return adam(parameters, lr=options.lr, weight_decay=options.weight_decay), None
+    from swinir.train.muon import BatchedMuon  # here, because PyTorch before 2.9 has no Muon
+
     linear = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
     matrices = [p for p in parameters if id(p) in linear]
     rest = [p for p in parameters if id(p) not in linear]
-    muon = torch.optim.Muon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
+    muon = BatchedMuon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")
     return adam(rest, lr=options.rest_lr or options.lr), muon
 
 

@@ -14,9 +14,9 @@ from conftest import DATA
 from golden_state import state
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from operations import Operations
 from torch._dynamo.testing import CompileCounter
 from torch._dynamo.utils import counters
-from torch.utils._python_dispatch import TorchDispatchMode
 from training import CPU, SMALL, configuration, difference, same
 
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -255,18 +255,6 @@ def test_parameters_stay_in_their_precision(precision):
 
 
 # Work for the device.
-
-
-class Operations(TorchDispatchMode):
-    """Records the names of the operations on tensors."""
-
-    def __init__(self):
-        super().__init__()
-        self.names = []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        self.names.append(str(func))
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(
