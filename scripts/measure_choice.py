@@ -19,7 +19,6 @@ from PIL import Image
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
 from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.jpeg import jpeg
-from swinir.evaluation.evaluate import to_tensor, to_uint8
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
 from swinir.photos.select_models import Wish, select_models
@@ -131,7 +130,7 @@ def gain(
     images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 10,
 ) -> None:
     """Print the change of PSNR in dB by each model on images of each level, and the number of images that gain."""
-    from swinir.inference.restore import restore
+    from swinir.inference.arrays import restore_array
     from swinir.models.optimized import optimize
     from swinir.weights.checkpoint import load_model
 
@@ -148,7 +147,7 @@ def gain(
         before = [psnr(lq, gt) for lq, gt in zip(inputs, clean, strict=True)]
         cells = []
         for model in map(optimize, models.values()):
-            restored = [to_uint8(restore(model, to_tensor(lq.astype(np.float32) / 255))) for lq in inputs]
+            restored = [restore_array(model, lq) for lq in inputs]
             gains = [psnr(r, gt) - b for r, gt, b in zip(restored, clean, before, strict=True)]
             cells.append(f"{statistics.mean(gains):+17.2f} {sum(g > 0 for g in gains):3}/{len(gains):<3}")
         typer.echo(f"{level:6g} {statistics.mean(before):6.2f}   {'   '.join(cells)}")

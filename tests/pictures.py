@@ -28,6 +28,16 @@ def smooth(height, width, channels=3, dtype=np.uint8, seed=0):
     return (waves * np.iinfo(dtype).max).astype(dtype)
 
 
+def to_tensor(image):
+    """(H, W, C) float32 to (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
+
+
+def to_uint8(image):
+    """(1, C, H, W) in [0, 1] to (H, W, C) uint8, rounded."""
+    return image[0].permute(1, 2, 0).float().mul(255).round().to(torch.uint8).numpy()
+
+
 def write(path, pixels, **options):
     """Write an image file."""
     write_picture(path, Picture(pixels, **options))

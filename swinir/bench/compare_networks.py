@@ -19,10 +19,11 @@ import torch
 from swinir.bench.peak_memory import peak_bytes
 from swinir.bench.processes import Remote
 from swinir.bench.turns import Entrant, running, take_turns
-from swinir.evaluation.evaluate import evaluate, run
+from swinir.evaluation.evaluate import evaluate
 from swinir.evaluation.protocol import Protocol, fit_tile
 from swinir.evaluation.results import Row
 from swinir.evaluation.samples import Sample, load_sample
+from swinir.inference.arrays import restore_array
 from swinir.inference.external import INTERPOLATION, Loaded, load_external
 from swinir.inference.forward import optimize_for
 from swinir.metrics.niqe import niqe
@@ -281,8 +282,8 @@ def _peak(name: str, sample: Sample, protocol: Protocol, device: torch.device) -
     """Yield the bytes that one restoration takes beside weights and input; for a process of its own."""
     model = optimize_for(load_external(name, protocol.task, protocol.scale, device).model, protocol.options)
     lq, _ = load_sample(sample, protocol)
-    run(model, _corner(lq), protocol)  # starts threads
-    yield peak_bytes(lambda: run(model, lq, protocol), device)
+    restore_array(model, _corner(lq), protocol.options)  # starts threads
+    yield peak_bytes(lambda: restore_array(model, lq, protocol.options), device)
 
 
 @dataclass(frozen=True)
@@ -311,7 +312,7 @@ class _Measuring:
                 peak = next(alone)
             network.peak_mb = None if peak is None else peak / 1e6
         assert network.loaded is not None
-        run(network.loaded.model, _corner(self.read(sample, self.protocol)[0]), network.protocol)
+        restore_array(network.loaded.model, _corner(self.read(sample, self.protocol)[0]), network.protocol.options)
 
     def round(
         self, networks: Sequence[_Competitor], samples: Sequence[Sample], see: Callable[[Seen], None] | None

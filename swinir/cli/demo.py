@@ -25,10 +25,9 @@ def demo(
     import skimage
 
     from swinir.degradations.resize import imresize
-    from swinir.evaluation.evaluate import to_tensor, to_uint8
     from swinir.image_io.color import luma
     from swinir.image_io.image import read, write
-    from swinir.inference.restore import restore
+    from swinir.inference.arrays import restore_array
     from swinir.metrics.full_reference import psnr, ssim
     from swinir.report.figures import side_by_side
     from swinir.report.text_table import TextTable
@@ -40,7 +39,7 @@ def demo(
     gt = gt[: gt.shape[0] // scale * scale, : gt.shape[1] // scale * scale]
     lq = imresize(gt, 1 / scale)
     start = time.perf_counter()
-    restored = to_uint8(restore(model, to_tensor(lq.astype("float32") / 255)))
+    restored = restore_array(model, lq)
     seconds = time.perf_counter() - start
 
     versions = {"bicubic": imresize(lq, scale), "SwinIR": restored}

@@ -5,16 +5,14 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.results import Row
 from swinir.evaluation.samples import Sample, load_sample
 from swinir.image_io.color import luma
 from swinir.image_io.image import write
+from swinir.inference.arrays import restore_array
 from swinir.inference.forward import Runnable, optimize_for, out_of_memory
-from swinir.inference.restore import restore
 from swinir.metrics.full_reference import psnr, psnrb, ssim
 
 Load = Callable[[Sample, Protocol], tuple[np.ndarray, np.ndarray | None]]
@@ -67,7 +65,7 @@ def _evaluate_one(
         raise ValueError(sample.problem)
     lq, gt = load(sample, protocol)
     start = time.perf_counter()
-    restored = run(model, lq, protocol, progress=progress)
+    restored = restore_array(model, lq, protocol.options, progress=progress)
     seconds = time.perf_counter() - start
     output = None
     if folder is not None:
@@ -79,15 +77,6 @@ def _evaluate_one(
     height, width = restored.shape[:2]
     where = str(output) if output else None
     return Row(sample.name, "ok", width=width, height=height, seconds=seconds, output=where, **metrics)  # type: ignore[arg-type]
-
-
-def run(model: Runnable, lq: np.ndarray, protocol: Protocol, *, progress: Progress | None = None) -> np.ndarray:
-    """Restore an (H, W, C) float32 image in units of 1 by the protocol's options to (H*scale, W*scale, C) uint8.
-
-    Raises:
-        ValueError, TooLargeError: as `restore` and `to_uint8`.
-    """
-    return to_uint8(restore(model, to_tensor(lq), protocol.options, progress=progress))
 
 
 def measure(restored: np.ndarray, gt: np.ndarray, protocol: Protocol) -> dict[str, float | None]:
@@ -105,19 +94,3 @@ def measure(restored: np.ndarray, gt: np.ndarray, protocol: Protocol) -> dict[st
             except ValueError:
                 values[name + suffix] = None
     return values
-
-
-def to_tensor(image: np.ndarray) -> Tensor:
-    """(H, W, C) float32 to (1, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(image.transpose(2, 0, 1)))[None]
-
-
-def to_uint8(image: Tensor) -> np.ndarray:
-    """(1, C, H, W) in [0, 1] to (H, W, C) uint8, rounded.
-
-    Raises:
-        ValueError: for NaN or infinite values, which would otherwise become black pixels.
-    """
-    if not torch.isfinite(image).all():
-        raise ValueError("the restored image has NaN or infinite values; try --precision fp32 or another checkpoint")
-    return image[0].float().cpu().mul(255).round().to(torch.uint8).permute(1, 2, 0).numpy()

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from swinir.inference.memory import release_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.tiling import TooLargeError
+from swinir.inference.transfer import to_device
 from swinir.models.optimized import OptimizedSwinIR, exact_convolutions, optimize, resolve_precision
 from swinir.models.rcan import RCAN, BaselineConfig, ExternalNetwork
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -57,7 +58,7 @@ def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tens
     Raises:
         ValueError: for another precision than that of a network that has its own.
     """
-    device = place_of(model).device
+    device, dtype = place_of(model).device, place_of(model).dtype
     network, precision = optimize_for(model, options), resolve_precision(options.precision, device)
     if not isinstance(network, nn.Module):
         own = network.precision if isinstance(network, OptimizedSwinIR) else "fp32"
@@ -77,7 +78,7 @@ def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tens
         return restored
 
     def checked(x: Tensor) -> Tensor:
-        x = x.to(device)
+        x = to_device(x, device).to(dtype)
         restored = run(x, precision)
         if precision == "bf16" and not restored.isfinite().all():
             logger.warning("bf16 gave values that are not finite; computing these pixels in fp32")

@@ -1,15 +1,17 @@
 """The path from a low-quality image to a restored one: pad, run whole or in tiles, crop, clamp."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from swinir.image_io.canvas import row_blocks
-from swinir.inference.forward import Runnable, as_function, place_of
-from swinir.inference.memory import auto_tile
+from swinir.inference.forward import Backend, Runnable, as_function, place_of
+from swinir.inference.memory import auto_tile, free_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.self_ensemble import TURNS, TurnedImage, TurnedTotal
 from swinir.inference.tiling import Canvas, Image, Progress, mirrored, run_cut, run_mean
@@ -18,6 +20,7 @@ from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig
 
 GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together
+SCRATCH_SHARE = 0.05  # of a GPU's free memory, which tiles need
 DEFAULTS = RunOptions()
 
 
@@ -74,13 +77,15 @@ def restore_into(
         model, options, progress: as `restore` takes them.
         image: (B, C, H, W) in [0, 1], in the model's dtype.
         canvas: takes the output, (B, C, H*scale, W*scale) in [0, 1].
-        scratch: makes a tensor of a shape, for sums over overlapping tiles and the self-ensemble.
+        scratch: makes a tensor of a shape, for sums over overlapping tiles and the self-ensemble where they would take
+            much of a GPU's memory.
 
     Raises:
         ValueError, TooLargeError: as `restore`.
     """
     if not options.extra_window and not isinstance(model, nn.Module | OptimizedSwinIR):
         raise ValueError("extra_window=False is for networks in PyTorch; leave it out")
+    scratch = partial(_scratch, place_of(model), scratch)
     run = _Run(model, image, options, scratch, progress)
     if not options.self_ensemble:
         run(image, _Clamped(canvas))
@@ -124,6 +129,14 @@ def _output_shape(image: Image, model: Runnable) -> tuple[int, ...]:
     return batch, channels, height * model.config.upscale, width * model.config.upscale
 
 
+def _scratch(place: Tensor | Backend, elsewhere: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
+    """Make a tensor on the network's GPU if it takes little of its memory, else elsewhere."""
+    size = math.prod(shape) * place.dtype.itemsize
+    if place.device.type == "cuda" and size <= SCRATCH_SHARE * free_memory(place.device):
+        return torch.empty(shape, dtype=place.dtype, device=place.device)
+    return elsewhere(shape)
+
+
 class _Clamped:
     """A canvas that clamps parts to [0, 1]."""
 
@@ -149,7 +162,9 @@ class _Run:
         self.scratch, self.progress = scratch, progress
         device = place_of(model).device
         self.tile = chosen_tile(self.config, self._padded(image), options, device, image.shape[0])
-        self.batch = max(1, GPU_PIXELS // self.tile**2) if self.tile and device.type != "cpu" else 1
+        # Tiles chosen by free memory fill it, so they run one by one.
+        together = isinstance(options.tile, int) and device.type != "cpu"
+        self.batch = max(1, GPU_PIXELS // (image.shape[0] * self.tile**2)) if self.tile and together else 1
 
     def _padded(self, image: Image) -> tuple[int, int]:
         height, width = image.shape[-2:]

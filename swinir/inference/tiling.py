@@ -48,7 +48,7 @@ def mirrored(image: Image, rows: slice, cols: slice) -> Tensor:
     part = image[..., taken_rows, taken_cols]
     for axis, index in ((-2, row_index), (-1, col_index)):
         if index is not None:
-            part = part.index_select(axis, index.to(part.device))
+            part = part.index_select(axis, index.to(part.device, non_blocking=True))
     return part
 
 
@@ -194,6 +194,7 @@ def run_cut(
     """
     spans = product(*(cut_spans(side, tile, overlap, window) for side in size))
     waiting = deque(Tile(rows, cols, kept_rows, kept_cols) for (rows, kept_rows), (cols, kept_cols) in spans)
+    batch = -(-len(waiting) // -(-len(waiting) // batch))  # of equal sizes if possible: a GPU records each size
     done = 0
     while waiting:
         group = [waiting.popleft()]

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 import torch
 
 from swinir.image_io.picture import Picture
+from swinir.inference.arrays import NetworkInput
 from swinir.inference.forward import Runnable
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import chosen_tile, padded_side, restore
 from swinir.inference.tiling import cut_spans
-from swinir.photos.arrays import NetworkInput
 from swinir.photos.loaded_models import LoadedModels
 from swinir.photos.restore_photo import Decision, Treatment, bytes_needed
 
@@ -42,7 +42,7 @@ def expect(picture: Picture, decision: Decision, treatment: Treatment, models: L
     for name in decision.models:
         model = models.get(name)
         config = model.config
-        batch = NetworkInput(picture.pixels, config.in_chans).shape[0]
+        batch = NetworkInput(picture.pixels, model).shape[0]
         sides = padded_side(height, config), padded_side(width, config)
         tile = chosen_tile(config, sides, run, models.device, batch) or max(sides)
         spans = [[seen.stop - seen.start for seen, _ in cut_spans(side, tile, run.tile_overlap, config.window)]

@@ -20,9 +20,9 @@ from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.resize import imresize
 from swinir.image_io.canvas import Workspace, row_blocks
 from swinir.image_io.picture import Picture, from_unit, to_unit
+from swinir.inference.arrays import NetworkInput, NetworkOutput
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore_into
-from swinir.photos.arrays import NetworkInput, NetworkOutput
 from swinir.photos.loaded_models import LoadedModels, short_name, task_of
 from swinir.photos.select_models import Wish, select_models
 from swinir.tasks import TASKS
@@ -244,7 +244,7 @@ def _run(
         target = output if is_last else workspace.array((*size, given), np.float32)
         restore_into(
             model,
-            NetworkInput(image, model.config.in_chans),
+            NetworkInput(image, model),
             NetworkOutput(target, given),
             options,
             scratch=scratch,

@@ -16,10 +16,9 @@ import numpy as np
 import torch
 
 from swinir.atomic import atomic_path
-from swinir.evaluation.evaluate import to_tensor, to_uint8
 from swinir.evaluation.results import means
+from swinir.inference.arrays import restore_array
 from swinir.inference.forward import Restorer
-from swinir.inference.restore import restore
 from swinir.train.checkpoints import StateStore
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import Batch, Stream, TaskStream
@@ -272,7 +271,7 @@ class Trainer:
         for sample in self.validation.samples[:SHOWN]:
             with contextlib.suppress(ValueError, OSError):  # the validation has logged a warning
                 lq, _ = self.validation.load(sample, self.validation.protocol)
-                journal.show(sample.name, to_uint8(restore(network, to_tensor(lq))), self.step)
+                journal.show(sample.name, restore_array(network, lq), self.step)
 
     @property
     def _best_path(self) -> Path:

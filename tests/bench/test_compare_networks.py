@@ -153,7 +153,7 @@ def test_a_network_killed_for_want_of_memory_is_not_tried_here(sets, monkeypatch
         yield
 
     monkeypatch.setattr(module, "Remote", killed)
-    monkeypatch.setattr(module, "run", None)
+    monkeypatch.setattr(module, "restore_array", None)
     (row,) = run(sets, ["bicubic"], memory=True).models
     assert (row.status, row.error[:22]) == ("failed", "the process was killed")
 

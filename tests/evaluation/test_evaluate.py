@@ -9,7 +9,7 @@ import torch
 from networks import live
 
 from swinir.evaluation import evaluate as module
-from swinir.evaluation.evaluate import evaluate, measure, to_tensor, to_uint8
+from swinir.evaluation.evaluate import evaluate, measure
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.samples import find_samples
 from swinir.image_io.image import read, write
@@ -89,14 +89,14 @@ NO_MEMORY = {
     ids=NO_MEMORY,
 )
 def test_running_out_of_memory_is_a_failed_row_that_suggests_a_tile(samples, monkeypatch, error, tile, advice):
-    restore, errors = module.restore, [error]
+    restore_array, errors = module.restore_array, [error]
 
     def fail_once(*args, **options):
         if errors:
             raise errors.pop()
-        return restore(*args, **options)
+        return restore_array(*args, **options)
 
-    monkeypatch.setattr(module, "restore", fail_once)
+    monkeypatch.setattr(module, "restore_array", fail_once)
     rows = list(evaluate(live(TINY), samples, replace(SR, options=RunOptions(tile, 0, "mean"))))
     assert [row.status for row in rows] == ["failed", "ok", "ok"]
     assert rows[0].error == f"{samples[0].gt}: out of memory; try --tile {advice}"
@@ -106,7 +106,7 @@ def test_a_mistake_of_the_program_is_not_taken_for_a_bad_image(samples, monkeypa
     def fail(*args, **options):
         raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
 
-    monkeypatch.setattr(module, "restore", fail)
+    monkeypatch.setattr(module, "restore_array", fail)
     with pytest.raises(RuntimeError, match="mat1"):
         list(evaluate(live(TINY), samples, SR))
 
@@ -130,10 +130,3 @@ def test_metrics_that_a_small_image_cannot_have_are_left_out():
 def test_a_task_has_the_metrics_of_the_released_program(task, channels, names):
     a, b = noise(32, 32, channels, seed=1), noise(32, 32, channels, seed=2)
     assert measure(a, b, Protocol(TASKS[task], scale=TASKS[task].scales[0])).keys() == names
-
-
-def test_bytes_and_tensors_are_converted_by_rounding_to_the_nearest():
-    image = noise(5, 7)
-    assert np.array_equal(to_uint8(to_tensor(image.astype(np.float32) / 255)), image)
-    values = torch.tensor([[[[0.0, 0.49 / 255, 0.51 / 255, 254.49 / 255, 254.51 / 255, 1.0]]]])
-    assert to_uint8(values)[0, :, 0].tolist() == [0, 0, 1, 254, 255, 255]

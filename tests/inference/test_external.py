@@ -3,10 +3,9 @@
 import pytest
 import torch
 from external_networks import KINDS, build, write_external
-from pictures import write_expert
+from pictures import to_tensor, write_expert
 
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import to_tensor
 from swinir.inference.external import Bicubic, load_external
 from swinir.inference.restore import restore
 from swinir.models.complexity import count_macs, count_parameters, measure_macs

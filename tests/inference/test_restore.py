@@ -1,6 +1,7 @@
 """The path from a low-quality image to a restored one: padding, tiles, ensemble, precision, refusals."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from golden_state import state
 
 import swinir.inference.forward
 import swinir.inference.memory
+import swinir.inference.restore
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import align_tile, restore
 from swinir.inference.tiling import TooLargeError
@@ -233,6 +235,42 @@ def test_tiles_for_which_memory_runs_out_are_divided(monkeypatch, caplog):
         restore(network, lq)
     with pytest.raises(TooLargeError, match="cpu has no memory for 56x56"):
         restore(network, lq, tile=56, tile_blend="mean", tile_overlap=0)
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Let the code that places tensors take the CPU for a GPU of 1e9 free bytes; gives the sizes of its tensors."""
+    made = []
+
+    def on_gpu(shape, *, dtype, device):
+        made.append((tuple(shape), str(device)))
+        return torch.empty(shape, dtype=dtype)
+
+    place = SimpleNamespace(device=torch.device("cuda", 1), dtype=torch.float64)
+    monkeypatch.setattr(swinir.inference.restore, "place_of", lambda model: place)
+    monkeypatch.setattr(swinir.inference.restore, "free_memory", lambda device: 10**9)
+    monkeypatch.setattr(swinir.inference.restore, "torch", SimpleNamespace(empty=on_gpu))
+    return made
+
+
+@pytest.mark.parametrize("share", [0.05, 0])
+def test_sums_lie_on_a_gpu_that_has_memory_for_them(gpu, monkeypatch, share):
+    monkeypatch.setattr(swinir.inference.restore, "SCRATCH_SHARE", share)
+    network, lq, options = build(), image(20, 13), {"tile": 16, "tile_overlap": 2, "tile_blend": "mean"}
+    restored = restore(network, lq, self_ensemble=True, **options)
+    padded = [((1, 3, *size), "cuda:1") for size in ((48, 32), (32, 48))]
+    assert gpu == ([((1, 3, 40, 26), "cuda:1")] + padded * 4 if share else [])
+    monkeypatch.undo()
+    assert torch.equal(restored, restore(network, lq, self_ensemble=True, **options))
+
+
+def test_tiles_run_together_on_a_gpu_unless_they_fill_its_memory(gpu, monkeypatch):
+    monkeypatch.setattr(swinir.inference.restore, "auto_tile", lambda *_, **__: 64)
+    seen, call = [], OptimizedSwinIR.__call__
+    monkeypatch.setattr(OptimizedSwinIR, "__call__", lambda self, x: seen.append(len(x)) or call(self, x))
+    for tile in (64, "auto"):
+        restore(build(), image(60, 100, batch=2), tile=tile, tile_overlap=8)
+    assert seen == [4, 2, 2]
 
 
 def test_when_memory_runs_out_recordings_are_dropped_before_tiles_are_divided(monkeypatch):

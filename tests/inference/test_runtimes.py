@@ -8,9 +8,9 @@ import pytest
 import torch
 from exports import TINY
 from networks import live
+from pictures import to_tensor
 
 from swinir.cli.main import main
-from swinir.evaluation.evaluate import to_tensor
 from swinir.image_io.image import write
 from swinir.inference.export import exported
 from swinir.inference.restore import restore

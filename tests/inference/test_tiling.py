@@ -265,6 +265,9 @@ def test_tiles_of_one_size_are_run_together():
     x = torch.rand(2, 1, 24, 40)
     assert torch.equal(cut(function, x, tile=8, overlap=0, window=8, batch=4), x)
     assert batches == [8, 8, 8, 6]
+    batches.clear()
+    cut(function, x[:1, :, :, :24], tile=8, overlap=0, window=8, batch=4)
+    assert batches == [3, 3, 3]  # of one size, since a GPU records each
 
 
 def test_a_reach_beyond_the_margin_shows_at_the_seams_alone():

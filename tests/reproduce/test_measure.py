@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from pictures import to_tensor, to_uint8
 from reproductions import tiny_network, write_sets, write_weights
 
 from swinir.cli.main import main
 from swinir.degradations.resize import imresize
-from swinir.evaluation.evaluate import to_tensor, to_uint8
 from swinir.evaluation.protocol import RELEASED
 from swinir.image_io.image import read, write
 from swinir.metrics.full_reference import psnr
