@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Annotated, Any
 
 import pytest
@@ -24,7 +25,7 @@ import torch  # isort: skip
 from torch import Tensor
 
 from swinir.bench.matrix_rate import matrix_gflops, settle
-from swinir.bench.processes import Remote, here
+from swinir.bench.processes import here
 from swinir.bench.subject import Case, Subject, find_subject
 from swinir.bench.timing import options_of, time_variants
 from swinir.bench.turns import describe
@@ -32,7 +33,7 @@ from swinir.bench.variants import VARIANTS, Variant
 from swinir.environment import commit, machine
 from swinir.inference.forward import optimize_for
 from swinir.inference.restore import restore
-from swinir.models import eager_layer
+from swinir.models import eager_layer, fused
 from swinir.models.swinir import NetworkConfig
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,16 @@ NETWORKS = {
     "L": "real_sr_x4_DFOWMFC_GAN",
 }
 REAL_SR = "real_sr_x4_DFO_GAN"  # the released command runs it in tiles of 400
+LAUNCHES = (
+    fused.Launch(warps=4),
+    fused.Launch(warps=8),
+    fused.Launch(warps=4, kernels=2),
+    fused.Launch(warps=8, windows=2),
+    fused.Launch(warps=4, stages=2),
+    fused.Launch(warps=4, block=32),
+    fused.Launch(warps=8, windows=2, kernels=2),
+    fused.Launch(warps=4, block=128),
+)
 SMALL = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)
 
 # Ways to run a network. A fault of a kernel ends a process, so those of our own and compiled ones come in later groups.
@@ -201,20 +212,56 @@ def speed(bench: Bench, names: Sequence[str]) -> None:
         found = time_variants(
             bench.subject(network), variants, case,
             device=bench.device, repeats=2 if bench.tiny else REPEATS, matrix_gflops=rates,
-            start=here if bench.tiny else Remote,
+            start=here,
         )  # fmt: skip
         for row in found:
             bench.note("speed", network=network, **asdict(row))
 
 
 def tuning(bench: Bench) -> None:
-    """Measure numbers that were chosen without a GPU: tokens of a chunk in the eager form."""
+    """Measure numbers that were chosen without a GPU: launch parameters of the fused layer, chunks of the eager one."""
+    networks = ["S"] if bench.tiny else ["M", "S", "window 7"]
+    for launch in LAUNCHES:
+        for network in networks:
+            about = {"network": network, "launch": asdict(launch)}
+            subject = bench.subject(network)
+            problem = fused.fused_problem(subject.network, bench.device)
+            if problem is not None:
+                bench.note("launch", **about, status="needs a GPU", error=problem)
+                continue
+            try:
+                bench.note("launch", **about, status="ok", **fused_layer(bench, subject, launch))
+            except Exception as error:  # of Triton: a candidate may need too much memory
+                bench.note("launch", **about, status="failed", error=describe(error))
     network, case = next(cases(bench))
     for variant in bench.variants(("bf16-eager",), "chunk"):
         for tokens in CHUNKS:
             eager_layer.CHUNK_TOKENS[bench.device.type] = tokens
             for row in time_variants(bench.subject(network), [variant], case, device=bench.device, start=here):
                 bench.note("chunk", network=network, tokens=tokens, **asdict(row))
+
+
+def fused_layer(bench: Bench, subject: Subject, launch: fused.Launch) -> dict[str, float]:
+    """Measure a shifted layer in bf16 on the tokens of an image, and its difference from the eager layer's output."""
+    config = subject.network
+    block = subject.build(bench.device).layers[0].residual_group.blocks[1]  # type: ignore[union-attr,index]
+    side = 504 // config.window * config.window
+    x = torch.randn(1, side, side, config.embed_dim, device=bench.device, generator=torch.Generator(bench.device))
+    expected = x.clone()
+    eager_layer.EagerLayer(block, torch.bfloat16, compile=False).run(expected)  # type: ignore[arg-type]
+    layer, seconds = fused.FusedLayer(block, torch.bfloat16, launch), []  # type: ignore[arg-type]
+    for _ in range(1 + 4 * REPEATS):
+        stream = x.clone()
+        settle(bench.device)
+        start = time.perf_counter()
+        layer.run(stream)
+        settle(bench.device)
+        seconds.append(time.perf_counter() - start)
+    return {
+        "first_seconds": seconds[0],  # with the compilation
+        "ms_per_megatoken": 1e3 * median(seconds[1:]) / (side**2 / 1e6),
+        "max_difference": (stream - expected).abs().max().item(),
+    }
 
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {

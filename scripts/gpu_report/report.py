@@ -100,6 +100,7 @@ class Folder:
                 for i in range(parts):
                     self._write(f"{newest.name}.{i}", data[i * MAX_BYTES : (i + 1) * MAX_BYTES])
         records = [path for path in sorted(self.run.iterdir()) if path.suffix in (".json", ".jsonl", ".log")]
+        records += sorted(self.run.parent.glob("*.json"))
         with atomic_path(self.out / "run.tar.gz") as temporary, tarfile.open(temporary, "w:gz") as archive:
             for path in records:
                 archive.add(path, path.name)
@@ -224,8 +225,8 @@ class Plan:
 
     def steps(self) -> list[Step]:
         """List the steps in their order, those first that others depend on."""
-        shares = {"ceilings": 0.04, "tests": 0.11, "correctness": 0.08, "speed": 0.08}
-        shares |= {"fused": 0.05, "compiled": 0.06, "tuning": 0.03}
+        shares = {"ceilings": 0.05, "tests": 0.11, "correctness": 0.08, "speed": 0.08}
+        shares |= {"fused": 0.05, "compiled": 0.06, "tuning": 0.05}
         commands = {name: self._measure(name) for name in shares} | {"rates": self._rates}
         shares["rates"] = 0.07
         if self.tiny:  # starting a process takes most of the time
@@ -247,6 +248,7 @@ class Plan:
             return []
         named = {
             "data.train": CARRIED / "images",
+            "data.cache": self.folder.run.with_name("cache"),  # decoded once for all trainings of the report
             "data.validate_gt": CARRIED / "Set5/HR",
             "data.validate_lq": CARRIED / "Set5/LR_bicubic/X2",
         }
@@ -260,15 +262,20 @@ class Plan:
         if not self._can_train:
             return None
         script, file = ROOT / "scripts/measure_training.py", self.folder.run.with_name("rates.json")
-        steps = 2 if self.tiny else 30
+        how = (
+            ["--steps", "2", "--variants", "eager"] if self.tiny else ["--steps", "30", "--variants", "eager,compiled"]
+        )
         words: Words = [sys.executable, script, "--config", self._recipe, *self._data, "--device", self.device]
-        return [*words, "--steps", str(steps), "--variants", "eager,compiled", "--json", file]
+        return [*words, *how, "--json", file]
 
     def _training(self, seconds: float) -> Words | None:
         """Train for the seconds; the schedule ends with them if the measured rate holds."""
         if not self._can_train:
             return None
-        rate, compiled = fastest(self.folder.run.with_name("rates.json"))
+        rates = self.folder.run.with_name("rates.json")
+        rate, compiled = fastest(rates)
+        if rates.exists():
+            self.folder.note(kind="training", **json.loads(rates.read_text(encoding="utf-8")))
         done = self._steps_done()
         more = REHEARSED_STEPS if self.tiny else max(VALIDATIONS, int(MARGIN * rate * (seconds - START_UP)))
         settings = {
@@ -299,10 +306,11 @@ def fastest(rates: Path) -> tuple[float, bool]:
     try:
         found = json.loads(rates.read_text(encoding="utf-8"))
         batch = found["config"]["data"]["batch"]
-        speeds = {name: found[name]["trainer_images_per_second"]["median"] / batch for name in ("eager", "compiled")}
+        ways = [name for name in ("eager", "compiled") if name in found]
+        speeds = {name: found[name]["trainer_images_per_second"]["median"] / batch for name in ways}
+        best = max(speeds, key=lambda name: speeds[name])
     except (OSError, ValueError, KeyError, TypeError):
         return UNMEASURED, False
-    best = max(speeds, key=lambda name: speeds[name])
     return speeds[best], best == "compiled"
 
 

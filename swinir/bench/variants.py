@@ -5,10 +5,11 @@ All of them run by `restore`, with the same padding and tiles. A new way is a ne
 
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from swinir.inference.export import exported
 from swinir.inference.forward import Runnable
 from swinir.models.rcan import BaselineConfig, ExternalNetwork
 from swinir.models.reference import ReferenceSwinIR
-from swinir.models.swinir import SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.weights.checkpoint import write_checkpoint
 
 
@@ -33,6 +34,25 @@ class FunctionNetwork(ExternalNetwork):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.function(x)
+
+
+class CachedReference(ReferenceSwinIR):
+    """The network as in the paper, with masks and position biases computed once."""
+
+    def __init__(self, config: NetworkConfig, state: Mapping[str, Tensor]) -> None:
+        super().__init__(config, state)
+        self._known: dict[Any, Tensor] = {}
+
+    def mask(self, x: Tensor, shift: int) -> Tensor:
+        key = x.shape[1:3], shift
+        if key not in self._known:
+            self._known[key] = super().mask(x, shift)
+        return self._known[key]
+
+    def position_bias(self, name: str, heads: int) -> Tensor:
+        if name not in self._known:
+            self._known[name] = super().position_bias(name, heads)
+        return self._known[name]
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,10 @@ def _as_it_is(model: SwinIR) -> Runnable:
 
 def _plain(model: SwinIR) -> Runnable:
     return FunctionNetwork("plain", model, ReferenceSwinIR(model.config, model.state_dict()))
+
+
+def _plain_cached(model: SwinIR) -> Runnable:
+    return FunctionNetwork("plain-cached", model, CachedReference(model.config, model.state_dict()))
 
 
 def _to_compile(model: SwinIR) -> Runnable:
@@ -98,6 +122,7 @@ _ROWS = (
     Variant("bf16-compiled", "bf16", "the same with operands of 16 bits", _to_compile, compiles=True),
     Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx")),
     Variant("openvino", "fp32", "exported, run by OpenVINO", partial(_exported, "openvino")),
+    Variant("plain-cached", "fp32", "plain with masks and position biases computed once", _plain_cached),
     Variant("spandrel", "fp32", "spandrel's network, which other tools run", _spandrel),
 )
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}

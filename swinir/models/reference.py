@@ -66,12 +66,16 @@ class ReferenceSwinIR:
         normed = self.layer_norm(f"{name}.norm1", x)
         normed = torch.roll(normed, (-shift, -shift), (1, 2))
         windows = cut(normed, window)
-        mask = region_mask(x.shape[1], x.shape[2], window, shift).to(x) if shift else None
+        mask = self.mask(x, shift) if shift else None
         windows = self.attention(f"{name}.attn", windows, heads, mask)
         attended = torch.roll(join(windows, window, x.shape), (shift, shift), (1, 2))
         x = x + attended
         hidden = F.gelu(self.linear(f"{name}.mlp.fc1", self.layer_norm(f"{name}.norm2", x)))
         return x + self.linear(f"{name}.mlp.fc2", hidden)
+
+    def mask(self, x: Tensor, shift: int) -> Tensor:
+        """Return the mask of the windows of x, (B, H, W, C), shifted."""
+        return region_mask(x.shape[1], x.shape[2], self.config.window, shift).to(x)
 
     def attention(self, name: str, x: Tensor, heads: int, mask: Tensor | None) -> Tensor:
         """Multi-head self-attention inside windows, on (B * windows, N, C)."""
