@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from swinir.inference.export import exported
 from swinir.inference.forward import Runnable
+from swinir.models.fused import fused_problem
+from swinir.models.optimized import LayerForm, OptimizedSwinIR
 from swinir.models.rcan import BaselineConfig, ExternalNetwork
 from swinir.models.reference import ReferenceSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
@@ -78,6 +80,13 @@ def _as_it_is(model: SwinIR) -> Runnable:
     return model
 
 
+def _optimized(model: SwinIR, precision: str, layers: LayerForm, *, graphs: bool = False) -> Runnable:
+    problem = fused_problem(model.config, model.conv_first.weight.device) if layers == "fused" else None
+    if problem:
+        raise ValueError(problem)
+    return OptimizedSwinIR(model, precision, layers=layers, graphs=graphs)
+
+
 def _plain(model: SwinIR) -> Runnable:
     return FunctionNetwork("plain", model, ReferenceSwinIR(model.config, model.state_dict()))
 
@@ -118,6 +127,25 @@ _ROWS = (
     Variant("plain", "fp32", "the network written as in the paper", _plain),
     Variant("fp32", "fp32", "this package", _as_it_is),
     Variant("bf16", "bf16", "this package, operands of 16 bits", _as_it_is),
+    Variant("fp32-eager", "fp32", "PyTorch's operators", partial(_optimized, precision="fp32", layers="eager")),
+    Variant(
+        "bf16-eager", "bf16", "the same with operands of 16 bits", partial(_optimized, precision="bf16", layers="eager")
+    ),
+    Variant(
+        "bf16-graph",
+        "bf16",
+        "the same as CUDA graphs",
+        partial(_optimized, precision="bf16", layers="eager", graphs=True),
+    ),
+    Variant(
+        "fp32-fused",
+        "fp32",
+        "Triton's kernel without CUDA graphs",
+        partial(_optimized, precision="fp32", layers="fused"),
+    ),
+    Variant(
+        "bf16-fused", "bf16", "the same with operands of 16 bits", partial(_optimized, precision="bf16", layers="fused")
+    ),
     Variant("fp32-compiled", "fp32", "this package, by torch.compile", _to_compile, compiles=True),
     Variant("bf16-compiled", "bf16", "the same with operands of 16 bits", _to_compile, compiles=True),
     Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx")),

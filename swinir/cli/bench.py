@@ -38,8 +38,8 @@ def bench(
         str,
         typer.Option(
             "--variants",
-            help="Of plain, fp32, bf16, fp32-compiled, bf16-compiled, onnx, openvino, openvino-bf16, "
-            "plain-cached, spandrel.",
+            help="Of plain, plain-cached, fp32, bf16, the same with -eager, -fused or -compiled, bf16-graph, onnx, "
+            "openvino, openvino-bf16, spandrel.",
         ),
     ] = "plain,fp32,bf16",
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; in each every variant runs once.")] = 5,

@@ -6,9 +6,10 @@ change in place. Weights are converted once, and the linear end of "pixelshuffle
 
 import copy
 import functools
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -16,11 +17,15 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from swinir.models.eager_layer import EagerLayer
+from swinir.models.fused import FusedLayer, fused_problem
 from swinir.models.graphs import Recordings
 from swinir.models.reconstruction import MergedShuffles, Reconstruction
-from swinir.models.swinir import RSTB, SwinIR, framed
+from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, framed
+
+logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16", "auto")
+LayerForm = Literal["fused", "eager", "compiled"]
 # On a GPU. cuDNN's, PyTorch's first choice on the newest ones, plans half a second for each number of windows.
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -34,14 +39,17 @@ class OptimizedSwinIR:
         model: the network to copy, on any device, in any mode.
         precision: "fp32" computes in the weights' own dtype. In "bf16" the operands of linear layers, attention and
             the RSTBs' convolutions have 16 bits; the stream, norms and the reconstruction do not.
-        compile: fuse the work of a layer on a chunk by torch.compile. It is for GPUs: on CPUs the packed layers that it
-            replaces are as fast.
+        layers: "fused", one Triton kernel for a layer; "eager", PyTorch's operators; "compiled", those fused by
+            torch.compile, which gains nothing on CPUs. None is "fused" on GPUs that can run it, else "eager".
+        graphs: on a GPU, record CUDA graphs for small inputs of sizes that return.
 
     Attributes:
-        recordings: CUDA graphs for small inputs of sizes that return; None elsewhere than on a CUDA device.
+        recordings: the CUDA graphs, if any can be recorded.
     """
 
-    def __init__(self, model: SwinIR, precision: str = "fp32", *, compile: bool = False) -> None:
+    def __init__(
+        self, model: SwinIR, precision: str = "fp32", *, layers: LayerForm | None = None, graphs: bool = True
+    ) -> None:
         assert precision in ("fp32", "bf16")
         self.config, self.precision = model.config, precision
         self.device, self.dtype = model.conv_first.weight.device, model.conv_first.weight.dtype
@@ -51,8 +59,8 @@ class OptimizedSwinIR:
         # times the rounding error of the others, enough to move the metrics of small images in the sixth digit.
         exact_cpu = self.device.type == "cpu" and narrow == wide
         layout = torch.contiguous_format if exact_cpu else torch.channels_last
-        form = self.form = Form(wide, narrow, layout, compile)
-        self.recordings = Recordings(self.device) if self.device.type == "cuda" else None
+        form = self.form = Form(wide, narrow, layout, layers or _fastest_layers(model, narrow))
+        self.recordings = Recordings(self.device) if graphs and self.device.type == "cuda" else None
         with torch.inference_mode(False), torch.no_grad():
             self._source = copy.deepcopy(model) if precision == "bf16" else None
             self.mean = model.mean.to(wide, copy=True)
@@ -70,7 +78,7 @@ class OptimizedSwinIR:
         """The same network in fp32, for images whose values bf16 cannot hold."""
         if self._source is None:
             return self
-        return OptimizedSwinIR(self._source, "fp32", compile=self.form.compile)
+        return OptimizedSwinIR(self._source, "fp32", layers=self.form.layers, graphs=self.recordings is not None)
 
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
@@ -106,13 +114,44 @@ def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -
 
     Args:
         precision: "fp32", "bf16", or "auto": bf16 on GPUs that compute in it natively, else fp32.
-        compile: see `OptimizedSwinIR`.
+        compile: fuse the operators of layers by torch.compile, which takes a minute or two at the first image.
 
     Raises:
         ValueError: for an unknown precision.
     """
     device = model.conv_first.weight.device
-    return OptimizedSwinIR(model, resolve_precision(precision, device), compile=compile)
+    precision = resolve_precision(precision, device)
+    return OptimizedSwinIR(model, precision, layers="compiled" if compile else None)
+
+
+def _fastest_layers(model: SwinIR, narrow: torch.dtype) -> LayerForm:
+    """Choose "fused" where its kernel runs, else "eager"; tell the reason on a GPU."""
+    weight = model.conv_first.weight
+    problem = fused_problem(model.config, weight.device)
+    if problem is None and narrow == torch.float64:
+        problem = "the fused layer computes in 32 bits at most, got float64"
+    if problem is not None:
+        if weight.is_cuda:
+            logger.info("%s; PyTorch's operators are used instead", problem)
+        return "eager"
+    if problem := _failure(model, narrow):
+        logger.warning("the fused layer fails here (%s); PyTorch's operators are used instead", problem)
+        return "eager"
+    return "fused"
+
+
+def _failure(model: SwinIR, narrow: torch.dtype) -> str | None:
+    """Run the first layer of each RSTB on one window; return the error, as of a missing C compiler, if there is one."""
+    config = model.config
+    window = torch.zeros(1, config.window, config.window, config.embed_dim, device=model.conv_first.weight.device)
+    try:
+        for block in model.layers:
+            FusedLayer(block.residual_group.blocks[0], narrow).run(window)  # type: ignore[union-attr, index, arg-type]
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # of Triton, compilers and drivers
+        return (str(error).splitlines() or [""])[0] or type(error).__name__
+    return None
 
 
 @contextmanager
@@ -145,12 +184,18 @@ def resolve_precision(precision: str, device: torch.device) -> str:
 
 
 class Form(NamedTuple):
-    """Dtypes, memory layout and compilation, the same for all parts of an optimized network."""
+    """Dtypes, memory layout and form of the layers, the same for all parts of an optimized network."""
 
     wide: torch.dtype  # of the stream, the norms, and the reconstruction
     narrow: torch.dtype  # of the operands of products
     layout: torch.memory_format  # of images and the convolutions' weights
-    compile: bool
+    layers: LayerForm
+
+    def layer(self, layer: SwinTransformerLayer) -> EagerLayer | FusedLayer:
+        """Copy a layer."""
+        if self.layers == "fused":
+            return FusedLayer(layer, self.narrow)
+        return EagerLayer(layer, self.narrow, compile=self.layers == "compiled")
 
     def image(self, stream: Tensor) -> Tensor:
         """Convert the stream (B, H, W, C) to the operand (B, C, H, W) of a convolution."""
@@ -162,10 +207,7 @@ class OptimizedRSTB:
 
     def __init__(self, block: RSTB, form: Form) -> None:
         self.form, self.residual = form, block.residual
-        self.layers = [
-            EagerLayer(layer, form.narrow, compile=form.compile)  # type: ignore[arg-type]
-            for layer in block.residual_group.blocks
-        ]
+        self.layers = [form.layer(layer) for layer in block.residual_group.blocks]  # type: ignore[arg-type]
         self.conv = _ready(block.conv, form.narrow, form.layout)
 
     def run(self, x: Tensor) -> None:

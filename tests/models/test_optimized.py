@@ -17,7 +17,9 @@ from networks import CONFIGS, SMALL, live
 from torch.nn.attention import sdpa_kernel
 
 import swinir.models.eager_layer
+import swinir.models.optimized
 from swinir.inference.restore import restore
+from swinir.models.eager_layer import EagerLayer
 from swinir.models.graphs import Recordings
 from swinir.models.optimized import ATTENTION, OptimizedSwinIR, optimize, resolve_precision
 from swinir.models.reconstruction import MergedShuffles
@@ -141,6 +143,46 @@ def test_it_says_where_and_how_it_computes():
     assert (form.config, form.precision) == (TINY, "bf16")
     assert (form.device, form.dtype) == (torch.device("cpu"), torch.float32)
     assert optimize(live(TINY), "auto").precision == "fp32"
+
+
+@pytest.fixture
+def fused_layers(monkeypatch):
+    """Layers that pass for fused ones, on a device that passes for a GPU; what is put into `faults` is raised."""
+    faults = []
+
+    class Layer(EagerLayer):
+        def __init__(self, layer, narrow):
+            super().__init__(layer, narrow, compile=False)
+
+        def run(self, x):
+            for fault in faults:
+                raise fault
+            super().run(x)
+
+    monkeypatch.setattr(swinir.models.optimized, "fused_problem", lambda config, device: None)
+    monkeypatch.setattr(swinir.models.optimized, "FusedLayer", Layer)
+    return faults
+
+
+def test_layers_are_fused_where_the_kernel_runs(fused_layers):
+    network, lq = live(TINY), torch.rand(1, 3, 16, 16)
+    for precision in ("fp32", "bf16"):
+        form = optimize(network, precision)
+        assert form.form.layers == form.exact.form.layers == "fused"
+        assert torch.equal(form(lq), OptimizedSwinIR(network, precision, layers="eager")(lq))
+    assert optimize(network, compile=True).form.layers == "compiled"
+    assert optimize(live(TINY, torch.float64)).form.layers == "eager"
+
+
+def test_layers_are_eager_where_the_kernel_fails_and_the_reason_is_logged(fused_layers, caplog):
+    fused_layers.append(RuntimeError("Failed to find C compiler.\nPlease specify one"))
+    network, lq = live(TINY), torch.rand(1, 3, 16, 16)
+    form = optimize(network)
+    assert torch.equal(form(lq), OptimizedSwinIR(network, layers="eager")(lq))
+    assert "the fused layer fails here (Failed to find C compiler.)" in caplog.text
+    fused_layers[:] = [torch.OutOfMemoryError("CUDA out of memory")]
+    with pytest.raises(torch.OutOfMemoryError):
+        optimize(network)
 
 
 def test_later_changes_of_the_network_do_not_reach_it():
