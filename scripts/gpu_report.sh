@@ -18,8 +18,9 @@ parse_arguments() {
     case "${1:-}" in
     --pack | --page) program=${1#--} && shift ;;
     --help | -h) sed -n '2,10s/^# \{0,1\}//p' "$ROOT/scripts/gpu_report.sh" && exit 0 ;;
-    [1-9]*) ;;
-    *) echo "error: the first argument must be the seconds, --pack or --page, got '${1:-}'; try: --help" >&2 && exit 2 ;;
+    *[!0-9]* | "" | 0*)
+        echo "error: the first argument must be the seconds, --pack or --page, got '${1:-}'; try --help" >&2
+        exit 2 ;;
     esac
     arguments=("$@")
 }
@@ -30,7 +31,7 @@ main() {
     [[ -x $(command -v "$python") ]] || python=python3
     if [[ $program == report ]]; then
         install_carried "$python"
-        arguments+=(--out "${OUT:-$ROOT/gpu_report}" --used "$((${EPOCHREALTIME/[.,]/} - STARTED))e-6")
+        arguments+=(${OUT:+--out "$OUT"} --used "$((${EPOCHREALTIME/[.,]/} - STARTED))e-6")
     fi
     export PYTHONPATH="$ROOT${site:+:$site}${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
     exec "$python" "$ROOT/scripts/gpu_report/$program.py" "${arguments[@]}"
@@ -38,9 +39,9 @@ main() {
 
 # install_carried PYTHON: install the wheels in gpu_carry/ into a temporary folder, `site`, if packages are missing.
 install_carried() {
-    # into a folder that is new: the environment stays as it is
     compgen -G "$ROOT/gpu_carry/wheels/*.whl" >/dev/null || return 0
-    "$1" -c "import pydantic, pooch, pyvips, spandrel, typer" 2>/dev/null && return 0
+    "$1" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' \
+        pydantic pooch pyvips spandrel && return 0
     site=$(mktemp -d)
     "$1" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" \
         "$ROOT"/gpu_carry/wheels/*.whl || echo "warning: the carried packages cannot be installed" >&2

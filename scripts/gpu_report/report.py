@@ -7,6 +7,7 @@ training state are copied beside them every few seconds. A cut at any moment the
 The folder holds at most 8 files of at most 16 MiB.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -26,7 +27,7 @@ import typer
 from swinir.atomic import atomic_path
 
 ROOT = Path(__file__).parents[2]
-MEASURE = Path(__file__).with_name("measure.py")
+MEASURE, PAGE = (Path(__file__).with_name(name) for name in ("measure.py", "page.py"))
 CARRIED = ROOT / "gpu_carry"
 RECIPE = ROOT / "configs/lightweight_sr/small_x2_h100.toml"
 REHEARSED = ROOT / "configs/debug/tiny.toml"
@@ -316,15 +317,15 @@ def fastest(rates: Path) -> tuple[float, bool]:
 
 def report(
     seconds: Annotated[float, typer.Argument(min=1, help="Time for everything.")],
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results.")] = Path("gpu_report"),
+    out: Annotated[Path | None, typer.Option("--out", help="Folder of the results.")] = None,
     device: Annotated[str, typer.Option("--device", help="cuda, cuda:1, or cpu for a rehearsal.")] = "cuda",
     tiny: Annotated[bool, typer.Option("--tiny", help="Rehearse with very small networks and images.")] = False,
     used: Annotated[float, typer.Option("--used", help="Seconds that are gone already.")] = 0.0,
 ) -> None:
     """Measure everything that needs a GPU, then train for the rest of the time."""
-    work = ROOT / "gpu_report" / "work"
-    folder = Folder(out.resolve(), work / "run")
-    for path in (folder.out, work):
+    place = ROOT / "gpu_report" / ("rehearsal" if tiny else "")
+    folder = Folder((out or place).resolve(), place / "work/run")
+    for path in (folder.out, folder.run.parent):
         path.mkdir(parents=True, exist_ok=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     steps, tell = Plan(folder, device, tiny).steps(), partial(print, flush=True)
@@ -332,6 +333,8 @@ def report(
         run_steps(steps, folder, seconds, execute(folder), used=used, tell=tell)
     finally:
         folder.collect()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run([sys.executable, PAGE, "--show", folder.results], check=False, timeout=0.5 * RESERVE * seconds)
 
 
 app = typer.Typer(add_completion=False)

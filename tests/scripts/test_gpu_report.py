@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def load(name):
     return module
 
 
-report = load("report")
+report, page = load("report"), load("page")
 
 
 @pytest.fixture
@@ -212,3 +213,112 @@ def test_the_faster_way_to_train_is_chosen(tmp_path):
     }
     rates.write_text(json.dumps({"config": {"data": {"batch": 32}}, **found}))
     assert report.fastest(rates) == (20.0, True)
+
+
+def test_the_script_takes_the_seconds_and_refuses_other_words():
+    for words in (["60x"], [], ["--nonsense"]):
+        done = subprocess.run(["bash", ROOT / "scripts/gpu_report.sh", *words], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.mark.slow
+def test_a_rehearsal_does_every_step_and_stays_within_the_limits(tmp_path):
+    words = ["bash", ROOT / "scripts/gpu_report.sh", "1500", "--device", "cpu", "--tiny"]
+    subprocess.run(words, env={**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}, check=True)
+    found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    steps = {row["step"]: row["status"] for row in found if row["kind"] == "step"}
+    assert steps == dict.fromkeys([step.name for step in report.Plan(None, "cpu", True).steps()], "ok")
+    kinds = {row["kind"] for row in found}
+    assert kinds == {"machine", "copy", "matrix", "test", "correctness", "speed", "chunk", "launch", "training", "step"}
+    assert {row["outcome"] for row in found if row["kind"] == "test"} == {"passed", "skipped"}
+    files = [path for path in tmp_path.iterdir() if path.is_file()]
+    assert {"debug_tiny.pth", "debug_tiny_best.pth", "log.txt", "results.jsonl", "run.tar.gz"} < {p.name for p in files}
+    assert len(files) <= report.MAX_FILES
+
+
+# The page of results
+
+
+def row(kind, **facts):
+    return {"kind": kind, "card": "NVIDIA H100", **facts}
+
+
+def timed(variant, side, seconds, ratio, peak_mb=1234.5):
+    about = {"network": "S", "variant": variant, "status": "ok", "height": side, "width": side, "tile": None}
+    return row("speed", **about, seconds_per_megapixel=seconds, ratio=ratio, ratio_to="plain", peak_mb=peak_mb)
+
+
+RATES = {"trainer_steps_per_second": {"median": 17.54}, "waiting_for_data": {"median": 0.021}}
+ROWS = [
+    row("machine", device="cuda NVIDIA H100", torch="2.11.0"),
+    row("copy", gb_per_second=3010.0),
+    row("matrix", precision="bf16", tflops=798.3),
+    row("test", name="a.py::good", outcome="passed"),
+    row("test", name="a.py::bad", outcome="failed"),
+    row("correctness", network="S", variant="bf16", status="ok", max_difference=4e-3, db=61.2),
+    row("correctness", network="M", variant="bf16", status="failed", error="a | b"),
+    row("correctness", variant="x", status="not available"),
+    *(timed("plain", side, 0.065, 1.0) for side in (136, 264)),
+    *(timed("bf16", side, 0.004, 16.25) for side in (136, 264)),
+    timed("bf16", 264, 0.003, 20.0, peak_mb=None),
+    row("launch", network="S", launch={"warps": 4}, status="failed", error="out of shared memory"),
+    {"kind": "step", "step": "speed", "status": "ok"},
+    {"kind": "training", "device": "cuda NVIDIA H100", "config": {"name": "small"}, "eager": RATES},
+]
+
+
+@pytest.fixture
+def results(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in ROWS) + '{"kind": "spe')  # cut while it was written
+    return path
+
+
+@pytest.fixture
+def document(tmp_path):
+    path = tmp_path / "page.md"
+    path.write_text(f"# Title\n\n{page.BEGIN}old\n{page.END}\nend\n")
+    return path
+
+
+def test_the_tables_of_the_page_hold_the_last_results_of_each_card(results, document):
+    page.page([results], document)
+    text = document.read_text()
+    for line in (
+        "| NVIDIA H100 | 2.11.0 | 3.01 TB/s copied, 798 TFLOP/s in bf16 |",
+        "GPU tests, NVIDIA H100: 1 passed, 1 failed, 0 skipped.",
+        "- failed: `a.py::bad`",
+        "| NVIDIA H100, `bf16` | 4e-03, 61 dB | a / b |",
+        "| card, variant | 136x136 | 264x264 |",
+        "| NVIDIA H100, `plain` | 65.0 ms (1.0), 1,234 MB | 65.0 ms (1.0), 1,234 MB |",
+        "| NVIDIA H100, `bf16` | 4.0 ms (16.2), 1,234 MB | 3.0 ms (20.0) |",
+        "| NVIDIA H100 | S | warps 4 | out of shared memory |",
+        "| cuda NVIDIA H100 | small | eager | 17.5 | 2 % | - |",
+    ):
+        assert line in text.splitlines()
+    assert "(page.png)" in text
+    assert document.with_suffix(".png").stat().st_size > 1000
+    page.page([results], document)
+    assert document.read_text() == text
+    assert text.startswith("# Title\n")
+    assert text.endswith("end\n")
+
+
+def test_validations_come_from_the_records_of_the_training(results, document):
+    metrics = results.with_name("metrics.jsonl")
+    metrics.write_text('{"step": 500, "loss": 0.1}\n{"step": 500, "psnr_y": 36.504}\n{"step": 10')
+    with tarfile.open(results.with_name("run.tar.gz"), "w:gz") as archive:
+        archive.add(metrics, metrics.name)
+    page.page([results], document)
+    assert "| NVIDIA H100 | 500 | 36.50 dB |" in document.read_text()
+
+
+def test_without_results_of_a_gpu_the_page_says_so(results, document):
+    results.write_text(
+        json.dumps({**timed("bf16", 8, 1.0, 1.0), "card": "CPU (rehearsal)"})
+        + "\n"
+        + json.dumps({"kind": "step"})
+        + "\n"
+    )
+    page.page([results], document)
+    assert document.read_text() == f"# Title\n\n{page.BEGIN}{page.NOTHING}{page.END}\nend\n"
