@@ -105,7 +105,7 @@ def test_command_parses(command):
 
 @pytest.mark.parametrize(
     "command",
-    ["swinir nonsense", "swinir zoo", "swinir test --no-such-option", "swinir train", "make nonsense", "nonsense",
+    ["swinir nonsense", "swinir zoo", "swinir test --no-such-option", "swinir train --no-such-option", "make nonsense", "nonsense",
      "bash scripts/reproduce_all.sh --nonsense", "python scripts/fit_niqe.py --nonsense"],
 )  # fmt: skip
 def test_wrong_command_is_found(command):

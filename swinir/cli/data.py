@@ -60,7 +60,10 @@ def prepare(
         list[int] | None, typer.Option("--scale", min=2, help="Scale of the low-quality images to make; repeatable.")
     ] = None,
 ) -> None:
-    """Copy a set from your files into place and make its low-quality images; existing files are kept."""
+    """Copy a set from your files into place and make its low-quality images; existing files are kept.
+
+    Images that lie in the set's folder itself, such as testsets/Set14/baboon.png, are moved into its subfolder HR.
+    """
     from swinir.testsets import find_set
     from swinir.testsets.prepare import prepare as prepare_set
     from swinir.testsets.sets import presence_of
@@ -78,8 +81,9 @@ def prepare(
         outcome = prepare_set(row, source, testsets, scales=scale or None, progress=progress)
     presence = presence_of(row, testsets)
     _print_outcome(outcome)
+    moved = f"{outcome.moved} moved into HR, " if outcome.moved else ""
     print(
-        f"{row.name}: {len(outcome.copied)} copied, {outcome.made} low-quality images made, "
+        f"{row.name}: {moved}{len(outcome.copied)} copied, {outcome.made} low-quality images made, "
         f"{len(outcome.there)} existed; {presence.state} in {presence.folder}"
     )
     if outcome.failed or presence.state != "present":

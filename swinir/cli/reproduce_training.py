@@ -59,7 +59,8 @@ def _ablation_command(study: Study) -> Callable[..., None]:
     ) -> None:
         from swinir.reproduce.ablation_runs import count_parameters, is_done
         from swinir.reproduce.ablations import plan_points, runs
-        from swinir.train.config import load_config, standard_config
+        from swinir.train.config import load_config
+        from swinir.train.recipes import standard_config
 
         if scale not in SCALES:  # also with --config: the scale decides the points
             raise ValueError(f"--scale must be one of {', '.join(SCALES)}, got {scale!r}")
@@ -176,7 +177,8 @@ def joint(
     from swinir.reproduce.joint_measure import JointRun, run_experiment
     from swinir.reproduce.joint_plan import JointExperiment
     from swinir.reproduce.joint_results import joint_table
-    from swinir.train.config import read_config, standard_config
+    from swinir.train.config import read_config
+    from swinir.train.recipes import standard_config
 
     changes = _overrides("training.data.train", train, set_)
     experiment = read_config(config or standard_config("joint", scale), JointExperiment, changes)

@@ -132,7 +132,7 @@ def restore(
     """Restore images: noise level and JPEG quality are estimated for each, and models are chosen accordingly.
 
     Outputs have the depth, transparency and metadata of their inputs. Running the same command again restores what is
-    missing. The record of each image is kept in results.jsonl beside the outputs.
+    missing: the record of each image is kept in results.jsonl in the folder of outputs.
     """
     from swinir.cli.restore_display import Display, print_plans
     from swinir.models.optimized import resolve_precision
@@ -156,9 +156,14 @@ def restore(
         keep_metadata=not strip_metadata,
         request=describe_request(treatment),
     )
-    policy = Policy("overwrite" if overwrite else "skip" if skip_existing else "recorded", int(max_pixels * 1e6))
     jobs = plan_jobs(inputs, output, naming, recursive=recursive)
-    folder = jobs[0].target.parent if len(jobs) == 1 and jobs[0].target == output else output
+    single = len(jobs) == 1 and jobs[0].target == output  # -o names a file
+    folder = output.parent if single else output
+    policy = Policy(
+        "overwrite" if overwrite else "skip" if skip_existing else "recorded",
+        recorded=not single or output.parent != Path(),  # in a folder that is named
+        max_pixels=int(max_pixels * 1e6),
+    )
     chosen = choose_device(device)
     models = LoadedModels(chosen, load=load_by(backend, chosen), options=treatment.run)
     if model is not None:
@@ -178,7 +183,7 @@ def restore(
         typer.echo(f"swinir: {error}", err=True)
         raise typer.Exit(2) from error
     finally:  # also when interrupted
-        display.summarise(folder, clock)
+        display.summarise(output, clock)
         if json_file is not None:
             _write_json(json_file, display.results, len(jobs))
     if any(result.status == "failed" for result in display.results):

@@ -24,7 +24,7 @@ BAR = "{percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} megapixels [{elapsed}<{r
 def duration(seconds: float) -> str:
     """Return a time in seconds, minutes or hours, as exact as an estimate deserves."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{max(seconds, 0.1):.1f} s"
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
@@ -54,7 +54,7 @@ def print_plans(jobs: "Sequence[Job]", treatment: "Treatment", models: "LoadedMo
         typer.echo(
             f"{named(job.source)} -> {named(job.target)}: {names}; {width}x{height} to "
             f"{decision.size[1]}x{decision.size[0]}, {expected.tiles} tile{'s' * (expected.tiles != 1)}, "
-            f"about {duration(seconds)}, {expected.bytes / 1e9:.2f} GB"
+            f"about {duration(seconds)}, {max(expected.bytes / 1e6, 1):.0f} MB"
         )
         for line in (*decision.findings, *decision.notes):
             typer.echo(f"  {line}")

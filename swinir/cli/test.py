@@ -60,8 +60,13 @@ def benchmark(
     ] = 128,
     large_model: Annotated[bool, typer.Option("--large_model", help="SwinIR-L, for real_sr x4.")] = False,
     model_path: Annotated[
-        str, typer.Option("--model_path", help="Checkpoint, the name of one in the zoo, or an exported .onnx or .xml.")
-    ] = ("model_zoo/swinir/001_classicalSR_DIV2K_s48w8_SwinIR-M_x2.pth"),
+        str | None,
+        typer.Option(
+            "--model_path",
+            help="Checkpoint, the name of one in the zoo, or an exported .onnx or .xml; without it a model of the task "
+            "and level that is on this machine.",
+        ),
+    ] = None,
     folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images.")] = None,
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images.")] = None,
     tile: Annotated[
@@ -101,6 +106,8 @@ def benchmark(
     samples = find_samples(protocol, folder_lq, folder_gt)[:limit]
     if folder_gt is not None and folder_lq is not None and protocol.task.degradation is not None:
         _notice(f"{task} makes its input from --folder_gt; --folder_lq is not used")
+    if model_path is None:
+        model_path = _default_model(protocol, training_patch_size, large_model)
     if Path(model_path).suffix in EXPORTED:
         chosen = choose_device(device or "cpu")
         checkpoint = _read_exported(Path(model_path), chosen, protocol.options.precision)
@@ -128,6 +135,36 @@ def benchmark(
         _write_files(rows, len(samples), protocol, checkpoint, chosen, json_file, csv_file)
     if any(row.status == "failed" for row in rows):
         raise typer.Exit(1)
+
+
+def _default_model(protocol: "Protocol", patch: int, large: bool) -> str:
+    """Return the path of a model of the task and level: a downloaded one before a bundled one.
+
+    Raises:
+        FileNotFoundError: with the released file to download, and its size.
+    """
+    from swinir.weights import zoo
+    from swinir.weights.listing import model_row
+
+    def suits(entry: zoo.ZooEntry) -> bool:
+        parts = entry.parts
+        return (parts.task, parts.level) == (protocol.task.name, protocol.level) and (parts.size == "L") == large
+
+    def rank(entry: zoo.ZooEntry) -> tuple[bool, bool, bool]:
+        return entry.bundled, entry.parts.patch != patch, entry.parts.objective == "PSNR"
+
+    here = sorted(filter(suits, zoo.present()), key=rank)
+    if here:
+        _notice(f"no --model_path; using {here[0].alias}, which is {model_row(here[0]).state}")
+        return str(zoo.locate(here[0].name))
+    released = sorted(filter(suits, zoo.RELEASED), key=rank)
+    if not released:
+        raise FileNotFoundError(f"no model of {protocol.task.name} was released for {protocol.level}; add --model_path")
+    row = model_row(released[0])
+    raise FileNotFoundError(
+        f"no model of {row.task} {row.level} is on this machine; run `swinir zoo download {row.name}` "
+        f"({row.megabytes} MB), or add --model_path"
+    )
 
 
 def _notice(text: str) -> None:

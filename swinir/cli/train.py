@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: Annotated[Path, typer.Option("--config", help="TOML file; see configs/.")],
+    config: Annotated[
+        str | None, typer.Option("--config", help="Recipe: a TOML file, or a name that --list shows, such as tiny_x2.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the recipes, with results and hardware.")] = False,
     set_: Annotated[list[str] | None, typer.Option("--set", help="Override a value: section.key=value.")] = None,
     run: Annotated[Path | None, typer.Option("--run", help="Run folder; runs/NAME by default.")] = None,
     resume: Annotated[
@@ -30,8 +33,14 @@ def train(
 ) -> None:
     """Train a network from a configuration. A stopped run is resumed by the same command."""
     from swinir.train.config import load_config
+    from swinir.train.recipes import find_recipe
 
-    loaded = load_config(config, set_ or [])
+    if list_:
+        _list_recipes()
+        return
+    if config is None:
+        raise ValueError("no recipe; name one with --config, such as --config tiny_x2; --list lists them")
+    loaded = load_config(find_recipe(config), set_ or [])
     folder = run or Path("runs") / loaded.name
     if fresh and resume != "auto":
         raise ValueError(f"--fresh and --resume {resume} exclude each other; give one of them")
@@ -93,16 +102,33 @@ def pace_cells(row: dict[str, Any]) -> list[str]:
     return [f"{row['iterations_per_second']:.2f} it/s", f"waiting for data {row['waiting_for_data']:.0%}"]
 
 
+def _list_recipes() -> None:
+    from swinir.train.recipes import list_recipes
+
+    for recipe in list_recipes():
+        typer.echo(f"{recipe.name}\n  {recipe.title}")
+        for title, text in (("expect", recipe.expect), ("hardware", recipe.hardware), ("data", recipe.data)):
+            if text:
+                typer.echo(f"  {title}: {text}")
+
+
 def _describe(config: "TrainConfig") -> None:
-    """Print the complete configuration, the number of parameters and the numbers of images."""
-    from swinir.train.images import find_sources, first_images, split_holdout
+    """Check the images, and print the complete configuration, the number of parameters and the numbers of images."""
+    from swinir.train.images import check_headers, find_sources, first_images, split_holdout
     from swinir.train.initialize import build_network
+    from swinir.train.validation import Validation
 
     typer.echo(config.model_dump_json(indent=2))
     typer.echo(f"parameters: {sum(p.numel() for p in build_network(config).parameters()):,}")
     sources = first_images(find_sources(config.data.train, config.data.train_lq, config.scale), config.data.images)
     train, held = split_holdout(sources, config.data.holdout)
-    typer.echo(f"images: {len(train)} to train on, {len(held)} held out")
+    pixels = check_headers(train, config.data.patch * config.scale)
+    validation = Validation(config, held)
+    validation.check()
+    typer.echo(
+        f"images: {len(train)} to train on ({pixels / 1e6:.1f} megapixels), {len(held)} held out, "
+        f"{len(validation.samples)} to validate on"
+    )
 
 
 def _progress(items: Sequence[Any]) -> Any:

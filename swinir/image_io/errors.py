@@ -1,5 +1,6 @@
 """Refusals of image files: one line that names the file, the value and the way out."""
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,13 @@ def refusing(path: Path) -> Iterator[None]:
     except Exception as error:  # decoders meet hostile bytes with many kinds of exception
         reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error) or type(error).__name__
         raise ImageError(f"{named(path)}: cannot be read as an image: {' '.join(reason.split())}") from error
+
+
+def absence(path: Path) -> str:
+    """Complete "FILE is ...", for a file that is not there, or an address on the web."""
+    if re.match(r"(https?|ftp|s3|gs):/", str(path)):
+        return "a web address; download the image and give the path of the file"
+    return "not there; check the path"
 
 
 def named(path: Path) -> str:

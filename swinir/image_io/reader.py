@@ -16,7 +16,7 @@ import numpy as np
 from swinir.image_io import decoders, png
 from swinir.image_io.canvas import Workspace
 from swinir.image_io.decoders import File, Opened
-from swinir.image_io.errors import DAMAGED, ImageError, named, refusing, require
+from swinir.image_io.errors import DAMAGED, ImageError, absence, named, refusing, require
 from swinir.image_io.picture import Picture
 
 __all__ = ["EXTENSIONS", "MAX_PIXELS", "Header", "ImageError", "named", "probe", "read_picture"]
@@ -156,7 +156,7 @@ def _opened(file: File, path: Path, max_pixels: int) -> tuple[_Format, Opened]:
         raise ImageError(f"not an image of a known format ({', '.join(row.name for row in _FORMATS)})")
     opened = row.open(file)
     size, pixels = f"{opened.width}x{opened.height}", opened.width * opened.height
-    require(pixels <= max_pixels, f"{size} is more than the limit of {max_pixels / 1e6:.0f} megapixels")
+    require(pixels <= max_pixels, f"{size} is more than the limit of {max_pixels / 1e6:g} megapixels")
     require(
         pixels * opened.channels * opened.dtype.itemsize <= max(_SMALL, row.most_packed * file.size),
         f"its {file.size:,} bytes cannot hold {size} pixels; {DAMAGED}",
@@ -175,7 +175,7 @@ def _descriptor(path: Path, open_files: ExitStack) -> int:
         _require_regular(os.stat(path))
     except FileNotFoundError:
         require(not path.is_symlink(), "a link to a file that is not there")
-        raise
+        raise ImageError(absence(path)) from None
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     open_files.callback(os.close, descriptor)
     status = os.fstat(descriptor)

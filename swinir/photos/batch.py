@@ -43,12 +43,14 @@ class Policy:
     Attributes:
         existing: "recorded" skips outputs whose record has the same input and settings, and refuses to replace
             others; "skip" skips all; "overwrite" replaces all.
+        recorded: False writes no records.
         max_pixels: larger inputs are refused.
         memory_limit: bytes of memory for images; what exceeds it goes into temporary files in the output folder. None
             is a share of the free memory.
     """
 
     existing: Existing = "recorded"
+    recorded: bool = True
     max_pixels: int = MAX_PIXELS
     memory_limit: float | None = None
 
@@ -167,8 +169,8 @@ class Batch:
                 leftover.unlink(missing_ok=True)
 
     def record(self, result: Result) -> Result:
-        """Write the record of an image, unless it was skipped."""
-        if result.status != "skipped":
+        """Write the record of an image, unless it was skipped or there are to be none."""
+        if result.status != "skipped" and self.policy.recorded:
             self.records.add(result)
         return result
 

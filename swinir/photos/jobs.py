@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from swinir.image_io.errors import absence
 from swinir.image_io.reader import EXTENSIONS, named
 from swinir.image_io.writer import can_hold
 from swinir.photos.loaded_models import short_name
@@ -76,18 +77,20 @@ def plan_jobs(inputs: Sequence[Path], output: Path, naming: Output, *, recursive
 
     Raises:
         FileNotFoundError: for an input that is not there.
-        ValueError: for a folder without images, an output inside an input folder, two inputs with one output,
-            an input that would be replaced.
+        ValueError: for a folder without images, the name of one output for several inputs, an output inside an input
+            folder, two inputs with one output, an input that would be replaced.
     """
-    single = len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix != ""
-    if single:
+    if len(inputs) == 1 and not inputs[0].is_dir() and not output.is_dir() and output.suffix != "":
         can_hold(output.suffix)
         jobs = [Job(inputs[0], output)]
+    elif not output.is_dir() and output.suffix.lower() in EXTENSIONS:
+        reason = f"{len(inputs)} inputs are given" if len(inputs) > 1 else f"{named(inputs[0])} is a folder"
+        raise ValueError(f"{named(output)} is the name of one image, and {reason}; name a folder with -o")
     else:
         jobs = [job for given in inputs for job in _jobs_of(given, output, naming, recursive)]
     for given in inputs:
         if not os.path.lexists(given):
-            raise FileNotFoundError(f"{named(given)} is not there; check the path")
+            raise FileNotFoundError(f"{named(given)} is {absence(given)}")
     _check(jobs)
     return jobs
 

@@ -110,10 +110,11 @@ def _notes(names: tuple[str, ...], factor: int, given: tuple[int, int], size: Si
     """Remarks on a size that models do not reach, and on the purpose of models."""
     notes = []
     height, width = size
-    if (width, height) != given and factor == 1:
-        way = "enlarged" if width * height > math.prod(given) else "reduced"
-        models = f"{' and '.join(map(short_name, names))} keeps the size: " if names and way == "enlarged" else ""
-        notes.append(f"{models}{way} to {width}x{height} by bicubic interpolation")
+    if width * height < math.prod(given):
+        notes.append(f"reduced to {width}x{height} by bicubic interpolation")
+    elif factor == 1 and width * height > math.prod(given):
+        models = f"{' and '.join(map(short_name, names))} keeps the size: " if names else ""
+        notes.append(f"{models}enlarged to {width}x{height} by bicubic interpolation")
     for name in dict.fromkeys(names):
         purpose = TASKS[task].purpose if (task := task_of(name)) else ""
         if purpose:

@@ -114,7 +114,8 @@ class _Fault:
     asked: float | None
     none: float
     is_strong: bool  # enough for models to improve the image
-    limit: str
+    limit: float
+    help: str  # sentence about the limit
     in_color: float = 1.0  # factor of a grey image's level in a model for colour
 
 
@@ -160,7 +161,8 @@ def _faults(findings: Findings, wish: Wish) -> tuple[_Fault, ...]:
             asked=wish.jpeg,
             none=UNCOMPRESSED,
             is_strong=quality <= BEST_JPEG,
-            limit=f"models help up to {BEST_JPEG:.0f}",
+            limit=BEST_JPEG,
+            help=f"models help up to {BEST_JPEG:g}",
         ),
         _Fault(
             kind="noise",
@@ -170,7 +172,8 @@ def _faults(findings: Findings, wish: Wish) -> tuple[_Fault, ...]:
             asked=wish.noise,
             none=0.0,
             is_strong=noise >= LEAST_NOISE,
-            limit=f"models help from {LEAST_NOISE:.0f} on",
+            limit=LEAST_NOISE,
+            help=f"models help from {LEAST_NOISE:g} on",
             in_color=GRAY_NOISE_IN_COLOR,
         ),
     )
@@ -188,8 +191,13 @@ def _level_to_repair(fault: _Fault, wish: Wish) -> tuple[float | None, str]:
     if fault.measured == fault.none:
         return None, "no sign of it"
     if not fault.is_strong:
-        return None, f"{fault.measured:.0f} was found, and {fault.limit}"
+        return None, f"{_told(fault.measured, fault.limit)} was found, and {fault.help}"
     return fault.measured, f"{fault.name} {fault.measured:.0f} was found"
+
+
+def _told(level: float, limit: float) -> str:
+    """Return a level with as many digits as tell it from the limit."""
+    return next(text for digits in (0, 1, 2, 17) if float(text := f"{level:.{digits}f}") != limit)
 
 
 def _fit(model: ZooEntry, fault: _Fault, level: float, findings: Findings) -> tuple[float, tuple[int, int, bool]]:

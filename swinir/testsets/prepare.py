@@ -29,6 +29,7 @@ class Outcome:
 
     Attributes:
         copied, there: files that were copied, and that existed already.
+        moved: number of images that lay in the set's folder itself, and were moved into HR.
         made: number of low-quality images that were made.
         left_out: files of the source that were not used, by reason.
         failed: a message for each file that could not be read or written.
@@ -36,6 +37,7 @@ class Outcome:
 
     copied: set[Path] = field(default_factory=set)
     there: set[Path] = field(default_factory=set)
+    moved: int = 0
     made: int = 0
     left_out: dict[str, list[str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
@@ -73,6 +75,8 @@ def prepare(
 ) -> Outcome:
     """Copy a set into a folder of sets, and make the low-quality images that are missing.
 
+    Ground truths of a set with scales that lie in the set's folder itself are moved into its subfolder HR.
+
     Args:
         source: folder or archive to copy from; None only makes low-quality images.
         scales: of the low-quality images to make; those of the set by default.
@@ -83,7 +87,9 @@ def prepare(
         OSError: if the folder cannot be written.
     """
     outcome = Outcome()
-    if source is not None:
+    if row.scales:
+        outcome.moved = _move_into_hr(row, root)
+    if source is not None and not (outcome.moved and source.resolve() == (root / row.name).resolve()):
         images = _candidates(row, source, outcome, progress)
         targets = _targets(row, root, images, outcome)
         if not targets:
@@ -93,6 +99,22 @@ def prepare(
     if row.scales:
         _make_low_quality(row, root, row.scales if scales is None else scales, outcome, progress)
     return outcome
+
+
+def _move_into_hr(row: BenchmarkSet, root: Path) -> int:
+    """Move images that lie flat in the folder of a set into HR, which gets its name when all are there."""
+    folder = root / row.name
+    target, part = folder / "HR", folder / ".HR"
+    if target.exists() or not folder.is_dir():
+        return 0
+    flat = [path for path in list_images(folder) if role_of(PurePosixPath(path.name)) == Role("gt", path.stem)]
+    if not flat and not part.is_dir():
+        return 0
+    part.mkdir(exist_ok=True)
+    for path in flat:
+        path.rename(part / path.name)
+    part.rename(target)
+    return len(flat)
 
 
 def _candidates(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Progress) -> list[_Candidate]:

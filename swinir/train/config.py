@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 import torch
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from swinir.environment import shipped_folder
+from swinir.degradations.chains import chain_options
 from swinir.evaluation.protocol import Protocol
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
@@ -254,6 +254,7 @@ class TrainConfig(Section):
         if self.loss.perceptual and self.task_row.gray:
             raise ValueError("loss.perceptual needs colour images, the task is grey; leave it out")
         self._check_optimizer()
+        chain_options(self.degradation_kind, self.degradation.options)
         keeps_size = ("noise", "jpeg")
         if not data.train_lq and (self.degradation_kind in keeps_size) != (self.scale == 1):
             raise ValueError(f"degradation {self.degradation_kind!r} does not go with scale {self.scale}")
@@ -323,25 +324,6 @@ def load_config(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -
 M = TypeVar("M", bound=BaseModel)
 
 
-def standard_config(study: str, scale: str) -> Path:
-    """Return the path of a configuration that comes with the package, `configs/STUDY/SCALE.toml`.
-
-    Raises:
-        ValueError: for an unknown scale.
-        FileNotFoundError: when the package came without the folder.
-    """
-    folder = shipped_folder(f"configs/{study}")
-    if folder is None:
-        raise FileNotFoundError(
-            f"this installation has no configs/{study}; reinstall the package, or name a file with --config"
-        )
-    path = folder / f"{scale}.toml"
-    if not path.is_file():
-        known = ", ".join(sorted(path.stem for path in folder.glob("*.toml")))
-        raise ValueError(f"--scale must be one of {known}, got {scale!r}; or name a file with --config")
-    return path
-
-
 def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | list[str] = ()) -> M:
     """Read a TOML file of a configuration class and apply `section.key=value` overrides.
 
@@ -351,7 +333,7 @@ def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | li
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no configuration at {path}; the released recipes are in configs/")
+        raise FileNotFoundError(f"no configuration at {path}; `swinir train --list` lists the recipes")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

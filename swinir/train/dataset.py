@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from swinir.degradations.bsrgan import BSRGANOptions, bsrgan
-from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
+from swinir.degradations.chains import CHAINS, chain_options
 from swinir.degradations.jpeg import jpeg
-from swinir.degradations.realesrgan import RealESRGANOptions, realesrgan
 from swinir.train.config import DegradationConfig, TrainConfig
 from swinir.train.distributed import Processes
 from swinir.train.images import (
@@ -80,22 +78,9 @@ def _compress(
     return lq[cut], gt[cut]
 
 
-CHAINS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
-    "bsrgan": (bsrgan, BSRGANOptions),
-    "bsrgan_plus": (bsrgan_plus, BSRGANPlusOptions),
-    "realesrgan": (realesrgan, RealESRGANOptions),
-}
-
-
 def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
     """Return a degradation chain for real-world images; a ValueError for an unknown option."""
-    chain, read_options = CHAINS[name]
-    try:
-        read = read_options(**options)
-    except TypeError as error:
-        raise ValueError(f"degradation.options: {error}") from error
-
-    return Degrader(partial(_photograph, chain, scale, read))
+    return Degrader(partial(_photograph, CHAINS[name][0], scale, chain_options(name, options)))
 
 
 def _photograph(

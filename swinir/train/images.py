@@ -15,6 +15,7 @@ import numpy as np
 from swinir.atomic import atomic_path
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import EXTENSIONS, ImageError, read, to_gray, to_rgb
+from swinir.image_io.reader import probe
 
 MAX_NAMED = 3  # problems listed in one message
 SCIKIT_IMAGE = Path("@scikit-image")  # the photographs that are installed with scikit-image
@@ -68,7 +69,10 @@ def find_images(folder: Path) -> list[Path]:
     if folder == SCIKIT_IMAGE:
         return [_root(folder) / name for name in PHOTOGRAPHS]
     if not folder.is_dir():
-        raise FileNotFoundError(f"training folder not found: {folder}; pass --set data.train=FOLDER")
+        raise FileNotFoundError(
+            f"training folder not found: {folder}; put the images there, or train on any folder of photographs by "
+            "--set data.train=FOLDER (`swinir train --list` says which images a recipe takes)"
+        )
     found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in EXTENSIONS and not _hidden(p, folder))
     if not found:
         raise ValueError(f"no images in {folder}; looked for {', '.join(EXTENSIONS)}")
@@ -191,6 +195,33 @@ def check_readable(sources: Sequence[Source]) -> None:
         raise ImageError(_listed(problems))
 
 
+def check_headers(sources: Sequence[Source], smallest: int) -> int:
+    """Read the header of every file, and return the number of pixels of all ground truths.
+
+    Raises:
+        ImageError: with the files that cannot be read, or have a side of fewer pixels than `smallest`.
+    """
+    problems, pixels = [], 0
+    for source in sources:
+        try:
+            header = probe(source.gt)
+            if source.lq is not None:
+                probe(source.lq)
+        except ImageError as error:
+            problems.append(str(error))
+            continue
+        if min(header.width, header.height) < smallest:
+            problems.append(_too_small(source.gt, header.width, header.height, smallest))
+        pixels += header.width * header.height
+    if problems:
+        raise ImageError(_listed(problems))
+    return pixels
+
+
+def _too_small(path: Path, width: int, height: int, smallest: int) -> str:
+    return f"{path}: {width}x{height} is smaller than a patch of {smallest} pixels"
+
+
 def index_hash(images: Sequence[TrainingImage]) -> str:
     """Return the SHA-256 over name, bytes, width and height of every image."""
     rows = [[image.name, image.bytes, image.width, image.height] for image in images]
@@ -228,9 +259,7 @@ class _Loader:
         gt = convert(read(source.gt))
         height, width = gt.shape[0] // scale * scale, gt.shape[1] // scale * scale
         if min(height, width) < self.smallest:
-            raise ImageError(
-                f"{source.gt}: {gt.shape[1]}x{gt.shape[0]} is smaller than a patch of {self.smallest} pixels"
-            )
+            raise ImageError(_too_small(source.gt, gt.shape[1], gt.shape[0], self.smallest))
         gt = gt[:height, :width]
         if source.lq is not None:
             lq = convert(read(source.lq))
@@ -254,7 +283,7 @@ class _Loader:
                     np.save(file, np.ascontiguousarray(pixels), allow_pickle=False)
         height, width = _map(paths[0]).shape[:2]
         if min(height, width) < self.smallest:
-            raise ImageError(f"{source.gt}: {width}x{height} is smaller than a patch of {self.smallest} pixels")
+            raise ImageError(_too_small(source.gt, width, height, self.smallest))
         mapped = [partial(_map, path) for path in paths]
         return TrainingImage(source.name, bytes_, height, width, mapped[0], mapped[1] if has_lq else None)
 

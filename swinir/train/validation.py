@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from swinir.evaluation.results import Row
 from swinir.evaluation.samples import Sample, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.forward import Restorer
+from swinir.testsets.sources import set_of
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import chain_degrader
 from swinir.train.distributed import Processes
@@ -34,6 +35,9 @@ class Validation:
             self.samples = self._separate(config.data.validate_gt, config.data.validate_lq)
 
     def _separate(self, gt: Path, lq: Path | None) -> list[Sample]:
+        for folder in filter(None, (gt, lq)):
+            if not folder.is_dir():
+                raise FileNotFoundError(f"validation folder not found: {folder}; {_remedy(folder)}")
         if lq is not None or self.protocol.task.degradation:
             return find_samples(self.protocol, lq, gt)
         return [Sample(path.stem, lq=None, gt=path) for path in list_images(gt)]
@@ -67,3 +71,10 @@ class Validation:
         degrader = chain_degrader(kind, scale, self.config.degradation.options)
         lq, gt = degrader.degrade(gt, np.random.default_rng(zlib.crc32(sample.name.encode())))
         return lq, gt
+
+
+def _remedy(folder: Path) -> str:
+    """Advice on a folder that is missing: the command that lays out the test set it belongs to."""
+    row = set_of(PurePosixPath(folder.as_posix()) / "image.png")
+    laid_out = f"run `swinir data prepare {row.name} FOLDER_OR_ARCHIVE`, or " if row else ""
+    return f"{laid_out}name another by --set data.validate_gt=FOLDER"

@@ -117,3 +117,29 @@ def test_wrong_usage_is_one_line_and_exit_code_2(run, words, message):
     code, lines = run(*words)
     assert (code, len(lines)) == (2, 1)
     assert message in lines[0]
+
+
+def test_a_flat_set_is_laid_out_where_it_lies(run, tmp_path):
+    folder = write_images(tmp_path / "sets" / "Trio")
+    names = sorted(path.name for path in folder.iterdir())
+    code, lines = run("prepare", "Trio")
+    assert (code, lines) == (
+        0,
+        [f"Trio: 3 moved into HR, 0 copied, 6 low-quality images made, 0 existed; present in {folder / 'HR'}"],
+    )
+    assert sorted(path.name for path in (folder / "HR").iterdir()) == names
+    assert sorted(path.name for path in folder.iterdir()) == ["HR", "LR_bicubic"]
+
+
+def test_a_flat_set_may_be_named_as_its_own_source(run, tmp_path):
+    folder = write_images(tmp_path / "sets" / "Trio")
+    assert run("prepare", "Trio", folder)[0] == 0
+    assert run("check", "Trio")[0] == 0
+
+
+def test_an_interrupted_layout_is_completed(run, tmp_path):
+    folder = write_images(tmp_path / "sets" / "Trio")
+    (folder / ".HR").mkdir()
+    (folder / "coffee.png").rename(folder / ".HR" / "coffee.png")
+    assert run("prepare", "Trio")[0] == 0
+    assert len(list((folder / "HR").iterdir())) == 3

@@ -1,6 +1,8 @@
 """`swinir restore` on the command line: options, exit codes, messages, outputs."""
 
+import io
 import json
+import re
 import signal
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from forks import Command, commands
 from pictures import smooth, write, write_expert
 
+import swinir
 from swinir.cli.main import main
 from swinir.image_io.reader import read_picture
 
@@ -64,7 +67,11 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["absent.png"], "absent.png is not there"),
+        (["absent.png"], "absent.png is not there; check the path"),
+        (["https://example.org/a.png"], "is a web address; download the image and give the path of the file"),
+        (["in", "-o", "one.png"], "one.png is the name of one image, and in is a folder; name a folder with -o"),
+        (["in/a.png", "in/b.png", "-o", "one.png"], "one.png is the name of one image, and 2 inputs are given"),
+        (["in", "--backend", "onnx", "--device", "gpu"], "device 'gpu' is unknown; choose cpu"),
         (["in", "-o", "in"], "is the input folder itself"),
         (["in", "-n", "lightweight_sr_x9"], "lightweight_sr"),
         (["in", "-n", "x2.pth", "--noise", "25"], "leave task, noise and jpeg out"),
@@ -92,7 +99,7 @@ def test_a_mistake_is_one_line_before_the_work(folder, capsys, words, message):
 
 def test_an_image_beyond_the_limit_is_refused(folder, capsys):
     assert restore("in", "-n", "x2.pth", "--max-pixels", "0.0001") == 1
-    assert "is more than the limit" in capsys.readouterr().err
+    assert "is more than the limit of 0.0001 megapixels" in capsys.readouterr().err
 
 
 def test_input_and_output_side_by_side(folder):
@@ -132,6 +139,93 @@ def test_a_refused_or_failed_image_does_not_replace_the_record_of_a_good_output(
     assert main(["report", "out"]) == 0
     assert "1 of 1 images shown" in capsys.readouterr().out
     assert "A later attempt failed: " in (folder / "report.html").read_text()
+
+
+@pytest.mark.parametrize("option", ["-s", "--scale", "--outscale"])
+def test_one_scale_option_has_three_names(folder, option):
+    assert restore("in/a.png", "-n", "x2.pth", option, "1.5", "-o", "out.png") == 0
+    assert read_picture("out.png").pixels.shape == (30, 36, 3)
+
+
+@pytest.mark.parametrize(
+    "words", [["--tile-overlap", "4", "--self-ensemble"], ["--tile_overlap", "4", "--self_ensemble"]]
+)
+def test_options_are_taken_with_hyphens_and_with_underscores(folder, words):
+    assert restore("in/a.png", "-n", "x2.pth", "-o", "out.png", "-t", "16", *words) == 0
+
+
+def test_a_misspelled_option_is_refused_with_the_nearest(folder, capsys):
+    assert restore("in", "--tille", "5") == 2
+    assert "No such option: --tille (Possible options: --tile)" in capsys.readouterr().err
+
+
+def test_the_help_groups_options_by_use(capsys):
+    assert main(["restore", "--help"]) == 0
+    text = capsys.readouterr().out
+    titles = ("Arguments:", "Options:", "Models:", "Output:", "Speed and memory:", "Messages:")
+    assert sorted(titles, key=text.index) == list(titles)
+    assert text.index("Models:") < text.index("--noise") < text.index("Output:") < text.index("--ext")
+
+
+def test_the_program_prints_its_version_and_a_script_of_completion(capsys, monkeypatch):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"swinir {swinir.__version__}\n"
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    assert main(["--show-completion", "bash"]) == 0
+    assert "_SWINIR_COMPLETE=complete_bash" in capsys.readouterr().out
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(folder, capsys):
+    (folder / "in" / "c.png").write_bytes(b"nothing")
+    before = sorted(folder.rglob("*"))
+    assert restore("in", "-n", "x2.pth", "-o", "out", "-t", "16", "--tile-overlap", "4", "--dry-run") == 1
+    said = capsys.readouterr()
+    assert re.search(r"in/a\.png -> out/a_x2\.png: x2\.pth; 24x20 to 48x40, 4 tiles, about [0-9.]+ s, \d+ MB", said.out)
+    assert re.search(r"2 to restore in about [0-9.]+ s on cpu; nothing was written", said.out)
+    assert "failed: in/c.png" in said.err
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["-n", "same.pth", "-s", "2"], "same.pth keeps the size: enlarged to 48x40 by bicubic interpolation"),
+        (["-n", "x2.pth", "-s", "0.5"], "reduced to 12x10 by bicubic interpolation"),
+        (["--noise", "0", "--jpeg", "100", "-s", "0.5"], "reduced to 12x10 by bicubic interpolation"),
+        (["--task", "real_sr", "-s", "4"], "is for degraded photographs"),
+    ],
+)
+def test_what_models_do_not_do_is_said(folder, capsys, words, note):
+    write_expert("same.pth", upsampler="", upscale=1)
+    assert restore("in/a.png", "-o", "out.png", *words) == 0
+    assert note in capsys.readouterr().out
+
+
+def test_a_clean_image_is_copied_and_counted_as_that(folder, capsys):
+    assert restore("in/a.png") == 0
+    said = capsys.readouterr().out
+    assert "no repair needed, copied" in said
+    assert "0 restored, 1 copied" in said
+
+
+def test_a_named_file_leaves_no_records_in_its_folder(folder):
+    before = set(folder.iterdir())
+    assert restore("in/a.png", "-n", "x2.pth", "-o", "new.png") == 0
+    assert set(folder.iterdir()) - before == {folder / "new.png"}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_the_bar_counts_megapixels(folder, monkeypatch):
+    write("big.png", smooth(200, 300))
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    assert restore("big.png", "in", "-n", "x2.pth", "-o", "out", "-t", "16", "--tile-overlap", "4") == 0
+    assert "of 0.1 megapixels" in terminal.getvalue()
+    assert not re.search(r"\d\.\d\d", terminal.getvalue())
 
 
 @pytest.mark.parametrize("size", ["1", "0", "16"])

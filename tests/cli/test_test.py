@@ -339,6 +339,21 @@ def test_the_released_command_line_is_understood(here):
     assert all(f"--{option}" in shown.stdout for option in options.split())
 
 
+def test_without_a_model_a_bundled_one_of_the_task_and_level_is_used(here, capsys):
+    assert main(["test", *DENOISE, "--noise", "25", "--device", "cpu", "--no_save", "--limit", "1"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "note: no --model_path; using color_dn_noise25_tiny, which is bundled\n"
+    assert "colorDN" in out
+
+
+def test_without_any_model_the_released_one_is_named_with_its_size(here, capsys):
+    assert main(["test", "--device", "cpu", *SUPER, "--training_patch_size", "48"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "no model of classical_sr x2 is on this machine" in line
+    assert "run `swinir zoo download classical_sr_x2_DIV2K` (" in line
+    assert " MB), or add --model_path" in line
+
+
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_ends_the_run_with_a_summary(here, checkpoints, kind, code):
     data = (here / "gt" / "a.png").read_bytes()

@@ -106,7 +106,7 @@ def test_a_dry_run_prints_everything_and_writes_nothing(command, tmp_path):
     assert config["optimizer"]["betas"] == [0.9, 0.999]
     assert config["data"]["cache"] == "cache"
     assert re.fullmatch(r"parameters: \d+,\d{3}", out[end + 1])
-    assert out[end + 2] == f"images: {len(NAMES) - 1} to train on, 1 held out"
+    assert out[end + 2] == f"images: {len(NAMES) - 1} to train on (0.0 megapixels), 1 held out, 1 to validate on"
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -168,3 +168,50 @@ def test_a_pixel_that_is_not_finite_ends_the_run_with_a_line_and_its_batch(comma
     content = torch.load(path, weights_only=True)
     assert content["step"] == 4
     assert content["parts"][0]["lq"].isnan().all()
+
+
+def test_recipes_are_listed_with_results_and_hardware(command, capsys):
+    assert main(["train", "--list"]) == 0
+    text = capsys.readouterr().out
+    assert re.search(
+        r"^lightweight_sr/tiny_x2\n  A tiny model .*\n  expect: 37\.30 dB .*\n  hardware: two CPU", text, re.M
+    )
+    assert "ablations/cpu" not in text  # of another command
+
+
+def test_a_recipe_is_found_by_its_name(command, tmp_path):
+    code, out, err = command("--dry-run", config="debug/tiny")
+    assert (code, err) == (0, [])
+    assert out[-1] == "images: 4 to train on (1.0 megapixels), 1 held out, 1 to validate on"
+    code, _, err = command(config="tiny_x9")
+    assert (code, "did you mean tiny_x4" in err[0], "`swinir train --list` lists" in err[0]) == (2, True, True)
+
+
+def test_no_recipe_is_refused_with_the_way_to_one(capsys):
+    assert main(["train"]) == 2
+    assert "--list lists them" in capsys.readouterr().err
+
+
+def test_a_dry_run_looks_at_the_files(command, images, tmp_path):
+    (images / NAMES[1]).write_bytes(b"nothing")
+    code, _, err = command("--dry-run")
+    assert (code, NAMES[1] in err[0]) == (2, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--set", "data.train=nowhere"],
+            "put the images there, or train on any folder of photographs by --set data.train=",
+        ),
+        (
+            ["--set", "data.holdout=0", "--set", "data.validate_gt=testsets/Set5/HR"],
+            "validation folder not found: testsets/Set5/HR; run `swinir data prepare Set5 FOLDER_OR_ARCHIVE`",
+        ),
+    ],
+)
+def test_a_missing_folder_is_refused_with_the_command_that_makes_it(command, words, message):
+    code, _, (line,) = command(*words)
+    assert code == 2
+    assert message in line

@@ -252,3 +252,16 @@ def test_downloaded_models_are_present_beside_bundled_ones(tmp_path, monkeypatch
     entry = zoo.find("color_dn_noise15_DFWB")
     (tmp_path / entry.file).touch()
     assert zoo.present() == (*BUNDLED, entry)
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (findings(noise=6.96), "6.96 was found, and models help from 7 on"),
+        (findings(noise=6.6), "6.6 was found, and models help from 7 on"),
+        (findings(noise=3.4), "3 was found, and models help from 7 on"),
+        (findings(jpeg=70.2), "70.2 was found, and models help up to 70"),
+    ],
+)
+def test_a_level_beyond_a_limit_is_not_told_as_the_limit(found, said):
+    assert any(said in line for line in select_models(found, Wish(), []).left_alone)

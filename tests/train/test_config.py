@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from training import configuration
 
-from swinir.train.config import TrainConfig, load_config, standard_config, varied
+from swinir.train.config import TrainConfig, load_config, varied
+from swinir.train.recipes import standard_config
 
 ROOT = Path(__file__).parents[2]
 TOML = """
