@@ -8,12 +8,15 @@ import json
 import math
 import os
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import pytest
@@ -39,6 +42,7 @@ from swinir.models.swinir import NetworkConfig
 ROOT = Path(__file__).parents[2]
 COPIED = 2**30  # bytes of the buffer whose copying is timed
 REPEATS = 5
+BROKEN = 88  # exit code of a process that cannot use its device any more
 CHUNKS = (16384, 32768, 65536, 131072)  # tokens
 
 # Names in tables, and in the zoo.
@@ -64,8 +68,8 @@ SMALL = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, d
 
 # Ways to run a network. A fault of a kernel ends a process, so those of our own and compiled ones come in later groups.
 EAGER = ("plain", "plain-cached", "spandrel", "fp32-eager", "bf16-eager", "bf16-graph")
-FUSED = ("plain", "fp32", "bf16", "bf16-fused")
-COMPILED = ("plain", "fp32-compiled", "bf16-compiled")
+FUSED = ("plain", "fp32-fused", "bf16-fused", "fp32", "bf16")
+COMPILED = ("plain", "bf16-compiled")
 GPU_ONLY = ("-graph", "-fused", "-compiled")  # endings of their names
 
 
@@ -130,50 +134,109 @@ def copy_rate(device: torch.device, count: int) -> float:
 
 
 class Recorder:
-    """A plugin of pytest that notes the outcome of each test."""
+    """A plugin of pytest that notes the outcome of each test.
 
-    def __init__(self, bench: Bench) -> None:
-        self.bench = bench
+    A kernel that reads where it must not leaves a device that this process cannot use any more; it ends with BROKEN.
+    """
+
+    def __init__(self, bench: Bench, done: Set[str], running: Path) -> None:
+        self.bench, self.done, self.running = bench, done, running
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        """Leave out the tests that are done."""
+        items[:] = [item for item in items if item.nodeid not in self.done]
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        """Write down the test that begins."""
+        self.running.write_text(nodeid, encoding="utf-8")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Note a test that has run, and one that could not be set up."""
         if report.when == "call" or report.outcome != "passed":
             skipped = report.longrepr[2] if isinstance(report.longrepr, tuple) else None
-            row = {"name": report.nodeid, "when": report.when, "outcome": report.outcome, "seconds": report.duration}
-            self.bench.note("test", **row, reason=skipped or report.longreprtext[-2000:])
+            self.note(report.nodeid, report.outcome, skipped or report.longreprtext[-2000:], report.duration)
+        if report.failed and not usable(self.bench.device):
+            sys.stdout.flush()
+            os._exit(BROKEN)
+
+    def note(self, name: str, outcome: str, reason: str = "", seconds: float | None = None) -> None:
+        """Append a row."""
+        self.bench.note("test", name=name, outcome=outcome, seconds=seconds, reason=reason)
+        self.done |= {name}
 
 
-def tests(bench: Bench) -> None:
-    """Run the tests that need a GPU, from the files that have any."""
-    files = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
+def usable(device: torch.device) -> bool:
+    """Tell whether this process can still use the device."""
+    try:
+        settle(device)
+    except RuntimeError:
+        return False
+    return True
+
+
+def gpu_tests(bench: Bench, folder: Path = ROOT / "tests") -> None:
+    """Run the tests that need a GPU; after one that breaks the process, run the others in a new one."""
     if bench.tiny:
         os.environ["SWINIR_GPU_REHEARSAL"] = "1"
+    before = len(lines(bench.file))
+    with TemporaryDirectory() as temporary:
+        running = Path(temporary) / "running"
+        while True:
+            done = {row["name"] for row in map(json.loads, lines(bench.file)[before:]) if row["kind"] == "test"}
+            process = get_context("spawn").Process(target=run_tests, args=(bench, folder, done, running))
+            process.start()
+            process.join()
+            if process.exitcode is not None and process.exitcode >= 0 and process.exitcode != BROKEN:
+                raise typer.Exit(process.exitcode)
+            if process.exitcode != BROKEN:  # killed by a signal
+                name = running.read_text(encoding="utf-8")
+                if name in done:
+                    raise typer.Exit(1)
+                Recorder(bench, set(), running).note(name, "failed", f"the process ended with {process.exitcode}")
+
+
+def run_tests(bench: Bench, folder: Path, done: Set[str], running: Path) -> None:
+    """Run the tests that are not done, from the files that have any; exit with pytest's code."""
+    files = [path for path in sorted(folder.rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
     options = ["-m", "gpu", "--continue-on-collection-errors", "-p", "no:cacheprovider", "--timeout", "60"]
-    code = pytest.main([*options, *map(str, files)], plugins=[Recorder(bench)])
-    raise typer.Exit(int(code))
+    sys.exit(int(pytest.main([*options, *map(str, files)], plugins=[Recorder(bench, done, running)])))
+
+
+def lines(file: Path) -> list[str]:
+    """Read the lines of a file; none if it does not exist."""
+    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+
+
+def correctness(bench: Bench) -> None:
+    """Compare every way to run every network with float64 on the CPU, each network in a process of its own."""
+    if bench.tiny:
+        correct(bench, "S", 1)
+        return
+    threads = max(1, (os.cpu_count() or 1) // len(NETWORKS))
+    processes = [get_context("spawn").Process(target=correct, args=(bench, name, threads)) for name in NETWORKS]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise typer.Exit(1)
 
 
 @torch.inference_mode()
-def correctness(bench: Bench) -> None:
-    """Compare every way to run every network with float64 on the CPU, for two images of one size."""
-    case, cpu = Case(20, 28) if bench.tiny else Case(72, 56), torch.device("cpu")
-    subjects = {name: bench.subject(name) for name in (["S"] if bench.tiny else NETWORKS)}
-    images, exact = {}, {}
-    for name, subject in subjects.items():
-        image = case.picture(subject.network)
-        images[name] = [image, image.flip(-1)]
-        work = VARIANTS["plain"].build(subject.build(cpu).double())
-        exact[name] = [restore(work, lq.double()) for lq in images[name]]
-    names = dict.fromkeys((*EAGER, *COMPILED, *FUSED))
-    for variant in bench.variants(tuple(names), "correctness"):
-        for name, subject in subjects.items():
-            about = {"network": name, "variant": variant.name, "precision": variant.precision}
-            try:
-                bench.note(
-                    "correctness", **about, status="ok", **errors(bench, variant, subject, images[name], exact[name])
-                )
-            except Exception as error:  # of any library
-                bench.note("correctness", **about, status="failed", error=describe(error))
+def correct(bench: Bench, name: str, threads: int) -> None:
+    """Compare every way to run a network with float64 on the CPU, for two images of one size."""
+    torch.set_num_threads(threads)
+    case, subject = Case(20, 28) if bench.tiny else Case(72, 56), bench.subject(name)
+    image = case.picture(subject.network)
+    images = [image, image.flip(-1)]
+    plain = VARIANTS["plain"].build(subject.build(torch.device("cpu")).double())
+    exact = [restore(plain, lq.double()) for lq in images]
+    for variant in bench.variants(tuple(dict.fromkeys((*EAGER, *FUSED, *COMPILED))), "correctness"):
+        about = {"network": name, "variant": variant.name, "precision": variant.precision}
+        try:
+            bench.note("correctness", **about, status="ok", **errors(bench, variant, subject, images, exact))
+        except Exception as error:  # of any library
+            bench.note("correctness", **about, status="failed", error=describe(error))
 
 
 def errors(
@@ -266,7 +329,7 @@ def fused_layer(bench: Bench, subject: Subject, launch: fused.Launch) -> dict[st
 
 MEASUREMENTS: dict[str, Callable[[Bench], None]] = {
     "ceilings": ceilings,
-    "tests": tests,
+    "tests": gpu_tests,
     "correctness": correctness,
     "speed": partial(speed, names=EAGER),
     "fused": partial(speed, names=FUSED),

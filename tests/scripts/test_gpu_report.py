@@ -130,14 +130,20 @@ def lines(path):
     return path.read_text().splitlines() if path.exists() else []
 
 
+def alive(pid):
+    try:
+        return "State:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
 def test_a_step_that_takes_too_long_is_stopped_with_its_children(folder, tmp_path, limit_when):
     pids = tmp_path / "pids"
     stubborn = f"trap '' TERM; (echo $BASHPID >>{pids}; sleep 600) & echo $$ >>{pids}; wait"
     limit_when(lambda: len(lines(pids)) == 2)
     assert report.execute(folder)(shell(stubborn)(0), 0.2, 0.1) is None
-    for pid in lines(pids):
-        status = Path(f"/proc/{pid}/status")
-        assert not status.exists() or "State:\tZ" in status.read_text()
+    while any(alive(int(pid)) for pid in lines(pids)):  # a killed process may take a moment to end
+        time.sleep(0.01)
 
 
 def test_a_step_that_is_told_to_stop_can_save_its_work(folder, tmp_path, limit_when):
@@ -219,6 +225,44 @@ def test_the_script_takes_the_seconds_and_refuses_other_words():
     for words in (["60x"], [], ["--nonsense"]):
         done = subprocess.run(["bash", ROOT / "scripts/gpu_report.sh", *words], capture_output=True, text=True)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+DEADLY = """
+import os, signal
+import pytest
+pytestmark = pytest.mark.gpu
+def test_first(cuda): pass
+def test_deadly(cuda): os.kill(os.getpid(), signal.SIGSEGV)
+def test_failing(cuda): assert not cuda
+def test_last(cuda): pass
+"""
+MEASURING = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+import torch
+import measure
+if __name__ == "__main__":
+    measure.gpu_tests(measure.Bench(Path(sys.argv[2]), torch.device("cpu"), True), Path(sys.argv[3]))
+"""
+
+
+@pytest.mark.slow
+def test_after_a_test_that_ends_the_process_the_others_run(tmp_path):
+    folder = tmp_path / "tests"
+    folder.mkdir()
+    (folder / "conftest.py").write_bytes((ROOT / "tests/conftest.py").read_bytes())
+    (folder / "test_deadly.py").write_text(DEADLY)
+    (tmp_path / "run.py").write_text(MEASURING)
+    words = [sys.executable, tmp_path / "run.py", ROOT / "scripts/gpu_report", tmp_path / "rows", folder]
+    subprocess.run(words, cwd=ROOT, check=False)
+    found = [json.loads(line) for line in (tmp_path / "rows").read_text().splitlines()]
+    assert [(row["name"].rpartition("::")[2], row["outcome"]) for row in found] == [
+        ("test_first", "passed"),
+        ("test_deadly", "failed"),
+        ("test_failing", "failed"),
+        ("test_last", "passed"),
+    ]
 
 
 @pytest.mark.slow
