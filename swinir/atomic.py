@@ -1,14 +1,18 @@
 """Atomic writing: a file appears under its final name when it is complete."""
 
 import errno
+import hashlib
 import os
+import platform
 import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
+# Random digits, the machine, and the process that writes the file.
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.(?P<machine>[0-9a-f]{8})\.(?P<process>[0-9]{1,9}))?\.part")
+PROCESSES = Path("/proc/self/ns/pid")  # names the container, whose processes have numbers of their own
 
 # Errors of systems that cannot sync a folder, or cannot sync one that we may not list.
 CANNOT_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP)
@@ -24,7 +28,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: if the folder does not exist or is read-only, or the disk is full.
     """
-    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.{_machine()}.{os.getpid()}.part")
     temporary.open("xb").close()  # `tempfile` makes files that only the owner may read
     try:
         yield temporary
@@ -52,3 +56,39 @@ def sync_folder(folder: Path) -> None:
 def temporaries(folder: Path) -> list[Path]:
     """List the files of `atomic_path` in a folder that are being written, or were left by a killed process."""
     return [path for path in folder.iterdir() if TEMPORARY.fullmatch(path.name)]
+
+
+def leftovers(folder: Path, *, of_others: bool = False) -> list[Path]:
+    """List the files of `atomic_path` in a folder whose process has ended.
+
+    Args:
+        of_others: also list those of other machines, whose processes cannot be seen from here: for a caller who
+            knows that none of them writes into the folder.
+    """
+    found = []
+    for path in temporaries(folder):
+        match = TEMPORARY.fullmatch(path.name)
+        assert match is not None
+        if (of_others and match["machine"] != _machine()) or (
+            match["machine"] == _machine() and not _runs(int(match["process"]))
+        ):
+            found.append(path)
+    return found
+
+
+def _machine() -> str:
+    container = os.readlink(PROCESSES) if PROCESSES.is_symlink() else ""
+    return hashlib.sha256(f"{platform.node()} {container}".encode()).hexdigest()[:8]
+
+
+def _runs(process: int) -> bool:
+    """Tell whether a process with that number runs on this machine; true where the system cannot tell."""
+    if os.name != "posix":
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True

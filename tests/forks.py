@@ -2,8 +2,9 @@
 
 A fork sends the signal to itself after a number of rows and file operations, so the point does not depend on speed.
 
-`commands()` starts the process. It reads a job per line, JSON with the keys of `Command`, and answers with a list of
-exit codes, -N for a process ended by signal N. The output of the command is appended to the file `output`.
+`commands()` starts the process. It reads a line for commands that run at the same time, a JSON list of the fields of
+`Command`, and answers with a list of exit codes, -N for a process ended by signal N. The output of a command is
+appended to the file `output`.
 """
 
 import json
@@ -91,32 +92,68 @@ def signal_self(number: int, operations: int, ready: Callable[[], bool]) -> None
     sys.addaudithook(hook)
 
 
-def _run(command: Command) -> list[int]:
-    port = _free_port()
+def _run(together: list[Command]) -> list[int]:
     children = []
-    for rank in range(command.processes):
-        children.append(os.fork())
-        if children[-1] == 0:
-            _child(command, rank, port)
+    for command in together:
+        port = _free_port()
+        for rank in range(command.processes):
+            children.append(os.fork())
+            if children[-1] == 0:
+                _child(command, rank, port)
     return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
 
 
 @contextmanager
-def commands() -> Iterator[Callable[[Command], list[int]]]:
-    """A function that runs a command and gives the exit codes of its processes."""
+def commands() -> Iterator[Callable[..., list[int]]]:
+    """A function that runs one command, or several at the same time, and gives the exit codes of their processes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(
         [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
 
-        def run(command: Command) -> list[int]:
-            process.stdin.write(json.dumps(asdict(command)) + "\n")
+        def run(*together: Command) -> list[int]:
+            process.stdin.write(json.dumps([asdict(command) for command in together]) + "\n")
             process.stdin.flush()
             return json.loads(process.stdout.readline())
 
         yield run
         process.stdin.close()
     assert process.returncode == 0
+
+
+def in_another_process(function: Callable[[], int]) -> int:
+    """The value of a function that is run in a fork of this process, a small number; -N if signal N ended it."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = int(function())
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+class Beside:
+    """A fork that has run a function and keeps its value, until it is killed or this process ends."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        ready, done = os.pipe(), os.pipe()
+        self.process = os.fork()
+        if self.process == 0:
+            try:
+                os.close(done[1])
+                value = function()
+                os.write(ready[1], b"1")
+                os.read(done[0], 1)  # until the other end is closed
+                del value
+            finally:
+                os._exit(99)
+        os.close(done[0])
+        os.read(ready[0], 1)
+
+    def kill(self) -> None:
+        os.kill(self.process, signal.SIGKILL)
+        os.waitpid(self.process, 0)
 
 
 if __name__ == "__main__":
@@ -129,4 +166,5 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     for line in sys.stdin:
-        print(json.dumps(_run(Command(**json.loads(line)))), flush=True)  # noqa: T201 - the answer
+        codes = _run([Command(**fields) for fields in json.loads(line)])
+        print(json.dumps(codes), flush=True)  # noqa: T201 - the answer

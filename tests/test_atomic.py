@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from swinir.atomic import atomic_path, sync_folder, temporaries
+from swinir.atomic import atomic_path, leftovers, sync_folder, temporaries
 
 
 def failing(code):
@@ -57,3 +57,19 @@ def test_only_file_systems_that_cannot_sync_folders_are_forgiven(tmp_path, monke
     monkeypatch.setattr(os, "fsync", failing(errno.EIO))
     with pytest.raises(OSError, match="Input/output error"):
         sync_folder(tmp_path)
+
+
+def test_leftovers_are_files_of_processes_that_ended(tmp_path):
+    with atomic_path(tmp_path / "file") as mine:
+        assert leftovers(tmp_path, of_others=True) == []
+    ended = os.fork()
+    if ended == 0:
+        os._exit(0)
+    os.waitpid(ended, 0)
+    *start, _, suffix = mine.name.split(".")
+    left = tmp_path / ".".join([*start, str(ended), suffix])
+    others = {tmp_path / f".{'0' * 16}.part", tmp_path / f".{'0' * 16}.{'0' * 8}.{ended}.part"}
+    for path in (left, *others, tmp_path / ".mine.part"):
+        path.touch()
+    assert leftovers(tmp_path) == [left]
+    assert set(leftovers(tmp_path, of_others=True)) == {left, *others}

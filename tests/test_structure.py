@@ -18,6 +18,7 @@ MODULES = {
 ORDER = (
     "version",
     "atomic",
+    "locks",
     "environment",
     "models",
     "tasks",

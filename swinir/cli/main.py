@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = test.expand_bare_tile(words)
     if words[:1] == ["compare"]:
         words = compare.expand_models(words)
+    _open_streams()
     before = {kind: signal.signal(kind, _leave) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = app(args=words, prog_name="swinir", standalone_mode=False)
@@ -94,6 +95,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler or signal.SIG_DFL)
+
+
+def _open_streams() -> None:
+    """Open the null device in place of closed standard streams, so that no output file becomes one of them."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest number that is free
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w" if number else "r", encoding="utf-8"))  # noqa: SIM115 - to the end
 
 
 def _leave(signum: int, _frame: FrameType | None) -> None:

@@ -16,13 +16,14 @@ from typing import Literal
 
 import torch
 
-from swinir.atomic import atomic_path, temporaries
+from swinir.atomic import atomic_path, leftovers
 from swinir.image_io.canvas import Workspace
 from swinir.image_io.picture import Picture
 from swinir.image_io.reader import MAX_PIXELS, ImageError, named, read_picture
 from swinir.image_io.writer import can_hold, write_picture
 from swinir.inference.forward import out_of_memory
 from swinir.inference.memory import free_memory
+from swinir.locks import POLL, FolderLock
 from swinir.models.optimized import resolve_precision
 from swinir.photos.jobs import Job, Output
 from swinir.photos.loaded_models import LoadedModels
@@ -103,7 +104,8 @@ def restore_files(
 ) -> Iterator[Result]:
     """Restore images one after another; the next is read and the last one written meanwhile.
 
-    After an interruption by an exception, the output that is being written is finished.
+    Several processes may restore into one folder: each image is restored by one of them, and each ends when all of its
+    images are done. After an interruption by an exception, the output that is being written is finished.
 
     Args:
         folder: for the records and temporary files; it is made, as are the folders of outputs.
@@ -115,8 +117,32 @@ def restore_files(
         OutputError: when nothing more can be written: disk full, folder gone or read-only.
     """
     batch = Batch(folder, treatment, models, output or Output(), policy or Policy())
-    batch.prepare(jobs)
     clock = clock or Clock()
+    try:
+        batch.prepare(jobs)
+        waiting = jobs
+        while waiting:
+            elsewhere: list[Job] = []  # images that other runs work on
+            yield from _restore_each(batch, waiting, elsewhere, clock, planned, progress, shown)
+            if elsewhere and len(waiting) == len(jobs):
+                logger.warning("waiting for another run, which restores %s", named(elsewhere[0].source))
+            if len(elsewhere) == len(waiting):
+                time.sleep(POLL)
+            waiting = elsewhere
+    finally:
+        batch.lock.close()
+
+
+def _restore_each(
+    batch: "Batch",
+    jobs: Sequence[Job],
+    elsewhere: list[Job],
+    clock: Clock,
+    planned: Callable[[Job, Picture, Decision], None] | None,
+    progress: Callable[[Job, float], None] | None,
+    shown: Callable[[Item], None] | None,
+) -> Iterator[Result]:
+    """Restore the images that no other run works on, and list the others in `elsewhere`."""
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         reading = [reader.submit(batch.read, job) for job in jobs[:1]]
         writing: list[Future[Result]] = []
@@ -124,11 +150,14 @@ def restore_files(
             item = reading.pop().result()
             reading = [reader.submit(batch.read, following) for following in jobs[number + 1 : number + 2]]
             start = time.perf_counter()
-            if item.picture is not None:
+            if item is not None and item.picture is not None:
                 item = batch.restore(item, planned, progress and partial(progress, job))
             clock.busy += time.perf_counter() - start
             if writing:  # one output at a time, so that outputs do not pile up in memory
                 yield batch.record(writing.pop().result())
+            if item is None:
+                elsewhere.append(job)
+                continue
             if item.restored is None:
                 yield batch.record(item.result)
                 continue
@@ -152,30 +181,37 @@ class Batch:
         if limit is None:
             limit = MEMORY_SHARE * free_memory(torch.device("cpu"))
         self.workspace = Workspace(folder, limit)
+        self.lock = FolderLock(folder)
         self.precision = resolve_precision(treatment.run.precision, models.device)
         self.settings = settings_digest(treatment, output, self.precision)
 
     def prepare(self, jobs: Sequence[Job]) -> None:
-        """Make the folder, load the records, and remove temporary files of a run that was killed."""
+        """Make the folder, load the records, and remove temporary files of runs that were killed."""
         with raise_output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
+        self.lock.share()
         self.records = Records(self.folder)
         if self.records.ignored:
-            logger.warning(
-                "%s: %d lines are no records and were ignored", named(self.records.path), self.records.ignored
-            )
-        for parent in {job.target.parent for job in jobs}:
-            for leftover in temporaries(parent) if parent.is_dir() else ():
-                leftover.unlink(missing_ok=True)
+            place = named(self.records.path)
+            logger.warning("%s: %d lines are no records and were ignored", place, self.records.ignored)
+        with self.lock.alone() as alone:
+            for parent in {job.target.parent for job in jobs}:
+                for leftover in leftovers(parent, of_others=alone) if parent.is_dir() else ():
+                    leftover.unlink(missing_ok=True)
 
     def record(self, result: Result) -> Result:
-        """Write the record of an image, unless it was skipped or there are to be none."""
+        """Write the record of an image, unless there is to be none, and give up the claim on it when it is done."""
         if result.status != "skipped" and self.policy.recorded:
             self.records.add(result)
+        if result.status != "begun":
+            self.lock.release(_claim(Path(result.output)))
         return result
 
-    def read(self, job: Job) -> Item:
-        """Read an image, unless its output is there already."""
+    def read(self, job: Job) -> Item | None:
+        """Read an image, unless its output is there already; None if another run works on it."""
+        if not self.lock.claim(_claim(job.target)):
+            return None
+        self.records.refresh()
         result = Result(
             input=str(job.source),
             output=str(job.target),
@@ -317,6 +353,11 @@ def write_output(
         keep_metadata=output.keep_metadata,
         workspace=workspace,
     )
+
+
+def _claim(target: Path) -> str:
+    """Name an output in the same way from any current folder."""
+    return str(target.resolve())
 
 
 def _reason(error: BaseException) -> str:

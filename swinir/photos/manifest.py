@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, InstanceOf
@@ -169,22 +170,24 @@ class Records:
         self.path = folder / RECORDS
         self.ignored = 0
         self._read_to = 0
+        self._reading = Lock()  # images are read in another thread than the one that writes records
         self._made: dict[str, Result] = {}  # the last record of each output that was made
         self._begun: dict[str, Result] = {}  # later attempts, which may have been killed after the output was written
         self.refresh()
 
     def refresh(self) -> None:
         """Read the lines that were added since the last time."""
-        if not self.path.is_file():
-            return
-        rows, ignored, self._read_to = read_rows(self.path, self._read_to)
-        self.ignored += ignored
-        for row in rows:
-            if row.status in DONE:
-                self._made[row.output] = row
-                self._begun.pop(row.output, None)
-            elif row.status == "begun":
-                self._begun[row.output] = row
+        with self._reading:
+            if not self.path.is_file():
+                return
+            rows, ignored, self._read_to = read_rows(self.path, self._read_to)
+            self.ignored += ignored
+            for row in rows:
+                if row.status in DONE:
+                    self._made[row.output] = row
+                    self._begun.pop(row.output, None)
+                elif row.status == "begun":
+                    self._begun[row.output] = row
 
     def add(self, result: Result) -> None:
         """Append a line; it is on the disk when this returns."""

@@ -19,6 +19,7 @@ from swinir.atomic import atomic_path
 from swinir.evaluation.results import means
 from swinir.inference.arrays import restore_array
 from swinir.inference.forward import Restorer
+from swinir.locks import FolderLock
 from swinir.train.checkpoints import StateStore
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import Batch, Stream, TaskStream
@@ -103,6 +104,7 @@ class Trainer:
 
     Raises:
         ValueError, OSError: for unusable data, with the files, and for initial weights that do not fit.
+        BusyError: (an OSError) when another process trains in the folder.
     """
 
     def __init__(
@@ -137,6 +139,10 @@ class Trainer:
         self._results: list[StepResult] = []  # since the last row
         self.pace = Pace()  # of this start, without validation
         self._saved_at: int | None = None  # step of the newest state of this run
+        self._lock = FolderLock(run)
+        if self.first:
+            run.mkdir(parents=True, exist_ok=True)
+            self._lock.hold()  # until `fit` or the process ends
 
     @property
     def weights_path(self) -> Path:
@@ -171,6 +177,7 @@ class Trainer:
         finally:
             if journal:
                 journal.close()
+            self._lock.close()
 
     def _loop(self, journal: Journal | None, stop: Callable[[], bool]) -> bool:
         config = self.config

@@ -2,12 +2,14 @@
 
 import io
 import json
+import os
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
-from forks import Command, commands
+from forks import Command, commands, in_another_process
 from pictures import smooth, write, write_expert
 
 import swinir
@@ -244,6 +246,19 @@ def test_a_backend_gives_the_same_image(folder, backend):
     assert restore("in/a.png", "-n", "x2.pth", "-o", "theirs", "--backend", backend) == 0
     ours, theirs = (read_picture(f"{name}/a_x2.png").pixels.astype(int) for name in ("ours", "theirs"))
     assert np.abs(ours - theirs).max() <= 1
+
+
+@pytest.mark.parametrize("closed", [[1], [2], [0, 1, 2]])
+def test_closed_standard_streams_change_nothing(folder, closed):
+    def run():
+        for number in closed:
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
+        return restore("in/a.png")
+
+    assert in_another_process(run) == 0
+    assert (folder / "restored" / "a.png").read_bytes() == (folder / "in" / "a.png").read_bytes()
+    assert len((folder / "restored" / "results.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.slow

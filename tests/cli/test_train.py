@@ -6,9 +6,11 @@ import re
 
 import pytest
 import torch
+from forks import Beside
 from training import NAMES, rows
 
 from swinir.cli.main import main
+from swinir.locks import FolderLock
 from swinir.train.dataset import TrainingSamples
 from swinir.weights.checkpoint import read_checkpoint
 from swinir.weights.verify import sha256
@@ -215,3 +217,20 @@ def test_a_missing_folder_is_refused_with_the_command_that_makes_it(command, wor
     code, _, (line,) = command(*words)
     assert code == 2
     assert message in line
+
+
+def test_a_run_folder_takes_one_training_at_a_time(command, tmp_path):
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+
+    def hold():
+        lock = FolderLock(tmp_path / "runs" / "small")
+        lock.hold()
+        return lock
+
+    other = Beside(hold)
+    code, _, (line,) = command("--fresh")
+    assert code == 2
+    assert f"runs/small is in use by process {other.process} on " in line
+    assert "name another folder" in line
+    other.kill()
+    assert command()[0] == 0

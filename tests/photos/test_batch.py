@@ -13,13 +13,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forks import Command, commands
+from forks import Beside, Command, commands
 from pictures import smooth, write, write_expert, write_folder
 from PIL import Image
 
 import swinir.photos.batch
 from swinir.image_io.reader import read_picture
 from swinir.inference.options import RunOptions
+from swinir.locks import LOCK, FolderLock
 from swinir.photos.batch import Policy, restore_files
 from swinir.photos.jobs import Output, plan_jobs
 from swinir.photos.loaded_models import LoadedModels
@@ -229,6 +230,63 @@ def test_lack_of_memory_costs_one_image(images, tmp_path, treatment, monkeypatch
     results = run(images, tmp_path / "out", treatment)
     assert statuses(results) == ["restored", "failed", "restored"]
     assert "no memory for 24x24 pixels at once; a smaller model" in results[1].error
+
+
+def test_an_image_that_another_run_works_on_is_left_to_it_and_made_if_that_run_ends_without(
+    images, tmp_path, treatment, monkeypatch, caplog
+):
+    (tmp_path / "out").mkdir()
+
+    def claim():
+        lock = FolderLock(tmp_path / "out")
+        lock.share()
+        lock.claim(swinir.photos.batch._claim(tmp_path / "out" / "b.tif"))
+        return lock
+
+    other = Beside(claim)
+    theirs = tmp_path / "out" / f".{'0' * 16}.part"  # as one of another machine
+    theirs.touch()
+    monkeypatch.setattr(swinir.photos.batch.time, "sleep", lambda _seconds: other.kill())
+    results = run(images, tmp_path / "out", treatment)
+    assert [(Path(row.output).name, row.status) for row in results] == [
+        ("a.png", "restored"), ("c.jpg", "restored"), ("b.tif", "restored"),
+    ]  # fmt: skip
+    assert "waiting for another run, which restores" in caplog.text
+    assert theirs.exists()
+    assert statuses(run(images, tmp_path / "out", treatment)) == ["skipped"] * 3
+    assert not theirs.exists()
+    assert not (tmp_path / "out" / LOCK).exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_two_runs_on_one_folder_and_their_kills_make_each_image_once_with_the_same_bytes(tmp_path, treatment):
+    folder, output, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
+    folder.mkdir()
+    for i in range(8):
+        write(folder / f"{i}.png", smooth(32 + i, 40, seed=i))
+    words = ["restore", str(folder), "-n", treatment.model, "--device", "cpu", "-o"]
+    run = Command([*words, str(output)], str(log), metrics=str(output / RECORDS))
+    chance = random.Random(1)
+
+    def killed(most):
+        return replace(run, kill=signal.SIGKILL, rows=chance.randrange(most), operations=chance.randrange(12))
+
+    with commands() as command:
+        assert command(Command([*words, str(tmp_path / "whole")], str(log))) == [0]
+        expected = contents(tmp_path / "whole")
+        for _ in range(20):
+            shutil.rmtree(output, ignore_errors=True)
+            assert command(killed(3), killed(7)) == [-signal.SIGKILL] * 2
+            assert command(killed(7), run) == [-signal.SIGKILL, 0]  # the second takes over the images of the first
+            assert {name: made for name, made in contents(output).items() if name.suffix != ".part"} == expected
+            assert command(run, run) == [0, 0]
+            assert contents(output) == expected
+            rows = [json.loads(line) for line in (output / RECORDS).read_text().splitlines() if line.endswith("}")]
+            done = [row["output"] for row in rows if row["status"] != "begun"]
+            assert len(done) == len(set(done))
+    assert "failed:" not in log.read_text()
+    assert "Traceback" not in log.read_text()
 
 
 @pytest.mark.slow
