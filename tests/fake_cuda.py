@@ -53,9 +53,11 @@ class FakeCuda:
         self.streams = {index: [Stream(index)] for index in range(2)}
         for name in (
             *("device", "stream", "graph", "current_stream", "graph_pool_handle", "memory_reserved"),
-            *("memory_allocated", "mem_get_info", "empty_cache"),
+            *("memory_allocated", "max_memory_allocated", "mem_get_info", "empty_cache"),
         ):
             patch.setattr(torch.cuda, name, getattr(self, name))
+        for name in ("synchronize", "reset_peak_memory_stats"):
+            patch.setattr(torch.cuda, name, lambda device: None)
         patch.setattr(torch.cuda, "Stream", lambda: Stream(self.current))
         patch.setattr(torch.cuda, "CUDAGraph", self.new_graph)
 
@@ -100,6 +102,9 @@ class FakeCuda:
         return 1000 * sum(bool(graph.calls) for graph in self.graphs)
 
     def memory_allocated(self, device=None):
+        return 0
+
+    def max_memory_allocated(self, device=None):
         return 0
 
     def mem_get_info(self, device=None):

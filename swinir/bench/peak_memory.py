@@ -9,6 +9,8 @@ from pathlib import Path
 
 import torch
 
+from swinir.inference.memory import release_memory
+
 STATUS = Path("/proc/self/status")
 CLEAR = Path("/proc/self/clear_refs")
 NEW_PEAK = "5"  # written to CLEAR, it sets the high-water mark to the resident memory
@@ -23,6 +25,7 @@ def peak_bytes(work: Callable[[], object], device: torch.device) -> int | None:
     """
     gc.collect()
     if device.type == "cuda":
+        release_memory(device)  # what was recorded before would work in memory of its own
         torch.cuda.synchronize(device)
         before = torch.cuda.memory_allocated(device)
         torch.cuda.reset_peak_memory_stats(device)

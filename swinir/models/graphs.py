@@ -75,7 +75,10 @@ class Recordings:
         _LIVE.add(self)
 
     def run(self, function: Function, x: Tensor) -> Tensor:
-        """Compute `function(x)`, the same function at each call, with the network's device as the current one."""
+        """Compute `function(x)`, the same function at each call, with the network's device as the current one.
+
+        Inference mode must be off: a tensor made in it could not be written to outside of it.
+        """
         with torch.cuda.device(self.device):
             with _LOCK:
                 output = self._by_graph(function, x)
@@ -121,8 +124,7 @@ class Recordings:
         current = torch.cuda.current_stream()
         side.wait_stream(current)
         try:
-            # A tensor made in inference mode could not be written to outside of it.
-            with torch.cuda.stream(side), torch.inference_mode(False), torch.no_grad():
+            with torch.cuda.stream(side):
                 output = function(x)
                 try:
                     self._kept[key] = Recording(function, x, pool, side)

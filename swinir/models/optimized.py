@@ -80,6 +80,9 @@ class OptimizedSwinIR:
             return self
         return OptimizedSwinIR(self._source, "fp32", layers=self.form.layers, graphs=self.recordings is not None)
 
+    @torch.inference_mode(
+        False
+    )  # one mode for all callers: in another, layers are compiled anew and recordings useless
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
         if self.recordings is None:

@@ -12,6 +12,7 @@ from statistics import median
 import numpy as np
 import pytest
 import torch
+from fake_cuda import FakeCuda
 
 from swinir.bench import matrix_rate, timing
 from swinir.bench.peak_memory import peak_bytes
@@ -21,6 +22,7 @@ from swinir.bench.timing import Candidate, FirstRun, Timing, VariantRow, quartil
 from swinir.bench.variants import VARIANTS, FunctionNetwork, Variant, get_variants
 from swinir.image_io.image import read
 from swinir.models.complexity import count_macs, count_parameters
+from swinir.models.graphs import Recordings
 from swinir.models.optimized import OptimizedSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.report.speed import check_plot, plot_speed, write_speed
@@ -282,6 +284,22 @@ def test_the_peak_counts_from_where_it_began():
     assert twice == [pytest.approx(80e6, rel=0.1)] * 2
     assert peak_bytes(lambda: None, CPU) < 8e6
     assert kept.sum() == len(kept)
+
+
+def test_the_peak_of_a_recorded_network_is_not_that_of_a_replay(monkeypatch):
+    FakeCuda(monkeypatch)
+    recordings, runs = Recordings(torch.device("cuda", 1)), []
+
+    def work():
+        recordings.run(lambda x: runs.append(1) or x + 1, torch.zeros(3))
+
+    for _ in range(3):
+        work()
+    runs.clear()
+    work()
+    assert not runs  # a replay
+    peak_bytes(work, torch.device("cuda", 1))
+    assert runs
 
 
 def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_path):

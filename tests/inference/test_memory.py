@@ -15,6 +15,7 @@ import swinir.inference.memory
 from swinir.inference.memory import auto_tile, bytes_per_pixel, free_memory, release_memory
 from swinir.inference.restore import restore
 from swinir.models.graphs import Recordings
+from swinir.models.optimized import optimize
 from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
@@ -153,3 +154,20 @@ def test_free_memory_of_a_gpu_includes_reserved_memory():
     before = free_memory(torch.device("cuda"))
     torch.empty(2**26, dtype=torch.uint8, device="cuda")  # freed at once, yet kept by the allocator
     assert free_memory(torch.device("cuda")) == pytest.approx(before, rel=0.02)
+
+
+@pytest.mark.gpu
+def test_a_tile_chosen_for_the_free_memory_of_a_gpu_fits_with_a_tenth_left(monkeypatch):
+    """Whatever form the network takes; a fifth of the memory is left to kernels' workspaces."""
+    free, device = 4 * 2**30, torch.device("cuda", torch.cuda.current_device())
+    monkeypatch.setattr(swinir.inference.memory, "free_memory", lambda device: free)
+    network = optimize(SwinIR(replace(SMALL, embed_dim=180, num_heads=(6, 6))).eval().to(device))
+    lq = torch.rand(1, 3, 2400, 2400)
+    restore(network, lq[..., :64, :64])
+    release_memory(device)
+    before, sizes = torch.cuda.memory_allocated(device), []
+    torch.cuda.reset_peak_memory_stats(device)
+    restore(network, lq, tile="auto", progress=lambda *step: sizes.append(step))
+    peak = torch.cuda.max_memory_allocated(device) - before
+    assert sizes[-1][1] > 1  # in tiles
+    assert peak < 0.9 * free

@@ -11,10 +11,11 @@ from golden_state import state
 import swinir.inference.forward
 import swinir.inference.memory
 import swinir.inference.restore
+from swinir.inference.arrays import restore_array
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import align_tile, restore
 from swinir.inference.tiling import TooLargeError
-from swinir.models.optimized import OptimizedSwinIR, resolve_precision
+from swinir.models.optimized import OptimizedSwinIR, optimize, resolve_precision
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
@@ -388,3 +389,40 @@ def test_gpu_and_cpu_agree():
     restored = restore(network.cuda(), lq, tile=16, tile_overlap=4)
     assert restored.device == lq.device
     assert torch.allclose(restored, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.gpu
+def test_tiles_for_which_a_gpus_memory_runs_out_are_divided_and_finished_ones_kept():
+    held, lq, steps = optimize(build().cuda()), image(600, 1000), []
+    expected = restore(held, lq, tile=64, tile_overlap=24)
+    stream = 8 * 12 * 600 * 512  # bytes of one of the tensors that a tile needs, of which there are at least five
+
+    def fill(done, total):
+        steps.append((done, total))
+        if done == 1:
+            torch.cuda.empty_cache()
+            limit = torch.cuda.memory_reserved() + 3 * stream
+            torch.cuda.set_per_process_memory_fraction(limit / torch.cuda.get_device_properties(0).total_memory)
+
+    try:
+        restored = restore(held, lq, tile=512, tile_overlap=24, progress=fill)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+    assert (restored - expected).abs().max() < 1e-6
+    assert [done for done, _ in steps] == list(range(1, len(steps) + 1))
+    assert steps[0][1] < steps[-1][1]  # tiles were divided
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_network_on_any_gpu_restores_images_of_mixed_sizes(index):
+    if index >= torch.cuda.device_count():
+        pytest.skip("one CUDA device")
+    device, sizes = torch.device("cuda", index), [(20, 30), (8, 9), (40, 17), (31, 31), (9, 50), (16, 16)]
+    expected = [restore(build(), image(*size)) for size in sizes]
+    held = optimize(build().to(device))
+    for _ in range(4):
+        for size, output in zip(sizes, expected, strict=True):
+            assert (restore(held, image(*size)) - output).abs().max() < 1e-10
+            array = restore_array(held, (image(*size)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
+            assert array.dtype == np.uint8

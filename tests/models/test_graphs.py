@@ -123,16 +123,6 @@ def test_a_replay_on_another_stream_waits_for_the_last_one(fake_cuda):
     assert other.waited_for == [fake_cuda.streams[1][0]]
 
 
-def test_a_recording_made_in_inference_mode_serves_outside_of_it(fake_cuda):
-    recordings = Recordings(DEVICE)
-    with torch.inference_mode():
-        for _ in range(2):
-            recordings.run(twice, of(3))
-    weight = torch.ones(3, requires_grad=True)
-    (recordings.run(twice, of(3, 5.0)) * weight).sum().backward()
-    assert weight.grad.tolist() == [11.0] * 3
-
-
 def test_dropped_recordings_are_made_anew_in_another_pool(fake_cuda):
     recordings, elsewhere = Recordings(DEVICE), Recordings(torch.device("cuda", 0))
     assert not drop_recordings(DEVICE)

@@ -277,6 +277,17 @@ def test_recordings_of_a_network_compute_what_it_does_directly(fake_cuda, precis
     assert [graph.replays for graph in fake_cuda.graphs] == [1, 1]
 
 
+def test_a_recording_made_in_inference_mode_serves_outside_of_it(fake_cuda):
+    form, lq = on_fake_gpu(live(TINY), "fp32"), torch.rand(1, 3, 8, 8)
+    with torch.inference_mode():
+        form(torch.rand(1, 3, 8, 8))
+        expected = form(lq)
+    weight = torch.ones_like(expected, requires_grad=True)
+    (form(lq) * weight).sum().backward()
+    assert len(fake_cuda.captures) == 1
+    assert torch.equal(weight.grad, expected)
+
+
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch 2.9 brought the setting")
 @pytest.mark.parametrize(("precision", "convolutions"), [("fp32", "ieee"), ("bf16", "tf32")])
 def test_kernels_of_a_gpu_are_chosen_by_name(fake_cuda, monkeypatch, precision, convolutions):
