@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ import torch
 from golden_state import state
 from networks import live
 
-from swinir.models.fused import FusedLayer, Launch, launch_for
+from swinir.models.fused import FusedLayer, Launch
 from swinir.models.swinir import RSTB, NetworkConfig, SwinIR
 from swinir.models.windows import layer_windows, to_image, to_windows
 
@@ -86,8 +86,8 @@ def layer_error(case, device="cpu"):
     layer, narrow = make_layer(case), getattr(torch, case.narrow)
     size = (case.rows * case.window, case.cols * case.window)
     image = torch.randn(case.batch, case.dim, *size, generator=torch.Generator().manual_seed(0)) * 2 + 1
-    launch = Launch(**(asdict(launch_for(case.dim, narrow)) | case.launch))
-    fused = FusedLayer(layer.to(device), narrow, launch)
+    fused = FusedLayer(layer.to(device), narrow)
+    fused = FusedLayer(layer, narrow, replace(fused.launch, **case.launch)) if case.launch else fused
     stream = image.permute(0, 2, 3, 1).contiguous().to(device)
     fused.run(stream)
     windows = layer_windows(*size, case.window, torch.device("cpu"), shifted=True)[int(case.shifted)]

@@ -13,7 +13,7 @@ one, into the projection's bias.
 import importlib.util
 import math
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -37,29 +37,43 @@ class Launch:
 
     Attributes:
         warps: of 32 threads, for a program.
-        stages: 1 loads weights as they are needed; 2 and more prefetch them into shared memory.
-        windows: for a program; weights are read from the L2 cache once for all of them.
         block: hidden channels of the MLP at a time.
-        kernels: 1 for the whole layer; 2 for attention and MLP one after the other, with fewer registers.
+        registers: limit for a thread; None leaves the choice to the compiler, which takes up to 255.
+        windows: for a program; all of them use the weights that it reads.
+        stages: 1 reads weights as they are needed, through the L1 cache; 2 and more prefetch them into shared memory.
+        kernels: 1 for the whole layer; 2 for attention and MLP one after the other.
+        step: 0 keeps the normalized tokens in registers. Else the products read them again, `step` channels at a time:
+            for float32, whose operands are too large. Needs two kernels.
     """
 
     warps: int
-    stages: int = 1
-    windows: int = 1
     block: int = 64
+    registers: int | None = None
+    windows: int = 1
+    stages: int = 1
     kernels: int = 1
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        assert self.step == 0 or self.kernels == 2
 
 
-# By chunks of channels and bytes of an operand.
+# By the largest width and the kind of product: 16 bits by Hopper's instructions, 16 bits by those of other GPUs, and
+# float32. The reasons are those of offline compilation (docs/speed.md); no row has been timed yet. One stage, since
+# programs on a processor run in step and find each other's weights in its L1 cache, which prefetching goes around.
 LAUNCHES = {
-    (1, 2): Launch(warps=4),
-    (2, 2): Launch(warps=4),
-    (3, 2): Launch(warps=4),
-    (4, 2): Launch(warps=8),
-    (1, 4): Launch(warps=8),
-    (2, 4): Launch(warps=8),
-    (3, 4): Launch(warps=8),
-    (4, 4): Launch(warps=8),
+    (48, "hopper"): Launch(warps=4, block=32, registers=128),  # four programs a processor; 96 hidden channels unpadded
+    (48, "16 bits"): Launch(warps=4, block=32),
+    (48, "float32"): Launch(warps=8, block=32, kernels=2, step=16),
+    (64, "hopper"): Launch(warps=4, registers=128),  # four programs a processor, no spills
+    (64, "16 bits"): Launch(warps=4, registers=128),  # the same
+    (64, "float32"): Launch(warps=8, block=32, kernels=2, step=16),
+    (192, "hopper"): Launch(warps=4),  # two programs a processor; 8 warps split a window's columns and read it twice
+    (192, "16 bits"): Launch(warps=4, block=32),  # two programs a processor; fewer spills than with 64
+    (192, "float32"): Launch(warps=8, block=32, kernels=2, step=16),
+    (256, "hopper"): Launch(warps=8),  # no spills; 4 warps have them
+    (256, "16 bits"): Launch(warps=8, block=32),  # the fewest spills
+    (256, "float32"): Launch(warps=8, block=16, kernels=2, step=16),  # the MLP spills with 32
 }
 
 
@@ -82,9 +96,28 @@ def fused_problem(config: NetworkConfig, device: torch.device) -> str | None:
     return None
 
 
-def launch_for(dim: int, narrow: torch.dtype) -> Launch:
-    """Choose the launch parameters for a width and a dtype of operands."""
-    return LAUNCHES[-(-dim // CHUNK), narrow.itemsize]
+def launch_for(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> Launch:
+    """Choose the launch parameters for a width, the operands' dtype and a compute capability."""
+    kind = "hopper" if capability[0] in (9, 10) else "16 bits"
+    kind = "float32" if narrow == torch.float32 else kind
+    return next(launch for (largest, of), launch in LAUNCHES.items() if of == kind and dim <= largest)
+
+
+def candidates(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> list[Launch]:
+    """List launch parameters worth timing on a GPU, the present ones first."""
+    present = launch_for(dim, narrow, capability)
+    changes: list[dict[str, Any]] = [
+        {"stages": 2},
+        {"warps": 12 - present.warps, "registers": None},  # 4 for 8 and 8 for 4
+        {"warps": 8, "registers": 128},
+        {"warps": 8, "windows": 2, "registers": None},
+        {"block": 96 - present.block} if present.block in (32, 64) else {"block": 32},
+        {"registers": None},
+        {"step": 0, "kernels": 1} if present.step else {"kernels": 2},
+        {"step": 32, "kernels": 2},
+    ]
+    launches = [present, *(replace(present, **change) for change in changes)]
+    return list(dict.fromkeys(launches))
 
 
 class FusedLayer:
@@ -93,7 +126,7 @@ class FusedLayer:
     Args:
         layer: on the device that the kernel shall run on.
         narrow: float32, bfloat16 or float16, of the operands of matrix products.
-        launch: launch parameters; by default those of `launch_for`.
+        launch: by default that of `launch_for`.
     """
 
     def __init__(self, layer: SwinTransformerLayer, narrow: torch.dtype, launch: Launch | None = None) -> None:
@@ -103,9 +136,10 @@ class FusedLayer:
         config = layer.config
         self.window, self.dim = config.window, config.embed_dim
         self.shift = 0 if layer.masks is None else self.window // 2
-        self.launch = launch_for(self.dim, narrow) if launch is None else launch
+        self.launch = launch or launch_for(self.dim, narrow, _capability(layer.norm1.weight.device))
         with torch.inference_mode(False), torch.no_grad():
             self.weights = _pack_attention(layer, narrow) + _pack_mlp(layer, narrow, self.launch.block)
+        self.parts = [(True, True)] if self.launch.kernels == 1 else [(True, False), (False, True)]  # attention, MLP
         self.eps = (layer.norm1.eps, layer.norm2.eps)
         self.constants = {
             "dim": self.dim,
@@ -118,6 +152,7 @@ class FusedLayer:
             "tokens": TOKENS,
             "per": self.launch.windows,
             "block": self.launch.block,
+            "step": self.launch.step,
             "narrow": getattr(fused_kernels.tl, str(narrow).removeprefix("torch.")),
         }
 
@@ -130,10 +165,9 @@ class FusedLayer:
         rows, cols = height // self.window, width // self.window
         windows = batch * rows * cols
         grid = (-(-windows // self.launch.windows),)
-        parts = [(True, True)] if self.launch.kernels == 1 else [(True, False), (False, True)]
         # Triton launches on the current device.
         with torch.cuda.device(x.device) if x.is_cuda else nullcontext():
-            for attention, mlp in parts:
+            for attention, mlp in self.parts:
                 self.kernel[grid](
                     x,
                     *self.weights,
@@ -147,7 +181,12 @@ class FusedLayer:
                     mlp=mlp,
                     num_warps=self.launch.warps,
                     num_stages=self.launch.stages,
+                    maxnreg=self.launch.registers,
                 )
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else OLDEST_CAPABILITY
 
 
 def _pack_attention(layer: SwinTransformerLayer, narrow: torch.dtype) -> tuple[Tensor, ...]:

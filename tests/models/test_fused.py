@@ -2,13 +2,14 @@
 
 import importlib.util
 import itertools
+from dataclasses import asdict
 
 import pytest
 import torch
 from conftest import DATA
 from interpreted import Case, Place, errors, layer_error, make_layer
 
-from swinir.models.fused import FusedLayer, fused_problem
+from swinir.models.fused import FusedLayer, candidates, fused_problem, launch_for
 from swinir.models.swinir import NetworkConfig
 
 GOLDENS = sorted(str(file) for file in (DATA / "network").glob("*.npz"))
@@ -25,12 +26,13 @@ def assert_equal_to_the_plain_layer(cases):
 
 @needs_triton
 def test_fused_layers_have_the_output_of_plain_ones():
+    whole = {"step": 0, "kernels": 1}  # as in 16 bits
     cases = [
         Case(60, 6, batch=2, launch={"windows": 8}),  # windows of all mask classes
         Case(48, 2, rows=1, shifted=False, mlp_ratio=1.5),
         Case(48, 3, rows=1, cols=1, narrow="float16", qkv_bias=False),
-        Case(180, 6, window=7, rows=1, cols=3, launch={"windows": 2}),  # the second program has one window
-        Case(60, 6, cols=1, launch={"kernels": 2}),
+        Case(180, 6, window=7, rows=1, cols=3, launch=whole | {"windows": 2}),  # the second program has one window
+        Case(60, 6, cols=1, launch={"step": 0}),
     ]
     golden = str(DATA / "network" / "gray_car_w7.npz")
     places = [Place(2**13, 2**13, first) for first in (0, 2**26 - 1, 40 * 2**26 + 5 * 2**13 + 7)]
@@ -51,6 +53,15 @@ def test_fused_layers_of_every_width_window_and_shift_have_the_output_of_plain_o
             for window, shifted, narrow in itertools.product((4, 7, 8), (False, True), ("float32", "float16"))
         ]
     )
+
+
+@needs_triton
+@pytest.mark.slow
+def test_all_launch_parameters_worth_timing_give_the_same_output():
+    present, *others = candidates(60, torch.float32, (9, 0))
+    assert present == launch_for(60, torch.float32, (9, 0))
+    assert len({present, *others}) > 5
+    assert_equal_to_the_plain_layer([Case(60, 6, rows=1, cols=3, launch=asdict(launch)) for launch in others])
 
 
 @needs_triton
