@@ -80,15 +80,14 @@ class OptimizedSwinIR:
             return self
         return OptimizedSwinIR(self._source, "fp32", layers=self.form.layers, graphs=self.recordings is not None)
 
-    @torch.inference_mode(
-        False
-    )  # one mode for all callers: in another, layers are compiled anew and recordings useless
+    # For all callers alike: in another mode layers would be compiled anew, and recordings could not be used.
+    @torch.inference_mode(False)
     @torch.no_grad()
     def __call__(self, x: Tensor) -> Tensor:
-        if self.recordings is None:
+        if self.device.type != "cuda":
             return self._compute(x)
         with sdpa_kernel(ATTENTION), exact_convolutions() if self.precision == "fp32" else nullcontext():
-            return self.recordings.run(self._compute, x)
+            return self._compute(x) if self.recordings is None else self.recordings.run(self._compute, x)
 
     def _compute(self, x: Tensor) -> Tensor:
         return framed(self.config, self.mean, x.to(self.mean.dtype), self._restore).to(self.dtype)

@@ -258,9 +258,10 @@ def fake_cuda(monkeypatch):
     return FakeCuda(monkeypatch)
 
 
-def on_fake_gpu(network, precision):
+def on_fake_gpu(network, precision, *, graphs=True):
     form = optimize(network, precision)
-    form.recordings = Recordings(torch.device("cuda", 1))
+    form.device = torch.device("cuda", 1)
+    form.recordings = Recordings(form.device) if graphs else None
     return form
 
 
@@ -289,8 +290,9 @@ def test_a_recording_made_in_inference_mode_serves_outside_of_it(fake_cuda):
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch 2.9 brought the setting")
+@pytest.mark.parametrize("graphs", [True, False])
 @pytest.mark.parametrize(("precision", "convolutions"), [("fp32", "ieee"), ("bf16", "tf32")])
-def test_kernels_of_a_gpu_are_chosen_by_name(fake_cuda, monkeypatch, precision, convolutions):
+def test_kernels_of_a_gpu_are_chosen_by_name(fake_cuda, monkeypatch, precision, convolutions, graphs):
     seen, attend = set(), F.scaled_dot_product_attention
 
     def record(*tensors, attn_mask, scale):
@@ -303,7 +305,7 @@ def test_kernels_of_a_gpu_are_chosen_by_name(fake_cuda, monkeypatch, precision, 
         return attend(*tensors, attn_mask=attn_mask, scale=scale)
 
     monkeypatch.setattr(F, "scaled_dot_product_attention", record)
-    form = on_fake_gpu(live(TINY), precision)
+    form = on_fake_gpu(live(TINY), precision, graphs=graphs)
     for layer in (layer for block in form.layers for layer in block.layers):
         layer.attention.fused = True
     form(torch.rand(1, 3, 8, 8))
