@@ -20,6 +20,7 @@ from swinir.image_io.image import to_gray, write
 from swinir.train.dataset import (
     Degrader,
     Part,
+    TaskStream,
     TrainingSamples,
     batches,
     build_degrader,
@@ -30,6 +31,7 @@ from swinir.train.dataset import (
     on_device,
     to_unit,
 )
+from swinir.train.distributed import Processes
 from swinir.train.images import TrainingImage, find_sources, load_images
 
 UNCHANGED = Degrader(lambda gt, rng: (gt, gt))
@@ -215,6 +217,19 @@ def test_the_next_batch_is_copied_to_a_gpu_before_the_one_before_it_is_trained_o
     assert events[:2] == ["copy lq0", "copy gt0"]
     step = ["wait", "main uses lq{0}", "main uses gt{0}", "copy lq{1}", "copy gt{1}", "train {0}"]
     assert events[2:14] == [event.format(n, n + 1) for n in range(2) for event in step]
+
+
+def test_batches_for_a_gpu_are_prepared_by_workers_in_pinned_memory_and_others_are_not(images, monkeypatch):
+    asked = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 16)
+    monkeypatch.setattr("swinir.train.dataset.DataLoader", lambda samples, **options: asked.append(options) or [None])
+    monkeypatch.setattr("swinir.train.dataset.on_device", lambda batches, device: batches)
+    for name in ("cuda", "cpu"):
+        stream = TaskStream(configuration(images), Processes(torch.device(name)))
+        stream.load()
+        next(stream.batches(0, 0))
+    assert [(options["num_workers"], options["pin_memory"]) for options in asked] == [(8, True), (0, False)]
 
 
 def test_samples_are_copies(images, tmp_path):
