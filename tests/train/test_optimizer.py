@@ -592,7 +592,6 @@ def test_a_step_on_a_gpu_waits_for_it_once(precision):
 
 
 @pytest.mark.gpu
-@pytest.mark.timeout(600)  # two graphs are compiled, forwards and backwards
 def test_layers_compiled_for_a_gpu_train_as_the_plain_ones_do():
     torch._dynamo.reset()
     counters.clear()
