@@ -1,5 +1,6 @@
 """Image arrays of any size as networks read and write them, region by region; converted on the network's device."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,7 @@ import torch
 from torch import Tensor
 
 from swinir.image_io.canvas import row_blocks
-from swinir.inference.forward import Runnable, place_of
+from swinir.inference.forward import Runnable, place_of, within_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import DEFAULTS, restore_into
 from swinir.inference.tiling import Progress
@@ -35,7 +36,11 @@ class NetworkInput:
         return (given if given > self.channels else 1, self.channels, height, width)
 
     def __getitem__(self, region: tuple[Any, slice, slice]) -> Tensor:
-        part = to_device(torch.from_numpy(np.ascontiguousarray(self.samples[region[1:]])), self.device)
+        samples = np.ascontiguousarray(self.samples[region[1:]])
+        return within_memory(self.device, partial(self._unit, samples), samples.shape[:2])
+
+    def _unit(self, samples: np.ndarray) -> Tensor:
+        part = to_device(torch.from_numpy(samples), self.device)
         if part.dtype != torch.float32:
             # By a tensor: GPUs multiply by the inverse of a number, which rounds differently.
             largest = torch.full((), float(torch.iinfo(part.dtype).max), device=self.device)

@@ -3,7 +3,8 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
-from typing import Protocol
+from functools import partial
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -36,6 +37,7 @@ class Backend(Protocol):
         """(B, in_chans, H, W) of whole windows to (B, in_chans, H*upscale, W*upscale)."""
 
 
+Result = TypeVar("Result")
 Restorer = SwinIR | RCAN  # networks that can be trained
 Runnable = Restorer | ExternalNetwork | Backend  # networks that `restore` can run
 
@@ -85,19 +87,28 @@ def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tens
             restored = run(x, "fp32")
         return restored
 
-    def forward(x: Tensor) -> Tensor:
-        for _ in range(2):
-            try:
-                return checked(x)
-            except (MemoryError, RuntimeError) as error:
-                if not out_of_memory(error):
-                    raise
-            # Outside the handler: the error holds the tensors that are to be freed.
-            if not release_memory(device):
-                break
-        raise TooLargeError(f"{device} has no memory for {x.shape[-1]}x{x.shape[-2]} pixels at once")
+    return lambda x: within_memory(device, partial(checked, x), (x.shape[-2], x.shape[-1]))
 
-    return forward
+
+def within_memory(device: torch.device, work: Callable[[], Result], size: tuple[int, int]) -> Result:
+    """Return what `work` returns; if memory runs out, drop what was kept for speed, and do it again from the start.
+
+    Args:
+        size: height and width of the image that it works on.
+
+    Raises:
+        TooLargeError: when memory runs out nevertheless.
+    """
+    for _ in range(2):
+        try:
+            return work()
+        except (MemoryError, RuntimeError) as error:
+            if not out_of_memory(error):
+                raise
+        # Outside the handler: the error holds the tensors that are to be freed.
+        if not release_memory(device):
+            break
+    raise TooLargeError(f"{device} has no memory for {size[1]}x{size[0]} pixels at once")
 
 
 def out_of_memory(error: BaseException) -> bool:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swinir.image_io.canvas import row_blocks
-from swinir.inference.forward import Backend, Runnable, as_function, place_of
+from swinir.inference.forward import Backend, Runnable, as_function, place_of, within_memory
 from swinir.inference.memory import auto_tile, free_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.self_ensemble import TURNS, TurnedImage, TurnedTotal
@@ -138,13 +138,16 @@ def _scratch(place: Tensor | Backend, elsewhere: Callable[[tuple[int, ...]], Ten
 
 
 class _Clamped:
-    """A canvas that clamps parts to [0, 1]."""
+    """A canvas that clamps parts to [0, 1]; what it does on their device has a second try if memory runs out."""
 
     def __init__(self, canvas: Canvas) -> None:
         self.canvas = canvas
 
     def __setitem__(self, region: tuple[Any, slice, slice], part: Tensor) -> None:
-        self.canvas[region] = part.clamp(0, 1)
+        def write() -> None:
+            self.canvas[region] = part.clamp(0, 1)
+
+        within_memory(part.device, write, (part.shape[-2], part.shape[-1]))
 
 
 class _Run:

@@ -7,6 +7,8 @@ from networks import live
 from pictures import SMALL, smooth, to_tensor, to_uint8
 
 import swinir.inference.arrays
+import swinir.inference.forward
+from swinir.bench.variants import FunctionNetwork
 from swinir.image_io.picture import from_unit, to_unit
 from swinir.inference.arrays import NetworkInput, NetworkOutput, restore_array
 from swinir.inference.options import RunOptions
@@ -70,3 +72,37 @@ def test_an_array_is_computed_in_the_models_dtype():
 def test_an_array_of_other_channels_is_refused():
     with pytest.raises(ValueError, match=r"lq must be \(H, W, 3\), got \(9, 9, 1\)"):
         restore_array(COLOR, smooth(9, 9, 1))
+
+
+def test_memory_may_run_out_while_arrays_are_copied(monkeypatch):
+    """Recordings make room at first, then tiles that are still too large are divided."""
+    options, lq, events, copy = RunOptions(16, 4), smooth(22, 30), [], swinir.inference.arrays.to_device
+    kept = ["recordings"]
+    network = FunctionNetwork("nearest", COLOR, torch.nn.Upsample(scale_factor=2))
+
+    def upload(x, device):
+        if kept or x.shape[0] > 12:
+            events.append("full")
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return copy(x, device)
+
+    def download(x):
+        if kept:
+            raise RuntimeError("CUDA error: out of memory")
+        return x
+
+    def release(device):
+        events.append("release")
+        return bool(kept and kept.pop())
+
+    monkeypatch.setattr(swinir.inference.forward, "release_memory", release)
+    with monkeypatch.context() as patch:
+        patch.setattr(swinir.inference.arrays, "to_host", download)
+        exact = restore_array(network, lq)
+    assert events == ["release"]
+    kept.append("recordings")
+    monkeypatch.setattr(swinir.inference.arrays, "to_device", upload)
+    tiled = restore_array(network, lq, options)
+    assert events[1:5] == ["full", "release", "full", "release"]
+    assert np.array_equal(tiled, exact)
+    assert np.array_equal(exact[::2, ::2], lq)

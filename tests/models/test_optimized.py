@@ -2,6 +2,7 @@
 
 import copy
 import json
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -287,6 +288,17 @@ def test_a_recording_made_in_inference_mode_serves_outside_of_it(fake_cuda):
     (form(lq) * weight).sum().backward()
     assert len(fake_cuda.captures) == 1
     assert torch.equal(weight.grad, expected)
+
+
+def test_memory_of_a_network_on_a_gpu_is_free_when_its_last_name_is_gone(fake_cuda):
+    form = on_fake_gpu(live(TINY), "fp32")
+    for _ in range(3):
+        form(torch.rand(1, 3, 8, 8))
+    assert len(fake_cuda.graphs) == 1
+    gone = weakref.ref(form)
+    del form  # no circle that waits for the garbage collector
+    assert gone() is None
+    assert not fake_cuda.graphs
 
 
 @pytest.mark.skipif(not hasattr(torch.backends.cudnn, "conv"), reason="PyTorch 2.9 brought the setting")
