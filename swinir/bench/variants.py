@@ -117,10 +117,10 @@ def _spandrel(model: SwinIR) -> Runnable:
     return FunctionNetwork("spandrel", model, loaded.model.eval().requires_grad_(False))
 
 
-def _exported(engine: str, model: SwinIR) -> Runnable:
+def _exported(engine: str, precision: str, model: SwinIR) -> Runnable:
     if model.conv_first.weight.is_cuda:
         raise ValueError(f"{engine} runs on the CPU here; add --device cpu")
-    return exported(model, engine)
+    return exported(model, engine, precision)
 
 
 _ROWS = (
@@ -148,8 +148,9 @@ _ROWS = (
     ),
     Variant("fp32-compiled", "fp32", "this package, by torch.compile", _to_compile, compiles=True),
     Variant("bf16-compiled", "bf16", "the same with operands of 16 bits", _to_compile, compiles=True),
-    Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx")),
-    Variant("openvino", "fp32", "exported, run by OpenVINO", partial(_exported, "openvino")),
+    Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx", "fp32")),
+    Variant("openvino", "fp32", "exported, run by OpenVINO", partial(_exported, "openvino", "fp32")),
+    Variant("openvino-bf16", "bf16", "the same in 16 bits", partial(_exported, "openvino", "bf16")),
     Variant("plain-cached", "fp32", "plain with masks and position biases computed once", _plain_cached),
     Variant("spandrel", "fp32", "spandrel's network, which other tools run", _spandrel),
 )

@@ -106,7 +106,9 @@ def restore(
     backend: Annotated[
         str | None,
         typer.Option(
-            "--backend", rich_help_panel=SPEED, help="onnx or openvino: run the networks by these, on the CPU in fp32."
+            "--backend",
+            rich_help_panel=SPEED,
+            help="onnx (in fp32) or openvino: run networks by these, on the CPU.",
         ),
     ] = None,
     compile: Annotated[
@@ -165,7 +167,7 @@ def restore(
         max_pixels=int(max_pixels * 1e6),
     )
     chosen = choose_device(device)
-    models = LoadedModels(chosen, load=load_by(backend, chosen), options=treatment.run)
+    models = LoadedModels(chosen, load=load_by(backend, chosen, treatment.run.precision), options=treatment.run)
     if model is not None:
         models.get(model)  # a mistyped name stops here
     if dry_run:

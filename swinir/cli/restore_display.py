@@ -137,7 +137,10 @@ class Display:
             return
         nothing = "no repair needed, copied" if result.status == "unchanged" else "no model"
         passes = ", ".join(short_name(name) for name, _ in result.experts) or nothing
-        details = f", {result.output_width}x{result.output_height}, {result.seconds or 0:.1f} s" if self.verbose else ""
+        details = ""
+        if self.verbose:
+            details = f", {result.output_width}x{result.output_height}, {result.seconds or 0:.1f} s"
+            details += f", {result.engine} in {result.precision}" if result.experts else ""
         typer.echo(f"{source} -> {target}: {passes}{details}")
         for line in (*(result.findings if self.explain else ()), *result.notes):
             typer.echo(f"  {line}")

@@ -69,9 +69,11 @@ class Bicubic:
 
     device = torch.device("cpu")
     dtype = torch.float32
+    precision = "fp32"
 
     def __init__(self, chans: int, scale: int) -> None:
         self.config = BaselineConfig(INTERPOLATION, chans, scale, extra_window=False)
+        self.exact = self
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.config.upscale == 1:

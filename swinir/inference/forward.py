@@ -28,6 +28,11 @@ class Backend(Protocol):
 
     device: torch.device
     dtype: torch.dtype
+    precision: str
+
+    @property
+    def exact(self) -> "Backend":
+        """The same network in fp32."""
 
     @property
     def config(self) -> NetworkConfig | BaselineConfig:
@@ -55,7 +60,8 @@ def optimize_for(model: Runnable, options: RunOptions) -> Runnable:
 def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tensor]:
     """The network as a function of an image on any device; its output lies on the network's.
 
-    A network that is optimized or exported already has a precision of its own, which "fp32", the default, leaves alone.
+    A network that is optimized or exported already has a precision of its own, which "fp32", the default, and "auto"
+    leave alone.
 
     Raises:
         ValueError: for another precision than that of a network that has its own.
@@ -63,17 +69,16 @@ def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tens
     device, dtype = place_of(model).device, place_of(model).dtype
     network, precision = optimize_for(model, options), resolve_precision(options.precision, device)
     if not isinstance(network, nn.Module):
-        own = network.precision if isinstance(network, OptimizedSwinIR) else "fp32"
-        if precision not in ("fp32", own):
+        precision = network.precision
+        if options.precision not in ("fp32", "auto", precision):
             kind = "optimized" if isinstance(network, OptimizedSwinIR) else "exported"
-            raise ValueError(f"an {kind} network computes in {own}, got precision {precision!r}; leave it out")
-        precision = own
+            raise ValueError(
+                f"an {kind} network computes in {precision}, got precision {options.precision!r}; leave it out"
+            )
 
     def run(x: Tensor, precision: str) -> Tensor:
-        if isinstance(network, OptimizedSwinIR):
-            return network(x) if network.precision == precision else network.exact(x)
         if not isinstance(network, nn.Module):
-            return network(x)
+            return network(x) if network.precision == precision else network.exact(x)
         half = precision == "bf16"
         with nullcontext() if half else exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             restored: Tensor = network(x)

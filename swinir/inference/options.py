@@ -19,8 +19,8 @@ class RunOptions:
             result approaches that of the whole image as the overlap grows. "mean" averages overlapping tiles, as the
             released program does.
         precision: "fp32"; "bf16" for matrix products and convolutions, with float32 residuals and output (on GPUs,
-            TF32 in the convolutions of the reconstruction); "auto" is bf16 on GPUs that compute in it natively, else
-            fp32. Non-finite bf16 output is recomputed in fp32.
+            TF32 in the convolutions of the reconstruction); "auto" is bf16 on GPUs and CPUs that compute in it
+            natively, else fp32. Non-finite bf16 output is recomputed in fp32.
         self_ensemble: average over the eight flips and rotations (the paper's "+").
         compile: fuse the layers by torch.compile; the first image takes a minute or two longer.
         extra_window: extend images to the next multiple of the window above their size, as the released program does.

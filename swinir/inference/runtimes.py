@@ -4,6 +4,7 @@ An exported file is an untrusted program. It can compute, but not read other fil
 the two files of OpenVINO are tied together by a hash. The runtimes parse the files. Time and memory are not limited.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ SUFFIXES = (".onnx", ".xml")
 ADVICE = "write it with `swinir export`"
 
 Run = Callable[[np.ndarray], np.ndarray]
+OPENVINO_PRECISIONS = {"fp32": "f32", "bf16": "bf16"}
 
 
 class ExportedNetwork:
@@ -34,6 +36,7 @@ class ExportedNetwork:
         config: the network's configuration, as the file states it.
         facts: the statements of the file: network, task, checkpoint, checkpoint_sha256, version, input.
         engine: name and version of the library that runs it.
+        precision: "fp32" or "bf16"; input and output are float32.
 
     Raises:
         ValueError: for sides that are no multiples of the window, and for output that the file does not state.
@@ -43,10 +46,17 @@ class ExportedNetwork:
     device = torch.device("cpu")
     dtype = torch.float32
 
-    def __init__(self, path: Path, facts: dict[str, Any], run: Run, engine: str) -> None:
-        self.path, self.facts, self.engine = path, facts, engine
+    def __init__(
+        self, path: Path, facts: dict[str, Any], compile: Callable[[str], Run], engine: str, precision: str = "fp32"
+    ) -> None:
+        self.path, self.facts, self.engine, self.precision = path, facts, engine, precision
         self.config: NetworkConfig = facts["network"]
-        self._run = run
+        self._compile, self._run = compile, compile(precision)
+
+    @functools.cached_property
+    def exact(self) -> "ExportedNetwork":
+        """The same network in fp32, for images whose values bf16 cannot hold."""
+        return ExportedNetwork(self.path, self.facts, self._compile, self.engine)
 
     def __call__(self, x: Tensor) -> Tensor:
         chans, window, scale = self.config.in_chans, self.config.window, self.config.upscale
@@ -74,22 +84,26 @@ class ExportedNetwork:
             raise ValueError(f"{self.path}: {self.engine} cannot run it: {reason(error)}; {ADVICE}") from error
 
 
-def load_exported(path: str | Path) -> ExportedNetwork:
+def load_exported(path: str | Path, precision: str = "fp32") -> ExportedNetwork:
     """Load an exported file to run on the CPU, with as many threads as PyTorch has now.
 
     Args:
         path: .onnx, for onnxruntime, or .xml with its .bin beside it, for OpenVINO.
+        precision: "fp32", or, for OpenVINO, "bf16".
 
     Raises:
         ImportError: without the packages that it needs, naming the extra.
         FileNotFoundError: if it, or its .bin file, is missing.
-        ValueError: for a file that is damaged, refers to other files, or does not state its network.
+        ValueError: for a file that is damaged, refers to other files, or does not state its network, and for a
+            precision that its library does not compute in.
     """
     path = Path(path)
     load = {".onnx": _load_onnx, ".xml": _load_openvino}.get(path.suffix)
     if load is None:
         raise ValueError(f"{path}: not an exported network that can be run; name a file in {' or '.join(SUFFIXES)}")
-    return load(path)
+    if precision not in (OPENVINO_PRECISIONS if path.suffix == ".xml" else ("fp32",)):
+        raise ValueError(f"{path}: {path.suffix} files run in fp32, .xml files in bf16, too; got {precision!r}")
+    return load(path, precision)
 
 
 def optional(module: str, extra: str) -> Any:
@@ -106,7 +120,7 @@ def optional(module: str, extra: str) -> Any:
         ) from error
 
 
-def _load_onnx(path: Path) -> ExportedNetwork:
+def _load_onnx(path: Path, precision: str) -> ExportedNetwork:
     onnx, onnxruntime = optional("onnx", "onnx"), optional("onnxruntime", "onnx")
     content = _content(path)
     try:
@@ -132,7 +146,7 @@ def _load_onnx(path: Path) -> ExportedNetwork:
         result: np.ndarray = session.run([restored.name], {lq.name: image})[0]
         return result
 
-    return ExportedNetwork(path, facts, run, f"onnxruntime {onnxruntime.__version__}")
+    return ExportedNetwork(path, facts, lambda _: run, f"onnxruntime {onnxruntime.__version__}", precision)
 
 
 def _tensors(message: Any, kind: type) -> Iterator[Any]:
@@ -145,7 +159,7 @@ def _tensors(message: Any, kind: type) -> Iterator[Any]:
                 yield from _tensors(part, kind)
 
 
-def _load_openvino(path: Path) -> ExportedNetwork:
+def _load_openvino(path: Path, precision: str) -> ExportedNetwork:
     openvino = optional("openvino", "openvino")
     content, weights = _content(path), _content(path.with_suffix(".bin"))
     try:
@@ -158,21 +172,20 @@ def _load_openvino(path: Path) -> ExportedNetwork:
         facts = _facts(stated)
         if facts.pop("weights_sha256", None) != hashlib.sha256(weights).hexdigest():
             raise ValueError(f"does not belong to {path.with_suffix('.bin').name}, or one of the two is damaged")
-        options = {
-            "INFERENCE_PRECISION_HINT": "f32",  # the default is bf16 on processors that have it
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        compiled = core.compile_model(network, "CPU", options)
-        (_,), (_,) = compiled.inputs, compiled.outputs
+        (_,), (_,) = network.inputs, network.outputs
+
+        def compile(precision: str) -> Run:
+            options = {
+                "INFERENCE_PRECISION_HINT": OPENVINO_PRECISIONS[precision],
+                "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+                "PERFORMANCE_HINT": "LATENCY",
+            }
+            compiled = core.compile_model(network, "CPU", options)
+            return lambda image: compiled(image)[0]
+
+        return ExportedNetwork(path, facts, compile, f"openvino {openvino.__version__}", precision)
     except Exception as error:  # mostly RuntimeError
         raise ValueError(f"{path}: cannot be run: {reason(error)}; {ADVICE}") from error
-
-    def run(image: np.ndarray) -> np.ndarray:
-        result: np.ndarray = compiled(image)[0]
-        return result
-
-    return ExportedNetwork(path, facts, run, f"openvino {openvino.__version__}")
 
 
 def _content(path: Path) -> bytes:

@@ -7,9 +7,9 @@ change in place. Weights are converted once, and the linear end of "pixelshuffle
 import copy
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from einops import rearrange
@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16", "auto")
 LayerForm = Literal["fused", "eager", "compiled"]
+NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # instruction sets of CPUs with which bf16 was measured to be faster
 # On a GPU. cuDNN's, PyTorch's first choice on the newest ones, plans half a second for each number of windows.
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -115,7 +116,7 @@ def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -
     `swinir.restore` does this itself at each call with a SwinIR; hold the optimized form to restore many images.
 
     Args:
-        precision: "fp32", "bf16", or "auto": bf16 on GPUs that compute in it natively, else fp32.
+        precision: "fp32", "bf16", or "auto", see `resolve_precision`.
         compile: fuse the operators of layers by torch.compile, which takes a minute or two at the first image.
 
     Raises:
@@ -176,13 +177,25 @@ def exact_convolutions() -> Iterator[None]:
 
 
 def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn "auto" into bf16 where a GPU computes in it natively, else fp32."""
+    """Turn "auto" into bf16 on GPUs and CPUs that compute in it natively, as far as PyTorch tells, else fp32.
+
+    Raises:
+        ValueError: for an unknown precision.
+    """
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision!r}")
     if precision != "auto":
         return precision
-    native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type == "cuda":
+        native = torch.cuda.get_device_capability(device) >= (8, 0)
+    else:
+        native = device.type == "cpu" and any(map(cpu_capabilities().get, NATIVE_BF16))
     return "bf16" if native else "fp32"
+
+
+def cpu_capabilities() -> Mapping[str, Any]:
+    """Return the instruction sets of the CPU; none where PyTorch is too old to tell."""
+    return getattr(torch.cpu, "get_capabilities", dict)()
 
 
 class Form(NamedTuple):

@@ -291,8 +291,12 @@ class Batch:
         height, width = decision.size
         changed = decision.models or decision.size != picture.pixels.shape[:2]
         measured = decision.measured
+        engines = [self.models.engine(name) for name in decision.models] or [("", result.precision)]
+        engine, precision = (", ".join(dict.fromkeys(words)) for words in zip(*engines, strict=True))
         return replace(
             result,
+            engine=engine,
+            precision=precision,
             status="restored" if changed else "unchanged",
             output_width=width,
             output_height=height,

@@ -10,9 +10,9 @@ from torch import nn
 from swinir.inference.forward import Runnable, optimize_for
 from swinir.inference.memory import free_memory
 from swinir.inference.options import RunOptions
-from swinir.inference.runtimes import SUFFIXES, load_exported
+from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported
 from swinir.models.complexity import count_parameters
-from swinir.models.optimized import OptimizedSwinIR
+from swinir.models.optimized import OptimizedSwinIR, resolve_precision
 from swinir.weights import zoo
 from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 
@@ -57,6 +57,13 @@ class LoadedModels:
         """Return the factor by which a model enlarges."""
         return self.get(name).config.upscale
 
+    def engine(self, name: str) -> tuple[str, str]:
+        """Return the library that runs a model, with its version, and the precision that it computes in."""
+        network = self.get(name)
+        if isinstance(network, ExportedNetwork):
+            return network.engine, network.precision
+        return f"torch {torch.__version__}", resolve_precision(self.options.precision, self.device)
+
     def sha256(self, name: str) -> str:
         """Return the hash of a checkpoint's file."""
         if name not in self._hashes:
@@ -70,11 +77,11 @@ def load_any(name: str, device: torch.device) -> Runnable:
     return load_exported(name) if Path(name).suffix in SUFFIXES else load_model(name, device)
 
 
-def load_by(backend: str | None, device: torch.device) -> Callable[[str, torch.device], Runnable]:
+def load_by(backend: str | None, device: torch.device, precision: str) -> Callable[[str, torch.device], Runnable]:
     """Return a function that loads a model, and exports it to run by "onnx" or "openvino" if one is named.
 
     Raises:
-        ValueError: for another backend, or a device that it does not run on.
+        ValueError: for another backend, and a device or precision that it does not have.
     """
     if backend is None:
         return load_any
@@ -84,7 +91,10 @@ def load_by(backend: str | None, device: torch.device) -> Callable[[str, torch.d
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     if device.type != "cpu":
         raise ValueError(f"backend {backend} runs on the CPU, and the device is {device}; choose the device cpu")
-    return lambda weights, _: exported(load_model(weights, "cpu"), backend)
+    if backend == "onnx" and precision == "bf16":
+        raise ValueError("backend onnx computes in fp32, and the precision is bf16; leave one of them out")
+    chosen = "fp32" if backend == "onnx" else resolve_precision(precision, device)
+    return lambda weights, _: exported(load_model(weights, "cpu"), backend, chosen)
 
 
 def short_name(name: str) -> str:

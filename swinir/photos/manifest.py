@@ -50,6 +50,7 @@ class Result:
             the output is written.
         experts: name and SHA-256 of the checkpoint of each pass.
         settings: digest of all settings that decide the output.
+        precision, engine: of the networks, and the library that ran them, with its version.
         noise_level, jpeg_quality: estimates; None where there is none, or no sign of compression.
         replaces: size and time of the file that had the output's name when the work began.
     """
@@ -67,6 +68,7 @@ class Result:
     output_height: int | None = None
     experts: tuple[tuple[str, str], ...] = ()
     precision: str = ""
+    engine: str = ""
     tile: int | str | None = None
     seconds: float | None = None
     notes: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ class _Line(BaseModel):
     output_height: Pixels | None = None
     experts: Annotated[tuple[Annotated[tuple[Text, Text], Field(strict=False)], ...], Field(strict=False)] = ()
     precision: Text = ""
+    engine: Text = ""
     tile: int | Text | None = None
     seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     notes: Texts = ()

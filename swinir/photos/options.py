@@ -22,7 +22,7 @@ class RestoreOptions:
         alpha: "model" passes transparency through the network, too; "bicubic" resizes it.
         tile: side of tiles in pixels; "auto" is by free memory, None is no tiles.
         tile_overlap: in pixels.
-        precision: "fp32", "bf16", or "auto", which is bf16 on GPUs that compute in it natively.
+        precision: "fp32", "bf16", or "auto", which is bf16 on GPUs and CPUs that compute in it natively.
         self_ensemble: average over eight flips and rotations.
         compile: fuse layers by torch.compile.
 

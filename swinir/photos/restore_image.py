@@ -126,4 +126,4 @@ def _stamp(options: RestoreOptions) -> object:
 def _models(run: RunOptions, device: str | None, backend: str | None, _stamp: object) -> LoadedModels:
     """Networks that stay loaded for the next call with the same options."""
     chosen = choose_device(device)
-    return LoadedModels(chosen, load=load_by(backend, chosen), options=run)
+    return LoadedModels(chosen, load=load_by(backend, chosen, run.precision), options=run)

@@ -93,7 +93,7 @@ def test_a_network_that_runs_out_of_memory_takes_no_more_turns(sets, monkeypatch
     class Greedy:
         """Bicubic, with memory for the first run and one image."""
 
-        device, dtype = CPU, torch.float32
+        device, dtype, precision = CPU, torch.float32, "fp32"
 
         def __init__(self, model):
             self.model, self.config = model, model.config

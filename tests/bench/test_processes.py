@@ -70,6 +70,7 @@ class Endless:
 
     def __init__(self, model):
         self.config, self.device, self.dtype = model.config, torch.device("cpu"), torch.float32
+        self.precision = "fp32"
         self.name = os.environ["SIGNAL"]
 
     def __call__(self, x):

@@ -15,7 +15,7 @@ from swinir.inference.arrays import restore_array
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import align_tile, restore
 from swinir.inference.tiling import TooLargeError
-from swinir.models.optimized import OptimizedSwinIR, optimize, resolve_precision
+from swinir.models.optimized import OptimizedSwinIR, optimize
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 TINY = NetworkConfig(upscale=2, upsampler="pixelshuffledirect", embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
@@ -349,11 +349,6 @@ def test_the_input_is_left_as_it_was():
     before = lq.clone()
     restore(build(), lq, self_ensemble=True)
     assert torch.equal(lq, before)
-
-
-def test_auto_means_fp32_on_the_cpu():
-    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
-    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 9, 9), (1, 4, 9, 9), (3, 9, 9), (9, 9, 3), (1, 3, 0, 9)])

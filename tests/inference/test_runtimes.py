@@ -15,6 +15,7 @@ from swinir.image_io.image import write
 from swinir.inference.export import exported
 from swinir.inference.restore import restore
 from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported
+from swinir.models.optimized import resolve_precision
 from swinir.weights.checkpoint import load_model
 
 BACKENDS = ("onnx", "openvino")
@@ -54,11 +55,22 @@ def test_backends_are_two():
         exported(live(TINY), "torch")
 
 
-def test_an_exported_network_knows_one_precision(sample):
+def test_an_exported_network_keeps_its_precision(sample):
     network = load_exported(sample("onnx").written.files[0])
-    assert restore(network, WINDOW, precision="auto").shape == (1, 3, 16, 16)
+    assert torch.equal(restore(network, WINDOW, precision="auto"), restore(network, WINDOW))
     with pytest.raises(ValueError, match="computes in fp32, got precision 'bf16'"):
         restore(network, WINDOW, precision="bf16")
+    with pytest.raises(ValueError, match=r"network.onnx: .onnx files run in fp32, .* got 'bf16'"):
+        load_exported(network.path, "bf16")
+
+
+@pytest.mark.skipif(resolve_precision("auto", torch.device("cpu")) != "bf16", reason="this CPU has no bf16")
+def test_openvino_computes_in_either_precision(sample):
+    network, _, written = sample("openvino")
+    half, expected = load_exported(written.files[0], "bf16"), restore(network.float(), WINDOW)
+    errors = restore(half, WINDOW, precision="bf16") - expected
+    assert 1e-4 < errors.square().mean().sqrt() < 0.01
+    assert (restore(half.exact, WINDOW) - expected).abs().max() < 1e-5
 
 
 def test_other_shapes_are_refused(sample):
@@ -72,7 +84,7 @@ def test_other_shapes_are_refused(sample):
 
 
 def failing(run):
-    return ExportedNetwork("x.onnx", {"network": TINY}, run, "engine 1")
+    return ExportedNetwork("x.onnx", {"network": TINY}, lambda _: run, "engine 1")
 
 
 def test_an_output_of_another_shape_is_refused():

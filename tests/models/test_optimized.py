@@ -143,7 +143,7 @@ def test_it_says_where_and_how_it_computes():
     form = optimize(live(TINY), "bf16")
     assert (form.config, form.precision) == (TINY, "bf16")
     assert (form.device, form.dtype) == (torch.device("cpu"), torch.float32)
-    assert optimize(live(TINY), "auto").precision == "fp32"
+    assert optimize(live(TINY), "auto").precision == resolve_precision("auto", form.device)
 
 
 @pytest.fixture
@@ -329,6 +329,18 @@ def test_automatic_precision_asks_the_device_named(monkeypatch, capability, expe
     asked = {torch.device("cuda", 0): (9, 0), torch.device("cuda", 1): capability}
     monkeypatch.setattr(torch.cuda, "get_device_capability", asked.__getitem__)
     assert resolve_precision("auto", torch.device("cuda", 1)) == expected
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [({"avx512_bf16": True}, "bf16"), ({"avx512_bf16": False, "amx_bf16": True}, "bf16"), ({"avx2": True}, "fp32")],
+)
+def test_automatic_precision_asks_the_cpu(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert resolve_precision("auto", torch.device("cpu")) == expected
+    monkeypatch.delattr(torch.cpu, "get_capabilities")
+    assert resolve_precision("auto", torch.device("cpu")) == "fp32"
+    assert resolve_precision("bf16", torch.device("cpu")) == "bf16"
 
 
 @pytest.mark.gpu

@@ -66,6 +66,7 @@ def test_results_are_written_and_recorded(images, tmp_path, treatment):
         ("a.png", "restored"), ("b.tif", "restored"), ("c.jpg", "restored"),
     ]  # fmt: skip
     assert rows[-1]["experts"][0][0] == treatment.model
+    assert (rows[-1]["engine"], rows[-1]["precision"]) == (f"torch {torch.__version__}", "fp32")
     assert len(rows[-1]["experts"][0][1]) == len(rows[-1]["input_sha256"]) == 64
 
 
