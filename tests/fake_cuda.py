@@ -1,11 +1,14 @@
 """A CUDA device played by the CPU: streams, graphs that replay the operators they recorded, and memory in numbers."""
 
+import functools
 import weakref
 from contextlib import contextmanager
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from swinir.models import graphs
 
 
 class Stream:
@@ -58,7 +61,8 @@ class FakeCuda:
             patch.setattr(torch.cuda, name, getattr(self, name))
         for name in ("synchronize", "reset_peak_memory_stats"):
             patch.setattr(torch.cuda, name, lambda device: None)
-        patch.setattr(torch.cuda, "Stream", lambda: Stream(self.current))
+        patch.setattr(torch.cuda, "Stream", lambda device: Stream(device.index))
+        patch.setattr(graphs, "_side_stream", functools.cache(graphs._side_stream.__wrapped__))
         patch.setattr(torch.cuda, "CUDAGraph", self.new_graph)
 
     def new_graph(self):

@@ -5,6 +5,7 @@ the memory of a run, so it is done only where it pays: for inputs so small that 
 started the next, and for sizes that were seen lately. The recordings of a network lie in one pool of memory.
 """
 
+import functools
 import logging
 import threading
 import weakref
@@ -54,6 +55,12 @@ class Recording:
         return self.output.clone()
 
 
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    # One for all networks: cuBLAS keeps a workspace of up to 32 MB for each stream that it has met.
+    return torch.cuda.Stream(device)
+
+
 class Recordings:
     """The recordings of one network on one device.
 
@@ -70,7 +77,7 @@ class Recordings:
         self._kept: dict[Any, Recording] = {}
         self._recent: deque[Any] = deque(maxlen=LOOK_BACK)
         self._largest = MAX_ELEMENTS
-        self._place: tuple[Any, torch.cuda.Stream] | None = None  # pool and stream, while there are recordings
+        self._pool: Any = None  # its handle, while there are recordings
         self._last_stream: torch.cuda.Stream | None = None
         _LIVE.add(self)
 
@@ -90,7 +97,7 @@ class Recordings:
             dropped = bool(self._kept)
             self._kept.clear()
             self._recent.clear()
-            self._place, self.reserved = None, 0
+            self._pool, self.reserved = None, 0
             return dropped
 
     def _by_graph(self, function: Function, x: Tensor) -> Tensor | None:
@@ -120,14 +127,14 @@ class Recordings:
 
     def _record(self, key: Any, function: Function, x: Tensor) -> Tensor:
         """Run the function on the stream that records, which makes its workspaces there, then record it."""
-        pool, side = self._place = self._place or (torch.cuda.graph_pool_handle(), torch.cuda.Stream())
-        current = torch.cuda.current_stream()
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        current, side = torch.cuda.current_stream(), _side_stream(self.device)
         side.wait_stream(current)
         try:
             with torch.cuda.stream(side):
                 output = function(x)
                 try:
-                    self._kept[key] = Recording(function, x, pool, side)
+                    self._kept[key] = Recording(function, x, self._pool, side)
                     self.reserved += self._kept[key].reserved
                 except RuntimeError as error:
                     self._give_up(x, error)

@@ -116,7 +116,7 @@ def test_a_replay_on_another_stream_waits_for_the_last_one(fake_cuda):
     for _ in range(3):
         recordings.run(twice, of(3))
     with torch.cuda.device(DEVICE):
-        other = torch.cuda.Stream()
+        other = torch.cuda.Stream(DEVICE)
         with torch.cuda.stream(other):
             recordings.run(twice, of(3))
             recordings.run(twice, of(3))
@@ -135,6 +135,7 @@ def test_dropped_recordings_are_made_anew_in_another_pool(fake_cuda):
     for _ in range(3):
         assert recordings.run(twice, of(3, 4.0)).tolist() == [9.0] * 3
     assert len({pool for device, pool, _ in fake_cuda.captures if device == 1}) == 2
+    assert len({stream for device, _, stream in fake_cuda.captures if device == 1}) == 1
 
 
 @pytest.mark.parametrize(("failure", "smaller"), [(RuntimeError, 0), (torch.OutOfMemoryError, 1)])
