@@ -239,5 +239,8 @@ def measure(
     show(found)
 
 
+app = typer.Typer(add_completion=False)
+app.command()(measure)
+
 if __name__ == "__main__":
-    typer.run(measure)
+    app()

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from swinir.image_io.image import write
@@ -43,9 +42,7 @@ def run(*words):
     module.ProcessPoolExecutor = lambda count, **_: ThreadPoolExecutor(
         count
     )  # a process of its own takes long to start
-    app = typer.Typer()
-    app.command()(module.measure)
-    result = CliRunner().invoke(app, [*map(str, words), "--device", "cpu"])
+    result = CliRunner().invoke(module.app, [*map(str, words), "--device", "cpu"])
     return result.exit_code, result.stdout, result.stderr
 
 
