@@ -550,8 +550,8 @@ GPU = torch.device("cuda")
 def test_steps_on_a_gpu_are_those_on_the_cpu(optimizer):
     options = {"precision": "fp64", "optimizer": optimizer, "network": SMALL | {"use_checkpoint": True}}
     ours, theirs = trained(device=GPU, **options), trained(**options)
-    # Muon multiplies in bfloat16: of its steps of about 4e-3 a percent may differ.
-    within = 2e-4 if "name" in optimizer else 1e-9
+    # Muon multiplies in bfloat16: of steps of up to 5e-3, three percent each may differ (beside float32, on the CPU).
+    within = 5e-4 if "name" in optimizer else 1e-9
     for name in ("network", "averages"):
         found, expected = ours.state()[name], theirs.state()[name]
         assert max((found[key].cpu() - expected[key]).abs().max().item() for key in expected) < within, name
