@@ -29,13 +29,17 @@ def atomic_path(path: Path) -> Iterator[Path]:
         OSError: if the folder does not exist or is read-only, or the disk is full.
     """
     temporary = path.with_name(f".{secrets.token_hex(8)}.{_machine()}.{os.getpid()}.part")
-    temporary.open("xb").close()  # `tempfile` makes files that only the owner may read
     try:
+        temporary.open("xb").close()  # `tempfile` makes files that only the owner may read
         yield temporary
         with temporary.open("r+b") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
         sync_folder(path.parent)
+    except OSError as error:
+        if str(error.filename) == str(temporary):  # a name that the user does not know
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 

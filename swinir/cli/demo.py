@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from swinir.cli.options import print_table
+from swinir.cli.options import check_parent, make_folder, print_table
 from swinir.inference.device import choose_device
 
 MODEL = "lightweight_sr_x2_tiny"
@@ -33,6 +33,8 @@ def demo(
     from swinir.report.text_table import TextTable
     from swinir.weights.checkpoint import load_model
 
+    make_folder(output.parent)
+    check_parent(output)
     model = load_model(MODEL, device=choose_device(device))
     scale = model.config.upscale
     gt = read(Path(skimage.__file__).parent / "data" / PHOTOGRAPH)
@@ -53,6 +55,5 @@ def demo(
 
     nearest = lq.repeat(scale, axis=0).repeat(scale, axis=1)
     panels = [("input, pixels repeated", nearest), *versions.items(), ("ground truth", gt)]
-    output.parent.mkdir(parents=True, exist_ok=True)
     write(output, side_by_side(panels, detail=DETAIL, zoom=6))
     typer.echo(f"written: {output}")

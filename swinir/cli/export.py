@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from swinir.cli.options import check_parent
+
 
 def export(
     name: Annotated[str, typer.Argument(help="Weights file, or a name that `swinir zoo list` shows.")],
@@ -34,11 +36,13 @@ def export(
         raise ValueError(f"--format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     source = find_checkpoint(name)
     checkpoint = read_checkpoint(source)
+    target = output or Path(source.name).with_suffix(SUFFIXES[format])
+    check_parent(target)
     guesses = guess_tasks(checkpoint.network)
     start = time.perf_counter()
     written = write(
         build_model(checkpoint, device="cpu"),
-        output or Path(source.name).with_suffix(SUFFIXES[format]),
+        target,
         format,
         task=checkpoint.task or (guesses[0] if len(guesses) == 1 else None),
         checkpoint=source.name,

@@ -79,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     before = {kind: signal.signal(kind, _leave) for kind in (signal.SIGINT, signal.SIGTERM)}
     try:
         code = app(args=words, prog_name="swinir", standalone_mode=False)
+        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UsageError as error:
         if near := getattr(error, "possibilities", None):  # all that are near; the nearest is meant
@@ -87,14 +88,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(error.exit_code)
     except SystemExit as leave:
         return leave.code if isinstance(leave.code, int) else int(bool(leave.code))
-    except (ValueError, OSError, ArithmeticError, ImportError) as error:
-        if os.environ.get("SWINIR_DEBUG"):
+    except BrokenPipeError:  # whoever read the output has ended, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # for what is still in buffers
+        return 1  # as typer ends where it meets this error
+    except (ValueError, OSError, ArithmeticError, ImportError, MemoryError, RuntimeError) as error:
+        if os.environ.get("SWINIR_DEBUG") or (isinstance(error, RuntimeError) and not _lacks_memory(error)):
             raise
-        print(f"swinir: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        if isinstance(error, MemoryError | RuntimeError):
+            text = f"out of memory ({text or type(error).__name__}); a smaller image, tile, batch or network needs less"
+        print(f"swinir: {text}", file=sys.stderr)
         return 2
     finally:
         for kind, handler in before.items():
             signal.signal(kind, handler or signal.SIG_DFL)
+
+
+def _lacks_memory(error: BaseException) -> bool:
+    from swinir.inference.forward import out_of_memory
+
+    return out_of_memory(error)
 
 
 def _open_streams() -> None:

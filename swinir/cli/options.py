@@ -1,6 +1,7 @@
 """Options and output that several subcommands share."""
 
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -50,11 +51,33 @@ def status_line() -> Iterator[Callable[[str], None]]:
 
 
 def check_parent(file: Path | None) -> None:
-    """Raise a FileNotFoundError, before any work, if the folder of an output file does not exist."""
-    if file is not None and not file.absolute().parent.is_dir():
-        raise FileNotFoundError(
-            f"folder not found: {file.absolute().parent}; create it, or write {file.name} elsewhere"
-        )
+    """Raise an OSError, before any work, if an output file cannot be written where it is to be."""
+    if file is None:
+        return
+    parent = file.absolute().parent
+    if not parent.is_dir():
+        raise FileNotFoundError(f"folder not found: {parent}; create it, or write {file.name} elsewhere")
+    if file.is_dir():
+        raise IsADirectoryError(f"{file} is a folder; name a file in it")
+    _try_writing(parent, file)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs; an OSError if that fails or nothing can be written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = "it is a file" if folder.is_file() else error.strerror
+        raise OSError(f"cannot make the folder {folder}: {reason}; name another") from error
+    _try_writing(folder, folder)
+
+
+def _try_writing(folder: Path, shown: Path) -> None:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write {shown}: {error.strerror}; choose another place") from error
 
 
 def split_words(text: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, cast
 
 import typer
 
-from swinir.cli.options import check_parent, make_protocol
+from swinir.cli.options import check_parent, make_folder, make_protocol
 from swinir.inference.device import choose_device
 
 if TYPE_CHECKING:
@@ -125,7 +125,13 @@ def benchmark(
     name = protocol.task.result_folder(scale=scale, noise=noise, jpeg=jpeg, large=large_model)
     folder = save_dir or Path("results") / name
     if not no_save:
-        folder.mkdir(parents=True, exist_ok=True)
+        for option, given in (("--folder_lq", folder_lq), ("--folder_gt", folder_gt)):
+            if given is not None and folder.resolve() == given.resolve():
+                raise ValueError(
+                    f"results would be written into {given}, which {option} names, and be tested next time; "
+                    "name another folder with --save_dir"
+                )
+        make_folder(folder)
     model = checkpoint.build(chosen)
     rows: list[Row] = []
     try:
@@ -193,6 +199,9 @@ def _read(model_path: str, key: str) -> Weights:
                 zoo.download(entry, target=target, progress=True)
             path = target
     typer.echo(f"loading model from {path}")
+    verdict = zoo.verify(path)
+    if verdict.how == "sha256" and not verdict.ok:
+        _notice(f"{path} has the name of known weights but is another file: {verdict.message}")
     checkpoint = read_checkpoint(path, key=key)
     return Weights(
         path,

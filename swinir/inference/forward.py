@@ -19,8 +19,11 @@ from swinir.models.swinir import NetworkConfig, SwinIR
 
 logger = logging.getLogger(__name__)
 
-# Parts of the messages of the CPU's allocator, CUDA and Triton, cuBLAS, cuDNN.
-LACK_OF_MEMORY = ("can't allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED")
+# Parts of the messages of the CPU's allocator, CUDA and Triton, cuBLAS, cuDNN; oneDNN; Python's threads.
+LACK_OF_MEMORY = (
+    "can't allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED",
+    "could not create a primitive", "can't start new thread",
+)  # fmt: skip
 
 
 class Backend(Protocol):

@@ -38,6 +38,9 @@ from swinir.models.windows import (
 )
 
 RESI_CONNECTIONS = ("1conv", "3conv", "1x1", "none")  # the end of an RSTB (Table 1)
+MAX_SIZE = 2**22  # of any option, in channels or pixels
+MAX_LAYERS = 1024  # Swin Transformer layers; the largest released network has 54
+MAX_PARAMETERS = 2**33  # of all layers, roughly; the largest released network has 28 million
 RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel input
 
 
@@ -75,7 +78,8 @@ class NetworkConfig:
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "num_heads", tuple(self.num_heads))
         for name in ("in_chans", "upscale", "window_size", "embed_dim", "img_size", "num_feat"):
-            _require(getattr(self, name) >= 1, f"{name} must be at least 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            _require(1 <= value <= MAX_SIZE, f"{name} must be from 1 to {MAX_SIZE}, got {value}")
         check_upsampler(self.upsampler, self.upscale)
         _require(
             self.resi_connection in RESI_CONNECTIONS,
@@ -86,6 +90,8 @@ class NetworkConfig:
             "depths and num_heads need one positive number for each RSTB, "
             f"got depths {self.depths} and num_heads {self.num_heads}",
         )
+        layers = sum(self.depths)
+        _require(layers <= MAX_LAYERS, f"depths must have at most {MAX_LAYERS} layers in all, got {layers}")
         for heads in self.num_heads:
             _require(
                 self.embed_dim % heads == 0,
@@ -96,6 +102,8 @@ class NetworkConfig:
             f"resi_connection '3conv' needs an embed_dim of 4 or more, got {self.embed_dim}",
         )
         _require(self.mlp_ratio > 0, f"mlp_ratio must be positive, got {self.mlp_ratio}")
+        values = layers * self.embed_dim**2 * (4 + 2 * self.mlp_ratio) + 9 * (self.embed_dim + self.num_feat) ** 2
+        _require(values <= MAX_PARAMETERS, f"a network has at most {MAX_PARAMETERS} parameters, got about {values:.1e}")
         _require(self.img_range > 0, f"img_range must be positive, got {self.img_range}")
         _require(0 <= self.drop_path_rate < 1, f"drop_path_rate must be in [0, 1), got {self.drop_path_rate}")
         _require(

@@ -16,8 +16,8 @@ from swinir.evaluation.protocol import Protocol
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
 
-Positive = Annotated[int, Field(ge=1)]
-NotNegative = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1, lt=2**31)]
+NotNegative = Annotated[int, Field(ge=0, lt=2**63)]
 VGG19Layer = Annotated[int, Field(ge=0, le=36)]
 PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -64,13 +64,13 @@ class DataConfig(Section):
     train_lq: Folders = ()
     images: Positive | None = None
     draw: Literal["pixels", "images"] = "pixels"
-    patch: Positive = 64
-    batch: Positive = 32
+    patch: Annotated[int, Field(ge=1, le=4096)] = 64
+    batch: Annotated[int, Field(ge=1, le=2**20)] = 32
     holdout: NotNegative = 0
     validate_gt: Path | None = None
     validate_lq: Path | None = None
     cache: Path | None = None
-    workers: NotNegative | None = None
+    workers: Annotated[int, Field(ge=0, le=1024)] | None = None
 
 
 class DegradationConfig(Section):
@@ -336,7 +336,7 @@ def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | li
         raise FileNotFoundError(f"no configuration at {path}; `swinir train --list` lists the recipes")
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of its syntax, numbers and bytes; of brackets without end
         raise ValueError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
         _apply(values, override)
@@ -369,7 +369,7 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise ValueError(f"--set takes section.key=value, got {override!r}")
     try:
         value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text
     *sections, last = key.split(".")
     for section in sections:

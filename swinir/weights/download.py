@@ -1,29 +1,32 @@
 """Checked downloads: the target is replaced by a complete, verified file or left as it was.
 
-The body is streamed into a temporary folder beside the target, checked there, and then moved.
+The body is streamed into a temporary file beside the target, checked there, and then renamed. (pooch and torch.hub
+limit neither the size nor the time of a transfer.)
 """
 
 import logging
-import tempfile
 import time
-from functools import partial
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlsplit
 
-import pooch
 import requests
+import urllib3
 from tqdm import tqdm
 
-from swinir.atomic import atomic_path
-from swinir.weights.verify import Expected, examine
+from swinir.atomic import atomic_path, leftovers
+from swinir.weights.verify import Expected, examine, printable
 
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 1 << 30  # the most that a file of unknown length may have
 TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the body
+PATIENCE = 60.0  # seconds before the rate of a transfer counts
+MIN_RATE = 10_000  # bytes a second from then on, on average
 RETRY_PAUSES = (1.0, 2.0)  # seconds before each further attempt after a passing failure
 PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 CHUNK = 1 << 16
+clock = time.monotonic
 
 
 class DownloadError(OSError):
@@ -61,11 +64,13 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
                 return
             logger.warning("%s is damaged (%s); fetching it again", path, present.message)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            atomic_path(path) as temporary,
-            tempfile.TemporaryDirectory(prefix=".download-", dir=path.parent) as staging,
-        ):
-            _fetch_checked(url, Path(staging) / name, expected, progress).replace(temporary)
+        for leftover in leftovers(path.parent):
+            leftover.unlink(missing_ok=True)
+        with atomic_path(path) as temporary:
+            _fetch(url, temporary, expected, progress)
+            finding = examine(temporary, expected)
+            if not finding.ok:
+                raise ValueError(f"the server's answer is not the file: {finding.message}")
     except (OSError, ValueError, _PassingError) as error:
         kept = "; the damaged file there was left alone" if path.exists() else ""
         known = f"expected SHA-256 {expected.sha256}" if expected.sha256 else "expected SHA-256: none published"
@@ -74,30 +79,13 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
         ) from error
 
 
-def _fetch_checked(url: str, target: Path, expected: Expected, progress: bool) -> Path:
-    pooch.get_logger().setLevel(logging.WARNING)
-    pooch.retrieve(
-        url,
-        known_hash=f"sha256:{expected.sha256}" if expected.sha256 else None,
-        fname=target.name,
-        path=target.parent,
-        downloader=partial(_fetch, expected=expected, progress=progress),
-    )
-    if expected.sha256 is None:
-        finding = examine(target, expected)
-        if not finding.ok:
-            raise ValueError(f"the server's answer is no whole checkpoint: {finding.message}")
-    return target
-
-
-def _fetch(url: str, output: str, _pooch: object, *, expected: Expected, progress: bool) -> None:
-    """Downloader as pooch calls it: the body of `url` into `output`, started anew after a passing failure."""
-    part = Path(f"{output}.part")  # pooch's own temporary file is readable by its owner alone, and stays so
+def _fetch(url: str, part: Path, expected: Expected, progress: bool) -> None:
+    """Write the body of `url` into a file, started anew after a passing failure."""
     for pause in (*RETRY_PAUSES, None):
         try:
             _stream(url, part, expected, progress)
             break
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
+        except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
             if pause is None:
                 host = urlsplit(url).hostname
                 raise _PassingError(f"no connection to {host}, or it broke off ({type(error).__name__})") from error
@@ -105,15 +93,15 @@ def _fetch(url: str, output: str, _pooch: object, *, expected: Expected, progres
             if pause is None:
                 raise
         time.sleep(pause)
-    part.replace(output)
 
 
 def _stream(url: str, part: Path, expected: Expected, progress: bool) -> None:
     with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
+        answer = f"the server answered {response.status_code} {printable(response.reason or '')}"
         if response.status_code in PASSING_STATUS:
-            raise _PassingError(f"the server answered {response.status_code} {response.reason}")
+            raise _PassingError(answer)
         if response.status_code != 200:
-            raise ValueError(f"the server answered {response.status_code} {response.reason}")
+            raise ValueError(answer)
         if url.startswith("https:") and any(not hop.url.startswith("https:") for hop in (*response.history, response)):
             raise ValueError("the server redirects to an address without encryption")
         if "html" in response.headers.get("Content-Type", ""):
@@ -133,7 +121,7 @@ def _stream(url: str, part: Path, expected: Expected, progress: bool) -> None:
                 disable=not progress,
             ) as bar,
         ):
-            for chunk in response.iter_content(CHUNK):
+            for chunk in _pieces(response):
                 received += len(chunk)
                 if received > limit:
                     raise ValueError(f"the server sends more than the expected {_expectation(expected)}")
@@ -144,8 +132,18 @@ def _stream(url: str, part: Path, expected: Expected, progress: bool) -> None:
         raise _PassingError(f"the transfer ended after {received} of {due} bytes")
 
 
+def _pieces(response: requests.Response) -> Iterator[bytes]:
+    """Yield the body as it comes; a ValueError when it comes too slowly, which no timeout between two pieces shows."""
+    start, received = clock(), 0
+    while piece := response.raw.read1(CHUNK, decode_content=True):
+        received += len(piece)
+        if received < MIN_RATE * (clock() - start - PATIENCE):
+            raise ValueError(f"the server sends less than {MIN_RATE // 1000} kB a second")
+        yield piece
+
+
 def _announced(response: requests.Response) -> int | None:
-    """Content-Length, where it counts the bytes that `iter_content` yields."""
+    """Content-Length, where it counts the bytes that come."""
     length = response.headers.get("Content-Length", "")
     encoded = response.headers.get("Content-Encoding", "identity") != "identity"
     return int(length) if length.isdecimal() and not encoded else None

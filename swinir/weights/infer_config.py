@@ -14,10 +14,9 @@ from typing import Any, get_origin
 import torch
 from torch import Tensor
 
-from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.models.swinir import MAX_LAYERS, NetworkConfig, SwinIR
 from swinir.weights.safe_load import DOWNLOAD_AGAIN, CheckpointError, reason, shown, some
 
-MAX_LAYERS = 1024  # Swin Transformer layers; the largest released network has 54
 MAX_UPSCALE = 1024
 MAX_DERIVED_BYTES = 2 * 2**30  # of buffers that follow from the window and the training size
 

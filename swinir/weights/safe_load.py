@@ -21,6 +21,8 @@ import torch.nn as nn
 from safetensors import safe_open
 from torch import Tensor
 
+from swinir.weights.verify import printable
+
 MAX_BYTES = 2 * 2**30  # of a file, and of what it unpacks to
 MAX_PICKLE_BYTES = 8 * 2**20  # of the part that names tensors; the largest released SwinIR needs 0.2 MB
 
@@ -219,6 +221,7 @@ def _read_safetensors(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:
 def plain_tensors(table: Mapping[Any, Any], file_bytes: int = MAX_BYTES) -> dict[str, Tensor]:
     """Return `table` with "module." removed from names; every value is a plain tensor with all elements in memory."""
     tensors: dict[str, Tensor] = {}
+    total = 0
     for name, value in table.items():
         if not isinstance(name, str):
             raise CheckpointError(f"has a key of type {type(name).__name__} among its weights; save a state dict")
@@ -230,6 +233,12 @@ def plain_tensors(table: Mapping[Any, Any], file_bytes: int = MAX_BYTES) -> dict
         if fault:
             raise CheckpointError(
                 f"its tensor {shown(name)} of shape {tuple(tensor.shape)} {fault}; save it as a dense float tensor"
+            )
+        total += tensor.numel() * max(tensor.element_size(), 4)  # as float32
+        if total > MAX_BYTES:  # many may share the bytes of one
+            raise CheckpointError(
+                f"its tensors take more than the limit of {MAX_BYTES:,} bytes, in a file of {file_bytes:,}; "
+                "name a file of weights alone"
             )
         while name.startswith("module."):
             name = name.removeprefix("module.")
@@ -281,8 +290,7 @@ def shown(name: object) -> str:
     """Return a name from a file in printable form, at most 160 characters."""
     if not isinstance(name, str):
         return f"a key of type {type(name).__name__}"
-    text = name if name.isprintable() else ascii(name)
-    return text if len(text) <= 160 else f"{text[:160]}..."
+    return printable(name)
 
 
 def some(names: Collection[object]) -> str:

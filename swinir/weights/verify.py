@@ -46,6 +46,12 @@ class Finding(NamedTuple):
     message: str
 
 
+def printable(text: str) -> str:
+    """Return text of unknown origin without control characters, at most 160 characters of it."""
+    text = text if text.isprintable() else ascii(text)
+    return text if len(text) <= 160 else f"{text[:160]}..."
+
+
 def sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file in hexadecimal."""
     with Path(path).open("rb") as file:
@@ -71,7 +77,7 @@ def examine(path: Path, expected: Expected) -> Finding:
         praise = "no SHA-256 known; CRC-32 of every tensor matches"
     elif head == LEGACY_HEAD:
         fault, praise = None, "no checksum known; a checkpoint of the old format, which carries none"
-    elif path.suffix == ".safetensors":
+    elif path.suffix == ".safetensors" or head[8:9] == b"{":
         fault, praise = _safetensors_fault(path), "no checksum known; header and length agree"
     else:
         fault, praise = f"not a checkpoint: it begins with {head!r}", ""
@@ -85,7 +91,7 @@ def _safetensors_fault(path: Path) -> str | None:
         with safe_open(path, framework="numpy"):
             return None
     except (SafetensorError, OSError) as error:
-        return f"a cut or damaged safetensors file ({error})"
+        return f"a cut or damaged safetensors file ({printable(str(error))})"
 
 
 def _zip_fault(path: Path) -> str | None:
@@ -94,6 +100,6 @@ def _zip_fault(path: Path) -> str | None:
             if not any(name.endswith("/data.pkl") for name in archive.namelist()):
                 return "a zip file, but no checkpoint: it has no data.pkl"
             broken = archive.testzip()
-            return None if broken is None else f"CRC-32 of {broken} does not match"
+            return None if broken is None else f"CRC-32 of {printable(broken)} does not match"
     except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError, zlib.error) as error:
-        return f"a cut or damaged zip file ({error})"
+        return f"a cut or damaged zip file ({printable(str(error))})"

@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from swinir.cli.test import expand_bare_tile
 from swinir.image_io.image import read, write
 from swinir.models.swinir import SwinIR
 from swinir.tasks import TASKS
+from swinir.weights import zoo
 from swinir.weights.checkpoint import write_checkpoint
 
 TESTER = Path(__file__).parents[2] / "main_test_swinir.py"
@@ -126,6 +128,39 @@ def test_every_task_writes_its_images_and_prints_its_metrics_and_no_others(run, 
     assert averages == [label for metric, label in AVERAGES.items() if metric in LABELS[task]]
     assert (f"results/{RESULTS[task]}" in out) == bool(LABELS[task])
     assert "2 done, 0 failed" in out
+
+
+@pytest.mark.parametrize("folder", ["gt", "lq/../gt", "link"])
+def test_results_are_not_written_among_the_images_that_are_tested(run, here, folder):
+    (here / "link").symlink_to("gt")
+    before = sorted((here / "gt").iterdir())
+    assert "be tested next time; name another folder" in refused(run(*DENOISE, "--save_dir", folder))
+    assert sorted((here / "gt").iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--json", "gt"], "gt is a folder; name a file in it"),
+        (["--csv", "/proc/x.csv"], "cannot write /proc/x.csv: "),
+        (["--save_dir", "gt/a.png"], "cannot make the folder gt/a.png: it is a file; name another"),
+        (["--save_dir", "/proc/x"], "cannot make the folder /proc/x: "),
+    ],
+)
+def test_outputs_that_cannot_be_written_are_refused_before_the_work(run, words, message):
+    if "/proc" in words[1] and not Path("/proc/self").exists():
+        pytest.skip("no folder here that nobody can write into")
+    assert message in refused(run(*DENOISE, *words))
+
+
+def test_other_weights_under_a_known_name_are_announced(run, here, checkpoints):
+    (entry,) = (e for e in zoo.bundled() if e.alias == "color_dn_noise25_tiny")
+    shutil.copy(checkpoints["color_dn"], entry.file)
+    code, _, err = run(*DENOISE, "--noise", "25", "--limit", "1", "--no_save", "--model_path", entry.file)
+    assert code == 0
+    (line,) = (line for line in err.splitlines() if "known weights" in line)
+    assert line.startswith(f"note: {entry.file} has the name of known weights but is another file: ")
+    assert f"instead of {entry.bytes}" in line
 
 
 def test_the_level_is_part_of_the_result_folder(run, here):

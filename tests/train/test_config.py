@@ -92,6 +92,11 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(toml, old, new, me
         ("loss.perceptual.layers=[2, 2, 16, 25, 34]", "loss.perceptual: layers must name no layer twice, got [2, 2,"),
         ("loss.perceptual.layers=[]", "loss.perceptual.layers: Tuple should have at least 1 item"),
         ("loss.name=huber", "loss.name"),
+        ("data.batch=1000000000000", "data.batch: Input should be less than or equal to 1048576"),
+        ("data.workers=100000", "data.workers: Input should be less than or equal to 1024"),
+        ("network.embed_dim=2400000000", "embed_dim must be from 1 to 4194304, got 2400000000"),
+        ("network.embed_dim=2400000", "a network has at most 8589934592 parameters"),
+        ("network.depths=[1000000]", "depths must have at most 1024 layers in all, got 1000000"),
         ("ema=1", "ema: Input should be less than 1, got 1"),
         ("precision=fp8", "precision"),
         ("keep=0", "keep: Input should be greater than or equal to 1, got 0"),
@@ -102,6 +107,11 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key(toml, old, new, me
 )
 def test_values_that_do_not_go_together_are_refused(toml, override, message):
     assert message in refusal(toml(), "accumulate=2", override)
+
+
+def test_brackets_without_end_are_not_toml(toml):
+    assert "not valid TOML" in refusal(toml(new=f"\nx = {'[' * 100_000}"))
+    assert "seed: Input should be a valid integer" in refusal(toml(), f"seed={'[' * 100_000}")[:300]
 
 
 def test_options_that_contradict_each_other_are_refused():

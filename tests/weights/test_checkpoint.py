@@ -37,6 +37,7 @@ from swinir.weights.checkpoint import (
     infer_network,
     load_model,
     read_checkpoint,
+    read_state,
     sha256,
     write_checkpoint,
 )
@@ -816,7 +817,7 @@ def test_absurd_sizes_are_refused_without_memory() -> None:
         f"{block}.attn.relative_position_bias_table": [225, 1],
         f"{block}.mlp.fc1.weight": [2, 2],
     }
-    with pytest.raises(CheckpointError, match="absurd"):
+    with pytest.raises(CheckpointError, match="embed_dim must be from 1 to 4194304"):
         infer_network(meta_tensors(shapes))
 
 
@@ -871,6 +872,15 @@ def test_a_window_that_was_shrunk_keeps_its_described_size(tmp_path: Path) -> No
     network = replace(SMALL, window_size=8, img_size=4)
     write_checkpoint(tmp_path / "w.pth", weights(network), network)
     assert read_checkpoint(tmp_path / "w.pth").network == network
+
+
+def test_tensors_that_share_memory_cannot_ask_for_more_than_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untrusted, "MAX_BYTES", 2**20)
+    torch.save(dict.fromkeys((f"{i}.weight" for i in range(64)), torch.zeros(2**14)), tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"its tensors take more than the limit of 1,048,576 bytes, in a file of"):
+        read_state(tmp_path / "x.pth")
 
 
 def test_a_described_size_cannot_ask_for_huge_buffers(tmp_path: Path, small: dict[str, Tensor]) -> None:

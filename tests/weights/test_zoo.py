@@ -2,9 +2,12 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import logging
+import os
 import random
+import signal
 import socket
 import struct
 import subprocess
@@ -20,6 +23,7 @@ from typing import Any
 import pytest
 import requests
 import torch
+from forks import in_another_process
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -309,11 +313,18 @@ def server() -> Iterator[Server]:
         listener.shutdown()
 
 
-def body(data: bytes, *, status: int = 200, announce: int | None = None, kind: str = "application/octet") -> Answer:
+def body(
+    data: bytes,
+    *,
+    status: int = 200,
+    announce: int | None = None,
+    kind: str = "application/octet",
+    reason: str | None = None,
+) -> Answer:
     """Sends `data`; `announce` is the Content-Length, -1 for none."""
 
     def answer(handler: BaseHTTPRequestHandler) -> None:
-        handler.send_response(status)
+        handler.send_response(status, reason)
         handler.send_header("Content-Type", kind)
         if announce != -1:
             handler.send_header("Content-Length", str(len(data) if announce is None else announce))
@@ -420,6 +431,7 @@ FAILURES: dict[str, tuple[Callable[[bytes], Answer], str | None, int]] = {
     "empty": (lambda data: body(b""), None, 1),
     "redirect to a file": (lambda data: redirect("file:///etc/hostname"), None, 1),
     "endless": (lambda data: endless, "more than", 1),
+    "control characters": (lambda data: body(b"", status=404, reason="Gone\x1b[31m\a"), r"404 'Gone\\x1b", 1),
 }
 
 
@@ -439,7 +451,8 @@ def test_a_failed_download_leaves_nothing_and_does_not_harm_the_next(
     assert str(entry.url) in message
     assert str(tmp_path / "weights" / entry.file) in message
     assert (entry.sha256 or "none published") in message
-    assert "\n" not in message
+    assert message.isprintable()
+    assert ".part" not in message
     assert contents(tmp_path / "weights") == []
     assert attempts in (0, len(server.requests))
 
@@ -488,6 +501,32 @@ def test_a_silent_server_is_given_up(
     assert contents(zoo.default_folder()) == []
 
 
+def test_a_server_that_drips_is_given_up(
+    server: Server, known: zoo.ZooEntry, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seconds = itertools.count(0, 100)
+    monkeypatch.setattr(download, "clock", lambda: next(seconds))
+    server.answers = [body(checkpoint)]
+    with pytest.raises(zoo.DownloadError, match="the server sends less than 10 kB a second"):
+        zoo.download(known)
+    assert len(server.requests) == 1
+
+
+def test_what_a_killed_download_left_is_removed(
+    server: Server, known: zoo.ZooEntry, checkpoint: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_and_die() -> int:
+        monkeypatch.setattr(download, "_stream", lambda *arguments: os.kill(os.getpid(), signal.SIGKILL))
+        zoo.download(known, target=tmp_path / known.file)
+        return 0
+
+    assert in_another_process(write_and_die) == -signal.SIGKILL
+    assert [name[-5:] for name in contents(tmp_path)] == [".part"]
+    server.answers = [body(checkpoint)]
+    zoo.download(known, target=tmp_path / known.file)
+    assert contents(tmp_path) == [known.file]
+
+
 def test_a_redirect_is_followed(server: Server, known: zoo.ZooEntry, checkpoint: bytes) -> None:
     server.answers = [redirect(f"{server.url}/elsewhere"), body(checkpoint)]
     assert zoo.download(known).read_bytes() == checkpoint
@@ -503,13 +542,13 @@ def test_a_passing_failure_is_tried_again(server: Server, known: zoo.ZooEntry, c
 def test_an_interrupted_download_leaves_nothing_and_can_be_repeated(
     server: Server, known: zoo.ZooEntry, checkpoint: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(self: requests.Response, size: int) -> Iterator[bytes]:
+    def interrupted(response: requests.Response) -> Iterator[bytes]:
         yield checkpoint[:100]
         raise KeyboardInterrupt
 
     server.answers = [body(checkpoint)]
     with monkeypatch.context() as patch:
-        patch.setattr(requests.Response, "iter_content", interrupted)
+        patch.setattr(download, "_pieces", interrupted)
         with pytest.raises(KeyboardInterrupt):
             zoo.download(known)
     assert contents(zoo.default_folder()) == []
