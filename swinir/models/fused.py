@@ -59,21 +59,20 @@ class Launch:
 
 
 # By the largest width and the kind of product: 16 bits by Hopper's instructions, 16 bits by those of other GPUs, and
-# float32. The reasons are those of offline compilation (docs/speed.md); no row has been timed yet. One stage, since
-# programs on a processor run in step and find each other's weights in its L1 cache, which prefetching goes around.
+# float32. No row has been timed yet: the reasons come from offline compilation (scripts/fused_resources.py). One stage,
+# since programs on a processor run in step and find the weights that others read in its L1 cache, around which
+# prefetching goes.
 LAUNCHES = {
     (48, "hopper"): Launch(warps=4, block=32, registers=128),  # four programs a processor; 96 hidden channels unpadded
-    (48, "16 bits"): Launch(warps=4, block=32),
-    (48, "float32"): Launch(warps=8, block=32, kernels=2, step=16),
-    (64, "hopper"): Launch(warps=4, registers=128),  # four programs a processor, no spills
+    (48, "16 bits"): Launch(warps=4, block=32, registers=160),  # three programs; four would spill
+    (64, "hopper"): Launch(warps=4, registers=128),  # four programs, no spills
     (64, "16 bits"): Launch(warps=4, registers=128),  # the same
-    (64, "float32"): Launch(warps=8, block=32, kernels=2, step=16),
-    (192, "hopper"): Launch(warps=4),  # two programs a processor; 8 warps split a window's columns and read it twice
-    (192, "16 bits"): Launch(warps=4, block=32),  # two programs a processor; fewer spills than with 64
-    (192, "float32"): Launch(warps=8, block=32, kernels=2, step=16),
+    (192, "hopper"): Launch(warps=4),  # two programs; 8 warps split the columns of a window and read its rows twice
+    (192, "16 bits"): Launch(warps=4, block=32),  # two programs; more spills with 64 channels
     (256, "hopper"): Launch(warps=8),  # no spills; 4 warps have them
     (256, "16 bits"): Launch(warps=8, block=32),  # the fewest spills
-    (256, "float32"): Launch(warps=8, block=16, kernels=2, step=16),  # the MLP spills with 32
+    (192, "float32"): Launch(warps=8, block=32, kernels=2, step=16),  # 8 KB of spills without a step
+    (256, "float32"): Launch(warps=8, block=16, kernels=2, step=16),  # the MLP spills with 32 channels
 }
 
 
@@ -114,7 +113,7 @@ def candidates(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> li
         {"block": 96 - present.block} if present.block in (32, 64) else {"block": 32},
         {"registers": None},
         {"step": 0, "kernels": 1} if present.step else {"kernels": 2},
-        {"step": 32, "kernels": 2},
+        {"warps": 4, "kernels": 2, "registers": None},
     ]
     launches = [present, *(replace(present, **change) for change in changes)]
     return list(dict.fromkeys(launches))

@@ -195,7 +195,9 @@ def swin_layer(
             logits = tl.dot(q, tl.trans(k), input_precision="ieee") + tl.load(table + pair)
             last: tl.constexpr = len(logits.shape) - 1
             share = tl.exp2(logits - tl.max(logits, last, keep_dims=True))
-            attended = tl.dot(share.to(narrow), v, input_precision="ieee") / tl.sum(share, last, keep_dims=True)
+            # One division a row.
+            factor = 1.0 / tl.sum(share, last, keep_dims=True)
+            attended = tl.dot(share.to(narrow), v, input_precision="ieee") * factor
             attended = tl.reshape(attended.to(narrow), (per * tokens, head))
             x = _add_product(x, attended, proj, h * head, head, chunk, chunks)
 
