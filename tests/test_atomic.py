@@ -50,6 +50,14 @@ def test_a_file_being_written_is_a_temporary_and_a_failure_leaves_nothing(tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"file", "notes.part"}
 
 
+def test_an_error_names_the_file_and_not_its_temporary_one(tmp_path):
+    (tmp_path / "folder").mkdir()
+    for path in (tmp_path / "absent" / "file", tmp_path / "folder"):
+        with pytest.raises(OSError, match=f"'{path}'$") as caught, atomic_path(path) as temporary:
+            temporary.write_bytes(b"new")
+        assert caught.value.filename == str(path)
+
+
 def test_only_file_systems_that_cannot_sync_folders_are_forgiven(tmp_path, monkeypatch):
     for code in (errno.EINVAL, errno.ENOTSUP):
         monkeypatch.setattr(os, "fsync", failing(code))

@@ -5,8 +5,10 @@ import sys
 
 import pytest
 from forks import in_another_process
+from pictures import smooth, write
 
 from swinir.cli.main import main
+from swinir.models.swinir import SwinIR
 from swinir.weights import zoo
 
 
@@ -21,6 +23,30 @@ def test_lack_of_memory_is_one_line(monkeypatch, capsys, error):
     assert main(["zoo", "path", "x"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("swinir: out of memory (")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["demo", "-o", "/proc/x/demo.png"],
+        ["demo", "-o", "folder"],
+        ["export", "lightweight_sr_x2_tiny", "-o", "folder"],
+        ["export", "lightweight_sr_x2_tiny", "-o", "/proc/x.onnx"],
+        ["restore", "a.png", "--json", "folder"],
+        ["report", "folder", "-o", "folder.html"],
+    ],
+    ids=" ".join,
+)
+def test_an_output_that_cannot_be_written_is_named_before_the_work(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("folder", "folder.html"):
+        (tmp_path / folder).mkdir()
+    write(tmp_path / "a.png", smooth(8, 8))
+    monkeypatch.setattr(SwinIR, "forward", None)  # the work
+    assert main(words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert words[-1].removesuffix("/demo.png") in line
+    assert ".part" not in line
 
 
 def test_an_error_of_programming_is_raised(monkeypatch):
