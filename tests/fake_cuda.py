@@ -48,11 +48,12 @@ class FakeCuda:
         graphs: those that still exist; each keeps 1000 bytes.
         failure: raised while a graph is recorded.
         total: bytes of the device.
+        emptied: devices that were current when the cache was emptied.
     """
 
     def __init__(self, patch):
         self.current, self.captures, self.failure, self.graphs = 0, [], None, weakref.WeakSet()
-        self.total, self.emptied, self.pools = 10**6, 0, 0
+        self.total, self.emptied, self.pools = 10**6, [], 0
         self.streams = {index: [Stream(index)] for index in range(2)}
         for name in (
             *("device", "stream", "graph", "current_stream", "graph_pool_handle", "memory_reserved"),
@@ -115,4 +116,4 @@ class FakeCuda:
         return self.total - self.memory_reserved(), self.total
 
     def empty_cache(self):
-        self.emptied += 1
+        self.emptied.append(self.current)
