@@ -44,6 +44,8 @@ def train(
     folder = run or Path("runs") / loaded.name
     if fresh and resume != "auto":
         raise ValueError(f"--fresh and --resume {resume} exclude each other; give one of them")
+    if resume != "auto" and not Path(resume).is_file():  # seen before the run folder is created
+        raise FileNotFoundError(f"--resume {resume}: no such state; they are in the states/ of a run folder")
     if dry_run:
         _describe(loaded)
         return
