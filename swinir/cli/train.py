@@ -42,10 +42,7 @@ def train(
         raise ValueError("no recipe; name one with --config, such as --config tiny_x2; --list lists them")
     loaded = load_config(find_recipe(config), set_ or [])
     folder = run or Path("runs") / loaded.name
-    if fresh and resume != "auto":
-        raise ValueError(f"--fresh and --resume {resume} exclude each other; give one of them")
-    if resume != "auto" and not Path(resume).is_file():  # seen before the run folder is created
-        raise FileNotFoundError(f"--resume {resume}: no such state; they are in the states/ of a run folder")
+    _check_start(resume, fresh)
     if dry_run:
         _describe(loaded)
         return
@@ -78,6 +75,14 @@ def train(
             raise typer.Exit(128 + (asked[0] if asked else signal.SIGTERM))
         if first:
             _finish(trainer)
+
+
+def _check_start(resume: str, fresh: bool) -> None:
+    """Refuse what cannot be started, before the run folder is created."""
+    if fresh and resume != "auto":
+        raise ValueError(f"--fresh and --resume {resume} exclude each other; give one of them")
+    if resume != "auto" and not Path(resume).is_file():
+        raise FileNotFoundError(f"--resume {resume}: no such state; they are in the states/ of a run folder")
 
 
 def _start(trainer: "Trainer", resume: str, fresh: bool) -> None:
