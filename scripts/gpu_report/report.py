@@ -226,10 +226,10 @@ class Plan:
 
     def steps(self) -> list[Step]:
         """List the steps in their order, those first that others depend on."""
-        shares = {"ceilings": 0.05, "tests": 0.11, "correctness": 0.08, "speed": 0.08}
+        shares = {"ceilings": 0.05, "tests": 0.13, "correctness": 0.08, "speed": 0.08}
         shares |= {"fused": 0.05, "compiled": 0.06, "tuning": 0.05}
         commands = {name: self._measure(name) for name in shares} | {"rates": self._rates}
-        shares["rates"] = 0.07
+        shares["rates"] = 0.12
         if self.tiny:  # starting a process takes most of the time
             shares = dict.fromkeys(shares, 0.25)
         return [*(Step(name, shares[name], commands[name]) for name in shares), Step("training", None, self._training)]
