@@ -281,8 +281,9 @@ def tuning(bench: Bench) -> None:
         if problem is not None:
             bench.note("launch", network=network, launch={}, status="needs a GPU", error=problem)
             continue
-        for launch in launches(subject.network.embed_dim, bench.device):
-            about = {"network": network, "launch": {} if launch is None else asdict(launch)}
+        capability = torch.cuda.get_device_capability(bench.device)
+        for launch in fused.candidates(subject.network.embed_dim, torch.bfloat16, capability):
+            about = {"network": network, "launch": asdict(launch)}
             try:
                 bench.note("launch", **about, status="ok", **fused_layer(bench, subject, launch))
             except Exception as error:  # of Triton: a candidate may need too much memory
@@ -295,13 +296,7 @@ def tuning(bench: Bench) -> None:
                 bench.note("chunk", network=network, tokens=tokens, **asdict(row))
 
 
-def launches(dim: int, device: torch.device) -> list[Any]:
-    """List launch parameters worth timing, those in use first."""
-    offered = getattr(fused, "candidates", None)
-    return [None] if offered is None else offered(dim, torch.bfloat16, torch.cuda.get_device_capability(device))
-
-
-def fused_layer(bench: Bench, subject: Subject, launch: fused.Launch | None) -> dict[str, float]:
+def fused_layer(bench: Bench, subject: Subject, launch: fused.Launch) -> dict[str, float]:
     """Measure a shifted layer in bf16 on the tokens of an image, and its difference from the eager layer's output."""
     config = subject.network
     block = subject.build(bench.device).layers[0].residual_group.blocks[1]  # type: ignore[union-attr,index]

@@ -157,7 +157,7 @@ def speed(rows: Sequence[Row]) -> str:
 def tuning(rows: Sequence[Row]) -> str:
     """Format launch parameters and chunk sizes."""
     launches = [
-        (r["card"], r["network"], ", ".join(f"{k} {v}" for k, v in r["launch"].items() if v) or "in use",
+        (r["card"], r["network"], ", ".join(f"{k} {v}" for k, v in r["launch"].items() if v),
          f"{r['ms_per_megatoken']:.2f} ms, {r['first_seconds']:.0f} s to compile" if r["status"] == "ok" else failed(r))
         for r in latest(rows, "launch", "network", "launch")
     ]  # fmt: skip

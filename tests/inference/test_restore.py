@@ -378,10 +378,10 @@ def test_unusable_options_are_refused(options, message):
 
 
 @pytest.mark.gpu
-def test_gpu_and_cpu_agree():
+def test_gpu_and_cpu_agree(cuda):
     network, lq = build(), image(30, 20)
     expected = restore(network, lq, tile=16, tile_overlap=4)
-    restored = restore(network.cuda(), lq, tile=16, tile_overlap=4)
+    restored = restore(network.to(cuda), lq, tile=16, tile_overlap=4)
     assert restored.device == lq.device
     assert torch.allclose(restored, expected, rtol=0, atol=1e-10)
 

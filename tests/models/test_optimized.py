@@ -345,10 +345,10 @@ def test_automatic_precision_asks_the_cpu(monkeypatch, found, expected):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS.keys())
-def test_a_gpu_computes_what_the_cpu_does(config):
+def test_a_gpu_computes_what_the_cpu_does(config, cuda):
     network = live(config)
     lq = torch.rand(2, config.in_chans, 40, 29)
     expected = plain(network, lq)
     with torch.backends.cudnn.flags(allow_tf32=False):
-        assert (optimize(network.cuda())(lq.cuda()).cpu() - expected).abs().max() < 1e-4
-    assert psnr(optimize(network, "bf16")(lq.cuda()).cpu(), expected) > 40
+        assert (optimize(network.to(cuda))(lq.to(cuda)).cpu() - expected).abs().max() < 1e-4
+    assert psnr(optimize(network, "bf16")(lq.to(cuda)).cpu(), expected) > 40

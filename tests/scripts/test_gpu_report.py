@@ -266,12 +266,12 @@ def test_after_a_test_that_ends_the_process_the_others_run(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rehearsal_does_every_step_and_stays_within_the_limits(tmp_path):
+def test_a_rehearsal_does_every_step_and_stays_within_the_limits(folder, tmp_path):
     words = ["bash", ROOT / "scripts/gpu_report.sh", "1500", "--device", "cpu", "--tiny"]
     subprocess.run(words, env={**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}, check=True)
     found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     steps = {row["step"]: row["status"] for row in found if row["kind"] == "step"}
-    assert steps == dict.fromkeys([step.name for step in report.Plan(None, "cpu", True).steps()], "ok")
+    assert steps == dict.fromkeys([step.name for step in report.Plan(folder, "cpu", True).steps()], "ok")
     kinds = {row["kind"] for row in found}
     assert kinds == {"machine", "copy", "matrix", "test", "correctness", "speed", "chunk", "launch", "training", "step"}
     assert {row["outcome"] for row in found if row["kind"] == "test"} == {"passed", "skipped"}

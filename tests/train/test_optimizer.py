@@ -547,9 +547,9 @@ GPU = torch.device("cuda")
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", [{"lr": 2e-3}, MUON | {"clip_norm": 1e-3}], ids=["adam", "muon"])
-def test_steps_on_a_gpu_are_those_on_the_cpu(optimizer):
+def test_steps_on_a_gpu_are_those_on_the_cpu(optimizer, cuda):
     options = {"precision": "fp64", "optimizer": optimizer, "network": SMALL | {"use_checkpoint": True}}
-    ours, theirs = trained(device=GPU, **options), trained(**options)
+    ours, theirs = trained(device=cuda, **options), trained(**options)
     # Muon multiplies in bfloat16: of steps of up to 5e-3, three percent each may differ (beside float32, on the CPU).
     within = 5e-4 if "name" in optimizer else 1e-9
     for name in ("network", "averages"):
@@ -567,8 +567,8 @@ def test_fused_adam_on_a_gpu_takes_the_plain_ones_steps(monkeypatch):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize(("precision", "within"), [("bf16", 0.02), ("fp16", 0.002)])
-def test_half_precision_on_a_gpu_has_nearly_the_gradient_of_float32(precision, within):
-    results = [optimization(GPU, precision=p).step([batch()], 0) for p in ("fp32", precision)]
+def test_half_precision_on_a_gpu_has_nearly_the_gradient_of_float32(precision, within, cuda):
+    results = [optimization(cuda, precision=p).step([batch()], 0) for p in ("fp32", precision)]
     assert results[0].loss == pytest.approx(results[1].loss, rel=within)
     assert results[0].grad_norm == pytest.approx(results[1].grad_norm, rel=5 * within)
     assert results[0].grad_norm != results[1].grad_norm

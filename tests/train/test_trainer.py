@@ -281,12 +281,12 @@ def test_a_state_of_another_folder_is_this_runs_newest_from_the_start(images, tm
 
 
 @pytest.mark.gpu
-def test_a_run_on_a_gpu_that_is_stopped_ends_with_the_same_weights(images, tmp_path):
+def test_a_run_on_a_gpu_that_is_stopped_ends_with_the_same_weights(images, tmp_path, cuda):
     muon = {"name": "muon", "lr": 4e-3, "clip_norm": 1.0}
     config = configuration(images, precision="bf16", optimizer=muon, data={"workers": 2}, **DROPPING)
 
     def trainer(name, data=config):
-        return Trainer(data, tmp_path / name, processes=Processes(torch.device("cuda")))
+        return Trainer(data, tmp_path / name, processes=Processes(cuda))
 
     with torch.backends.cudnn.flags(enabled=True, deterministic=True):
         assert trainer("whole").fit()
