@@ -21,6 +21,7 @@ from swinir.models.swinir import NetworkConfig
 
 GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together
 SCRATCH_SHARE = 0.05  # of a GPU's free memory, which tiles need
+LEEWAY = 1e-3  # beyond [0, 1], for rounding
 DEFAULTS = RunOptions()
 
 
@@ -31,6 +32,7 @@ def restore(
     options: RunOptions = DEFAULTS,
     *,
     progress: Progress | None = None,
+    check: bool = True,
     **changes: Any,
 ) -> Tensor:
     """Restore a batch of images, with the released program's padding.
@@ -41,24 +43,46 @@ def restore(
     Args:
         model: from `load_model`, `load_exported`, or `optimize`, which saves the work of optimizing a SwinIR at each
             call; its device does the work.
-        lq: (B, C, H, W) in [0, 1], on any device; the result stays there.
+        lq: (B, C, H, W) of floats in [0, 1], on any device; the result stays there.
         options: how to run the network.
         progress: called with (tiles done, tiles in all), for each of the eight passes with self-ensemble.
+        check: False takes values outside [0, 1], such as the noise of the benchmarks, which is not clipped. It also
+            saves the wait for a GPU to look at the values.
         changes: fields of `RunOptions` that differ from `options`, as in `restore(model, lq, tile=256)`.
 
     Returns:
         (B, C, H*scale, W*scale) in [0, 1], in the model's dtype.
 
     Raises:
-        ValueError: for a wrong shape or number of channels, an unusable tile, overlap, blend or precision.
+        TypeError: for something else than a tensor.
+        ValueError: for a wrong shape or number of channels, integers, values outside [0, 1] by more than 0.001, NaN;
+            for an unusable tile, overlap, blend or precision.
         TooLargeError: a MemoryError, when the device cannot hold the image, or the smallest tiles of it.
     """
+    if not isinstance(lq, Tensor):
+        raise TypeError(f"lq must be a tensor, got {type(lq).__name__}; swinir.restore_image takes arrays and images")
     if lq.ndim != 4 or lq.shape[1] != model.config.in_chans or lq.numel() == 0:
         raise ValueError(f"lq must be (B, {model.config.in_chans}, H, W), got {tuple(lq.shape)}")
+    if check:
+        _check_values(lq)
     lq = lq.to(place_of(model).dtype)
     restored = lq.new_empty(_output_shape(lq, model))
     restore_into(model, lq, restored, replace(options, **changes), scratch=lq.new_empty, progress=progress)
     return restored
+
+
+def _check_values(lq: Tensor) -> None:
+    """Refuse integers and values outside [0, 1], which would be clamped to white; one look at a device's values."""
+    if not lq.is_floating_point():
+        raise ValueError(f"lq must be of floats in [0, 1], got {lq.dtype}; divide values in [0, 255] by 255")
+    if lq.is_cuda and torch.cuda.is_current_stream_capturing():  # a CUDA graph, which cannot wait
+        return
+    low, high = map(float, lq.aminmax())
+    if not (low >= -LEEWAY and high <= 1 + LEEWAY):  # NaN, too
+        raise ValueError(
+            f"lq must be in [0, 1], got {low:.4g} to {high:.4g}; divide values in [0, 255] by 255, clamp what exceeds "
+            "[0, 1] a little, or pass check=False to restore it as it is"
+        )
 
 
 @torch.inference_mode()

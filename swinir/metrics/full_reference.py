@@ -1,6 +1,7 @@
 """PSNR, SSIM and PSNR-B of two images, as the restoration papers compute them.
 
 All three take (H, W, C) arrays with values in [0, 255]: uint8 images, or float luma from `swinir.image_io.color.luma`.
+Others are refused: other integers, and floats that are not finite or all in [0, 1].
 """
 
 import math
@@ -16,8 +17,14 @@ _SSIM_SIGMA = 1.5
 def psnr(restored: np.ndarray, gt: np.ndarray, *, crop_border: int = 0) -> float:
     """PSNR in dB over all channels together; inf for identical images.
 
+    Args:
+        restored, gt: (H, W, C) uint8, or floats in [0, 255] as from `luma`.
+        crop_border: pixels left out at each side.
+
     Raises:
-        ValueError: for images of different shape, or nothing left inside the border.
+        TypeError: for something else than arrays.
+        ValueError: for images of different shape, or nothing left inside the border; for other dtypes than uint8 and
+            floats, and floats that are not finite or all in [0, 1].
     """
     a, b = _prepare(restored, gt, crop_border)
     return _decibel(float(np.mean((a - b) ** 2)))
@@ -51,12 +58,30 @@ def psnrb(restored: np.ndarray, gt: np.ndarray, *, crop_border: int = 0) -> floa
 
 
 def _prepare(restored: np.ndarray, gt: np.ndarray, crop_border: int) -> tuple[np.ndarray, np.ndarray]:
+    for image in (restored, gt):
+        _check_values(image)
     if restored.shape != gt.shape or restored.ndim != 3:
         raise ValueError(f"images must both be (H, W, C) of one size, got {restored.shape} and {gt.shape}")
     if crop_border < 0 or min(gt.shape[:2]) <= 2 * crop_border:
         raise ValueError(f"a border of {crop_border} leaves nothing of {gt.shape[1]}x{gt.shape[0]}")
     inside = slice(crop_border, -crop_border or None)
     return restored[inside, inside].astype(np.float64), gt[inside, inside].astype(np.float64)
+
+
+def _check_values(image: np.ndarray) -> None:
+    if not isinstance(image, np.ndarray):
+        raise TypeError(f"images must be (H, W, C) uint8 arrays, got {type(image).__name__}")
+    if image.dtype == np.uint8 or not image.size:
+        return
+    if image.dtype.kind != "f":
+        raise ValueError(f"images must be uint8, or luma as floats in [0, 255], got {image.dtype}")
+    low, high = float(image.min()), float(image.max())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError("images must be finite, got NaN or infinite values")
+    if low >= 0 and high <= 1:
+        raise ValueError(
+            "floats are taken in [0, 255], and these are in [0, 1]; convert: (image * 255).round().astype(np.uint8)"
+        )
 
 
 def _decibel(mean_square: float) -> float:

@@ -421,3 +421,31 @@ def test_a_network_on_any_gpu_restores_images_of_mixed_sizes(index):
             assert (restore(held, image(*size)) - output).abs().max() < 1e-10
             array = restore_array(held, (image(*size)[0].permute(1, 2, 0).numpy() * 255).astype(np.uint8))
             assert array.dtype == np.uint8
+
+
+@pytest.mark.parametrize(
+    ("lq", "error", "message"),
+    [
+        (image(8, 8) * 255, ValueError, r"must be in \[0, 1\], got .* to .*; divide values in \[0, 255\] by 255"),
+        (image(8, 8) - 1, ValueError, r"must be in \[0, 1\], got -0\."),
+        (image(8, 8) * torch.nan, ValueError, r"must be in \[0, 1\], got nan to nan"),
+        ((image(8, 8) * 255).to(torch.uint8), ValueError, r"must be of floats in \[0, 1\], got torch\.uint8; divide"),
+        (image(8, 8).numpy(), TypeError, r"must be a tensor, got ndarray; swinir\.restore_image takes arrays"),
+    ],
+)
+def test_values_that_would_become_nonsense_are_refused(lq, error, message):
+    with pytest.raises(error, match=message):
+        restore(build(), lq)
+
+
+def test_noise_beyond_the_range_is_restored_where_it_is_asked_for():
+    noisy = image(16, 16) + torch.linspace(-0.5, 0.5, 16, dtype=torch.float64)
+    assert restore(build(), noisy, check=False).isfinite().all()
+
+
+def test_values_are_looked_at_once_however_many_tiles_there_are(monkeypatch):
+    looks = []
+    aminmax = torch.Tensor.aminmax
+    monkeypatch.setattr(torch.Tensor, "aminmax", lambda self, **options: looks.append(1) or aminmax(self, **options))
+    restore(build(), image(40, 40), tile=16, tile_overlap=8)
+    assert len(looks) == 1

@@ -6,6 +6,7 @@ import math
 import cv2
 import numpy as np
 import pytest
+import torch
 from conftest import DATA
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -250,3 +251,27 @@ def test_luma_of_a_grey_image_is_refused():
     for shape in ((4, 4, 1), (4, 4)):
         with pytest.raises(ValueError, match=r"luma needs an \(H, W, 3\) image"):
             luma(np.zeros(shape, np.uint8))
+
+
+@pytest.mark.parametrize("metric", [psnr, ssim, psnrb])
+@pytest.mark.parametrize(
+    ("image", "error", "message"),
+    [
+        (
+            np.linspace(0, 1, 24 * 24).reshape(24, 24, 1),
+            ValueError,
+            r"these are in \[0, 1\]; convert: \(image \* 255\)",
+        ),
+        (np.full((24, 24, 1), np.nan), ValueError, "must be finite"),
+        (np.zeros((24, 24, 1), np.uint16), ValueError, "must be uint8, or luma as floats in .*, got uint16"),
+        (torch.zeros(24, 24, 1), TypeError, "uint8 arrays, got Tensor"),
+    ],
+)
+def test_values_that_would_give_a_meaningless_number_are_refused(metric, image, error, message):
+    with pytest.raises(error, match=message):
+        metric(image, image)
+
+
+def test_float_luma_is_taken_in_its_own_range():
+    first, second = np.zeros((24, 24, 3), np.uint8), np.full((24, 24, 3), 255, np.uint8)
+    assert psnr(luma(first), luma(second)) == pytest.approx(20 * math.log10(255 / 219), abs=1e-4)
