@@ -108,7 +108,7 @@ def restore(
         typer.Option(
             "--backend",
             rich_help_panel=SPEED,
-            help="onnx (in fp32) or openvino: run networks by these, on the CPU.",
+            help="onnx, openvino, or auto (the faster): run networks by it, on the CPU.",
         ),
     ] = None,
     compile: Annotated[

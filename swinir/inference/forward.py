@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from swinir.inference.memory import release_memory
 from swinir.inference.options import RunOptions
+from swinir.inference.runtimes import ExportedNetwork
 from swinir.inference.tiling import TooLargeError
 from swinir.inference.transfer import to_device
 from swinir.models.optimized import OptimizedSwinIR, exact_convolutions, optimize, resolve_precision
@@ -19,6 +20,7 @@ from swinir.models.swinir import NetworkConfig, SwinIR
 
 logger = logging.getLogger(__name__)
 
+EXPORTED_MEMORY = 4  # measured: OpenVINO and onnxruntime take two to four times the memory of this package's form
 # Parts of the messages of the CPU's allocator, CUDA and Triton, cuBLAS, cuDNN; oneDNN; Python's threads.
 LACK_OF_MEMORY = (
     "can't allocate memory", "out of memory", "ALLOC_FAILED", "ALLOCATION_FAILED",
@@ -53,6 +55,11 @@ Runnable = Restorer | ExternalNetwork | Backend  # networks that `restore` can r
 def place_of(model: Runnable) -> Tensor | Backend:
     """An object with the device and the dtype of a network."""
     return next(model.parameters()) if isinstance(model, nn.Module) else model
+
+
+def memory_factor(model: Runnable) -> int:
+    """Memory that a network takes for a tile, in multiples of what `swinir.inference.memory` estimates."""
+    return EXPORTED_MEMORY if isinstance(model, ExportedNetwork) else 1
 
 
 def optimize_for(model: Runnable, options: RunOptions) -> Runnable:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from swinir.image_io.canvas import row_blocks
-from swinir.inference.forward import Backend, Runnable, as_function, place_of, within_memory
+from swinir.inference.forward import Backend, Runnable, as_function, memory_factor, place_of, within_memory
 from swinir.inference.memory import auto_tile, free_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.self_ensemble import TURNS, TurnedImage, TurnedTotal
@@ -188,7 +188,9 @@ class _Run:
         self.forward, self.config, self.options = as_function(model, options), model.config, options
         self.scratch, self.progress = scratch, progress
         device = place_of(model).device
-        self.tile = chosen_tile(self.config, self._padded(image), options, device, image.shape[0])
+        self.tile = chosen_tile(
+            self.config, self._padded(image), options, device, image.shape[0] * memory_factor(model)
+        )
         # Tiles chosen by free memory fill it, so they run one by one.
         together = isinstance(options.tile, int) and device.type != "cpu"
         self.batch = max(1, GPU_PIXELS // (image.shape[0] * self.tile**2)) if self.tile and together else 1

@@ -9,7 +9,7 @@ import torch
 
 from swinir.image_io.picture import Picture
 from swinir.inference.arrays import NetworkInput
-from swinir.inference.forward import Runnable
+from swinir.inference.forward import Runnable, memory_factor
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import chosen_tile, padded_side, restore
 from swinir.inference.tiling import cut_spans
@@ -44,13 +44,14 @@ def expect(picture: Picture, decision: Decision, treatment: Treatment, models: L
         config = model.config
         batch = NetworkInput(picture.pixels, model).shape[0]
         sides = padded_side(height, config), padded_side(width, config)
-        tile = chosen_tile(config, sides, run, models.device, batch) or max(sides)
+        weight = batch * memory_factor(model)
+        tile = chosen_tile(config, sides, run, models.device, weight) or max(sides)
         spans = [[seen.stop - seen.start for seen, _ in cut_spans(side, tile, run.tile_overlap, config.window)]
                  for side in sides]  # fmt: skip
         turns = TURNS if run.self_ensemble else 1
         tiles += len(spans[0]) * len(spans[1]) * turns
         pixels[name] += sum(spans[0]) * sum(spans[1]) * batch * turns
-        largest = max(largest, max(spans[0]) * max(spans[1]) * batch * bytes_per_pixel(config))
+        largest = max(largest, max(spans[0]) * max(spans[1]) * weight * bytes_per_pixel(config))
         height, width = height * config.upscale, width * config.upscale
     return Expectation(
         tiles, pixels, picture.pixels.nbytes + largest + bytes_needed(picture, decision, treatment, models)

@@ -10,9 +10,11 @@ from exports import TINY
 from networks import live
 from pictures import to_tensor
 
+import swinir.inference.memory
 from swinir.cli.main import main
 from swinir.image_io.image import write
 from swinir.inference.export import exported
+from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import restore
 from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported
 from swinir.models.optimized import resolve_precision
@@ -48,6 +50,19 @@ def test_a_bundled_model_is_run_by_onnx_in_tiles():
     model, lq = load_model("jpeg_car_jpeg40_tiny", device="cpu"), torch.rand(1, 1, 50, 40)
     ours = restore(exported(model, "onnx"), lq, tile=28, tile_overlap=7)
     assert (ours - restore(model, lq, tile=28, tile_overlap=7)).abs().max() < 1e-4
+
+
+def test_tiles_are_smaller_by_the_memory_that_engines_take(monkeypatch):
+    free = 2 * 4 * 48**2 * bytes_per_pixel(TINY)
+    monkeypatch.setattr(swinir.inference.memory, "free_memory", lambda device: free)
+    seen = []
+
+    def run(image):
+        seen.append(image.shape[-2:])
+        return image.repeat(2, 2).repeat(2, 3)
+
+    restore(failing(run), torch.rand(1, 3, 60, 100), tile="auto", tile_overlap=24)
+    assert max(map(max, seen)) == 48
 
 
 def test_backends_are_two():
