@@ -41,7 +41,7 @@ main() {
 install_carried() {
     compgen -G "$ROOT/gpu_carry/wheels/*.whl" >/dev/null || return 0
     "$1" -c 'import importlib.util as u, sys; sys.exit(not all(map(u.find_spec, sys.argv[1:])))' \
-        pydantic pooch pyvips spandrel && return 0
+        pydantic pyvips spandrel && return 0
     site=$(mktemp -d)
     "$1" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir --target "$site" \
         "$ROOT"/gpu_carry/wheels/*.whl || echo "warning: the carried packages cannot be installed" >&2

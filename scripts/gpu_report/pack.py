@@ -21,7 +21,7 @@ LIMIT = 64 * 2**20  # bytes that travel, the project among them
 SPARE = 2**20
 PACKAGES = (
     *("pydantic", "pydantic_core", "annotated-types", "typing-inspection", "typing-extensions"),
-    *("pooch", "platformdirs", "spandrel", "pyvips-binary", "cffi", "pycparser"),
+    *("spandrel", "pyvips-binary", "cffi", "pycparser"),
 )
 SOURCES = ("pyvips",)  # packages without wheels, in Python alone
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64")

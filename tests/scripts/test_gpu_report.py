@@ -1,6 +1,7 @@
 """The report on a GPU: time limits, failing steps, files; the GPU and the clock are simulated."""
 
 import importlib.util
+import itertools
 import json
 import os
 import signal
@@ -11,6 +12,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from swinir.train.config import load_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -225,6 +228,38 @@ def test_the_script_takes_the_seconds_and_refuses_other_words():
     for words in (["60x"], [], ["--nonsense"]):
         done = subprocess.run(["bash", ROOT / "scripts/gpu_report.sh", *words], capture_output=True, text=True)
         assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+
+
+@pytest.fixture
+def carried(tmp_path, monkeypatch, images):
+    """The folder of carried images and a state of step 400."""
+    path = tmp_path / "carry"
+    for part in ("HR", "LR_bicubic/X2"):
+        (path / "Set5" / part).mkdir(parents=True)
+    images.rename(path / "images")
+    (path / "step-00000400-0123456789abcdef.pt").write_bytes(b"state")
+    monkeypatch.setattr(report, "CARRIED", path)
+    return path
+
+
+def test_the_training_gets_the_carried_images_and_goes_on_from_the_carried_state(folder, carried):
+    folder.run.parent.joinpath("rates.json").write_text(
+        json.dumps({"config": {"data": {"batch": 32}}, "compiled": {"trainer_images_per_second": {"median": 1280}}})
+    )
+    command = list(map(str, report.Plan(folder, "cuda", False).steps()[-1].command(325.0)))
+    values = [word for before, word in itertools.pairwise(command) if before == "--set"]
+    config = load_config(report.RECIPE, values)
+    assert config.schedule.iterations == 400 + 0.9 * 40 * 300
+    assert config.validate_every == 1800
+    assert config.compile
+    assert config.data.train == (carried / "images",)
+    assert [path.name for path in (folder.run / "states").iterdir()] == ["step-00000400-0123456789abcdef.pt"]
+    assert rows(folder)[-1]["kind"] == "training"
+
+
+def test_without_images_there_is_no_training(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "CARRIED", tmp_path / "absent")
+    assert [step.command(100.0) for step in report.Plan(folder, "cuda", False).steps()[-2:]] == [None, None]
 
 
 DEADLY = """
