@@ -71,8 +71,8 @@ LAUNCHES = {
     (192, "16 bits"): Launch(warps=4, block=32),  # two programs; more spills with 64 channels
     (256, "hopper"): Launch(warps=8),  # no spills; 4 warps have them
     (256, "16 bits"): Launch(warps=8, block=32),  # the fewest spills
-    (192, "float32"): Launch(warps=8, block=32, kernels=2, step=16),  # 8 KB of spills without a step
-    (256, "float32"): Launch(warps=8, block=16, kernels=2, step=16),  # the MLP spills with 32 channels
+    (192, "float32"): Launch(warps=8, block=32, kernels=2, step=32),  # 8 KB of spills without a step
+    (256, "float32"): Launch(warps=8, block=16, kernels=2, step=32),  # the MLP spills with blocks of 32
 }
 
 
@@ -105,14 +105,16 @@ def launch_for(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> La
 def candidates(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> list[Launch]:
     """List launch parameters worth timing on a GPU, the present ones first."""
     present = launch_for(dim, narrow, capability)
+    if narrow == torch.float32:
+        return [present, *(replace(present, **change) for change in ({"step": 16}, {"step": 64}, {"stages": 2}))]
     changes: list[dict[str, Any]] = [
         {"stages": 2},
         {"warps": 12 - present.warps, "registers": None},  # 4 for 8 and 8 for 4
         {"warps": 8, "registers": 128},
         {"warps": 8, "windows": 2, "registers": None},
-        {"block": 96 - present.block} if present.block in (32, 64) else {"block": 32},
+        {"block": 96 - present.block},  # 32 for 64 and 64 for 32
         {"registers": None},
-        {"step": 0, "kernels": 1} if present.step else {"kernels": 2},
+        {"kernels": 2},
         {"warps": 4, "kernels": 2, "registers": None},
     ]
     launches = [present, *(replace(present, **change) for change in changes)]

@@ -58,10 +58,13 @@ def test_fused_layers_of_every_width_window_and_shift_have_the_output_of_plain_o
 @needs_triton
 @pytest.mark.slow
 def test_all_launch_parameters_worth_timing_give_the_same_output():
-    present, *others = candidates(60, torch.float32, (9, 0))
-    assert present == launch_for(60, torch.float32, (9, 0))
-    assert len({present, *others}) > 5
-    assert_equal_to_the_plain_layer([Case(60, 6, rows=1, cols=3, launch=asdict(launch)) for launch in others])
+    cases = []
+    for narrow in ("float32", "float16"):
+        present, *others = candidates(60, getattr(torch, narrow), (9, 0))
+        assert present == launch_for(60, getattr(torch, narrow), (9, 0))
+        assert len({present, *others}) == len(others) + 1 > 3
+        cases += [Case(60, 6, rows=1, cols=3, narrow=narrow, launch=asdict(launch)) for launch in others]
+    assert_equal_to_the_plain_layer(cases)
 
 
 @needs_triton
