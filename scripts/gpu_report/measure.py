@@ -191,7 +191,8 @@ def gpu_tests(bench: Bench, folder: Path = ROOT / "tests") -> None:
 def run_tests(bench: Bench, folder: Path, done: Set[str], running: Path) -> None:
     """Run the tests that are not done, from the files that have any; exit with pytest's code."""
     files = [path for path in sorted(folder.rglob("test_*.py")) if "mark.gpu" in path.read_text("utf-8")]
-    options = ["-m", "gpu", "--continue-on-collection-errors", "-p", "no:cacheprovider", "--timeout", "60"]
+    options = ["-m", "gpu", "--continue-on-collection-errors", "-p", "no:cacheprovider"]
+    options += ["--timeout", "0" if bench.tiny else "60"]
     sys.exit(int(pytest.main([*options, *map(str, files)], plugins=[Recorder(bench, done, running)])))
 
 
