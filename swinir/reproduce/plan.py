@@ -130,6 +130,7 @@ def find_weights(words: Sequence[str]) -> list[Weights | zoo.ZooEntry]:
     """Find weights by "released", "bundled", names in the zoo, files and folders; missing ones are entries of the zoo.
 
     Raises:
+        FileNotFoundError: for a path where nothing is.
         ValueError: for an unknown name, a file that is no SwinIR model or fits no task, and two files of one name.
     """
     found: list[Weights | zoo.ZooEntry] = []
@@ -143,6 +144,10 @@ def find_weights(words: Sequence[str]) -> list[Weights | zoo.ZooEntry]:
             found += [_of_file(file) for file in files]
         elif Path(word).is_file():
             found.append(_of_file(Path(word)))
+        elif Path(word).name != word:  # the path of a file, be it named like a model or not
+            raise FileNotFoundError(
+                f"no file or folder {word}; check the path, or give a name that `swinir zoo list` shows"
+            )
         else:
             found.append(_of_zoo(zoo.find(word)))
     names = [weights.name for weights in found if isinstance(weights, Weights)]

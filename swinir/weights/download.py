@@ -4,6 +4,7 @@ The body is streamed into a temporary file beside the target, checked there, and
 limit neither the size nor the time of a transfer.)
 """
 
+import contextlib
 import logging
 import time
 from collections.abc import Iterator
@@ -57,6 +58,7 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"downloads need an http or https address, got {url!r}; see SWINIR_ZOO_MIRROR")
     name = PurePosixPath(parts.path).name
+    made = [folder for folder in path.absolute().parents if not folder.exists()]  # innermost first
     try:
         if path.exists():
             present = examine(path, expected)
@@ -72,6 +74,9 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
             if not finding.ok:
                 raise ValueError(f"the server's answer is not the file: {finding.message}")
     except (OSError, ValueError, _PassingError) as error:
+        for folder in made:
+            with contextlib.suppress(OSError):  # not empty, or never made
+                folder.rmdir()
         kept = "; the damaged file there was left alone" if path.exists() else ""
         known = f"expected SHA-256 {expected.sha256}" if expected.sha256 else "expected SHA-256: none published"
         raise DownloadError(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from forks import Command, commands, in_another_process
 from pictures import smooth, write, write_expert
+from PIL import Image
 
 import swinir
 from swinir.cli.main import main
@@ -275,3 +276,21 @@ def test_a_signal_stops_within_a_tile_and_the_rest_is_done_next_time(folder, kin
         assert command(Command(words, str(log))) == [0]
     assert len(list((folder / "out").glob("*.png"))) == 8
     assert not [p for p in (folder / "out").iterdir() if p.name.endswith(".part")]
+
+
+def test_a_clean_photograph_that_exif_turns_is_copied_with_its_turn(folder):
+    exif = Image.Exif()
+    exif[0x112] = 6
+    Image.fromarray(smooth(20, 24)).save("in/turned.jpg", quality=98, exif=exif)
+    assert restore("in/turned.jpg", "-o", "out", "--json", "all.json") == 0
+    (row,) = json.loads((folder / "all.json").read_text())["pictures"]
+    assert (row["status"], row["output_width"], row["output_height"]) == ("unchanged", 20, 24)
+    assert (folder / "out" / "turned.jpg").read_bytes() == (folder / "in" / "turned.jpg").read_bytes()
+    assert read_picture("out/turned.jpg").pixels.shape == (24, 20, 3)
+
+
+def test_the_time_of_an_image_that_takes_long_is_printed_before(folder, capsys, monkeypatch):
+    monkeypatch.setattr("swinir.cli.restore_display.TIMED_FROM", 0)
+    monkeypatch.setattr("swinir.cli.restore_display.ANNOUNCED_FROM", 0.0)
+    assert restore("in/a.png", "-n", "x2.pth", "-o", "out.png") == 0
+    assert re.fullmatch(r"in/a\.png: 0\.0 megapixels, about [0-9.]+ s\n", capsys.readouterr().err)

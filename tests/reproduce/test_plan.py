@@ -77,6 +77,8 @@ def test_wrong_weights_are_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=message):
             find_weights(words)
+    with pytest.raises(FileNotFoundError, match=r"no file or folder zoo/001_.*; check the path"):
+        find_weights(["zoo/001_classicalSR_DF2K_s64w8_SwinIR-M_x9.pth"])
     with pytest.raises(CheckpointError, match=r"bad\.pth"):
         find_weights([str(tmp_path / "bad.pth")])
 
