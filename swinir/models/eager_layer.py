@@ -9,6 +9,7 @@ and mask become one table for each class of windows; linear layers are packed by
 
 import functools
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from swinir.models.swinir import SwinTransformerLayer, WindowAttention
+from swinir.models.workers import each
 
 CHUNK_TOKENS = {"cpu": 4096}  # large enough for efficient products, small enough for the cache
 CHUNK_TOKENS_DEFAULT = 65536  # on other devices: enough parallel work
@@ -39,21 +41,28 @@ class EagerLayer:
         self.narrow, self.compile = narrow, compile
         self.norm1, self.norm2 = _Norm(layer.norm1), _Norm(layer.norm2)
         self.attention = _Attention(layer.attn, layer.masks, narrow, packed=not compile)
-        self.fc1 = _Linear(layer.mlp.fc1.weight, layer.mlp.fc1.bias, narrow, packed=not compile, gelu=True)
-        self.fc2 = _Linear(layer.mlp.fc2.weight, layer.mlp.fc2.bias, narrow, packed=not compile)
+        self.fc1 = Linear(layer.mlp.fc1.weight, layer.mlp.fc1.bias, narrow, packed=not compile, gelu=True)
+        self.fc2 = Linear(layer.mlp.fc2.weight, layer.mlp.fc2.bias, narrow, packed=not compile)
         chunk = CHUNK_TOKENS.get(layer.norm1.weight.device.type, CHUNK_TOKENS_DEFAULT)
         self.max_windows = max(1, min(chunk // self.window**2, MAX_PRODUCTS // self.attention.heads))
 
     def run(self, x: Tensor) -> None:
         """Apply the layer in place to the stream x, (B, H, W, C); H and W are multiples of the window."""
-        for rectangle in rectangles(x.shape, self.window, self.shift, self.max_windows):
-            tokens, bias = rectangle.gather(x), self.attention.biases[rectangle.kind]
-            if self.compile:
-                torch._dynamo.maybe_mark_dynamic(tokens, 0)  # one compilation serves any number of windows
-                tokens = _compiled_transform()(self, tokens, bias)
-            else:
-                tokens = self._transform(tokens, bias)
-            rectangle.scatter(tokens, x)
+        pieces = rectangles(x.shape, self.window, self.shift, self.max_windows)
+        if x.device.type == "cpu" and not self.compile:
+            each(pieces, partial(self._on, x))
+            return
+        for rectangle in pieces:
+            self._on(x, rectangle)
+
+    def _on(self, x: Tensor, rectangle: "Rectangle") -> None:
+        tokens, bias = rectangle.gather(x), self.attention.biases[rectangle.kind]
+        if self.compile:
+            torch._dynamo.maybe_mark_dynamic(tokens, 0)  # one compilation serves any number of windows
+            tokens = _compiled_transform()(self, tokens, bias)
+        else:
+            tokens = self._transform(tokens, bias)
+        rectangle.scatter(tokens, x)
 
     def _transform(self, x: Tensor, bias: Tensor) -> Tensor:
         """Transform the tokens (windows, N, C) of windows that share a bias."""
@@ -87,6 +96,12 @@ class Rectangle(NamedTuple):
     window: int
     rows: list[Stretch]
     cols: list[Stretch]
+
+    @property
+    def place(self) -> tuple[int, int, int, int]:
+        """The first pixel, (y, x), and the number of windows, (rows, columns)."""
+        rows, cols = self.rows[0], self.cols[0]
+        return rows.pixels.start, cols.pixels.start, rows.windows, cols.windows
 
     def gather(self, x: Tensor) -> Tensor:
         """Copy the tokens, (B * windows, N, C), from the stream x, (B, H, W, C)."""
@@ -165,21 +180,15 @@ class _Attention:
 
     def __init__(self, attn: WindowAttention, masks: Tensor | None, narrow: torch.dtype, *, packed: bool) -> None:
         self.heads = attn.num_heads
-        weight = rearrange(attn.qkv.weight, "(three heads d) c -> three heads d c", three=3, heads=self.heads).clone()
-        bias = torch.zeros_like(weight[..., 0])
-        if attn.qkv.bias is not None:
-            bias.copy_(attn.qkv.bias.view_as(bias))
-        weight[0] *= attn.scale
-        bias[0] *= attn.scale
-        proj = rearrange(attn.proj.weight, "c (heads d) -> c heads d", heads=self.heads)
+        weight, bias, proj = scaled_qkv(attn, attn.scale)
         # Measured: on CPUs the fused kernel is the faster one in float32, separate products in 16 bits.
         on_cpu = weight.device.type == "cpu"
         self.fused = not on_cpu or narrow.itemsize > 2
         extra = 0 if self.fused and on_cpu else _padding(proj.shape[-1], on_cpu)
         weight, bias, proj = F.pad(weight, (0, 0, 0, extra)), F.pad(bias, (0, extra)), F.pad(proj, (0, extra))
-        self.qkv = _Linear(weight.flatten(0, 2), bias.flatten(), narrow, packed=packed)
-        self.proj = _Linear(proj.flatten(1), attn.proj.bias, narrow, packed=packed)
-        table = attn.bias()[None] if masks is None else attn.bias() + masks[:, None]
+        self.qkv = Linear(weight.flatten(0, 2), bias.flatten(), narrow, packed=packed)
+        self.proj = Linear(proj.flatten(1), attn.proj.bias, narrow, packed=packed)
+        table = attention_bias(attn, masks)
         # (classes, heads, N, N), in rows of whole vectors: a GPU's kernels would copy others for every window.
         self.biases = F.pad(table.to(narrow, copy=True), (0, -table.shape[-1] % 8))[..., : table.shape[-1]]
 
@@ -194,11 +203,30 @@ class _Attention:
         return self.proj(rearrange(x, "n heads t d -> n t (heads d)"))
 
 
-class _Linear:
+def scaled_qkv(attn: WindowAttention, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Copy the weight (3, heads, d, C) and bias (3, heads, d) of qkv, with scaled queries.
+
+    The third is a view (C, heads, d) of the projection's weight.
+    """
+    weight = rearrange(attn.qkv.weight, "(three heads d) c -> three heads d c", three=3, heads=attn.num_heads).clone()
+    bias = torch.zeros_like(weight[..., 0])
+    if attn.qkv.bias is not None:
+        bias.copy_(attn.qkv.bias.view_as(bias))
+    weight[0] *= scale
+    bias[0] *= scale
+    return weight, bias, rearrange(attn.proj.weight, "c (heads d) -> c heads d", heads=attn.num_heads)
+
+
+def attention_bias(attn: WindowAttention, masks: Tensor | None) -> Tensor:
+    """Add the masks to the position bias: (classes, heads, N, N)."""
+    return attn.bias()[None] if masks is None else attn.bias() + masks[:, None]
+
+
+class Linear:
     """y = x W^T + b or its GELU, packed by oneDNN where PyTorch offers it for the device and dtype."""
 
     def __init__(
-        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, packed: bool, gelu: bool = False
+        self, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, *, packed: bool = True, gelu: bool = False
     ) -> None:
         self.gelu = gelu
         self.weight = weight.detach().to(dtype, copy=True)

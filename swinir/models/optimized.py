@@ -16,6 +16,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from swinir.models.cpu_layer import CpuLayer, cpu_problem
 from swinir.models.eager_layer import EagerLayer
 from swinir.models.fused import FusedLayer, fused_problem
 from swinir.models.graphs import Recordings
@@ -25,7 +26,7 @@ from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, framed
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16", "auto")
-LayerForm = Literal["fused", "eager", "compiled"]
+LayerForm = Literal["fused", "kernels", "eager", "compiled"]
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # instruction sets of CPUs with which bf16 was measured to be faster
 # On a GPU. cuDNN's, PyTorch's first choice on the newest ones, plans half a second for each number of windows.
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
@@ -40,8 +41,9 @@ class OptimizedSwinIR:
         model: the network to copy, on any device, in any mode.
         precision: "fp32" computes in the weights' own dtype. In "bf16" the operands of linear layers, attention and
             the RSTBs' convolutions have 16 bits; the stream, norms and the reconstruction do not.
-        layers: "fused", one Triton kernel for a layer; "eager", PyTorch's operators; "compiled", those fused by
-            torch.compile, which gains nothing on CPUs. None is "fused" on GPUs that can run it, else "eager".
+        layers: "fused", one Triton kernel for a layer; "kernels", our own between oneDNN's linear layers; "eager",
+            PyTorch's operators; "compiled", those fused by torch.compile, which gains nothing on CPUs. None is "fused"
+            on GPUs and "kernels" on CPUs that can run it, else "eager".
         graphs: on a GPU, record CUDA graphs for small inputs of sizes that return.
 
     Attributes:
@@ -128,14 +130,17 @@ def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -
 
 
 def _fastest_layers(model: SwinIR, narrow: torch.dtype) -> LayerForm:
-    """Choose "fused" where its kernel runs, else "eager"; tell the reason on a GPU."""
+    """Choose "fused" or "kernels" where they run, else "eager", and tell the reason."""
     weight = model.conv_first.weight
     problem = fused_problem(model.config, weight.device)
-    if problem is None and narrow == torch.float64:
+    if problem is not None and weight.device.type == "cpu":
+        problem = cpu_problem(weight.dtype)
+        if problem is None:
+            return "kernels"
+    elif problem is None and narrow == torch.float64:
         problem = "the fused layer computes in 32 bits at most, got float64"
     if problem is not None:
-        if weight.is_cuda:
-            logger.info("%s; PyTorch's operators are used instead", problem)
+        logger.info("%s; PyTorch's operators are used instead", problem)
         return "eager"
     if problem := _failure(model, narrow):
         logger.warning("the fused layer fails here (%s); PyTorch's operators are used instead", problem)
@@ -206,8 +211,10 @@ class Form(NamedTuple):
     layout: torch.memory_format  # of images and the convolutions' weights
     layers: LayerForm
 
-    def layer(self, layer: SwinTransformerLayer) -> EagerLayer | FusedLayer:
+    def layer(self, layer: SwinTransformerLayer) -> EagerLayer | FusedLayer | CpuLayer:
         """Copy a layer."""
+        if self.layers == "kernels":
+            return CpuLayer(layer, self.narrow)
         if self.layers == "fused":
             return FusedLayer(layer, self.narrow)
         return EagerLayer(layer, self.narrow, compile=self.layers == "compiled")

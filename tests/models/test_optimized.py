@@ -17,7 +17,9 @@ from hypothesis import strategies as st
 from networks import CONFIGS, SMALL, live
 from torch.nn.attention import sdpa_kernel
 
+import swinir.models.cpu_layer
 import swinir.models.eager_layer
+import swinir.models.kernels
 import swinir.models.optimized
 from swinir.inference.restore import restore
 from swinir.models.eager_layer import EagerLayer
@@ -66,9 +68,10 @@ def test_outputs_are_those_of_the_released_network(path, precision, tolerance):
     st.integers(1, 40),
     st.integers(1, 40),
     st.integers(1, 3),
+    st.sampled_from(["kernels", "eager"]),
 )
 @settings(max_examples=20, deadline=None)
-def test_any_network_restores_any_size_as_the_paper_says(tail, window, width, unusual, height, breadth, batch):
+def test_any_network_restores_any_size_as_the_paper_says(tail, window, width, unusual, height, breadth, batch, layers):
     config = NetworkConfig(
         upsampler=tail[0],
         upscale=tail[1],
@@ -86,8 +89,8 @@ def test_any_network_restores_any_size_as_the_paper_says(tail, window, width, un
     lq = torch.rand(batch, 3, height, breadth, dtype=torch.float64)
     expected = plain(network, lq)
     assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-10
-    assert (OptimizedSwinIR(network.float())(lq) - expected).abs().max() < 1e-5
-    assert psnr(OptimizedSwinIR(network, "bf16")(lq), expected) > 40
+    assert (OptimizedSwinIR(network.float(), layers=layers)(lq) - expected).abs().max() < 1e-5
+    assert psnr(OptimizedSwinIR(network, "bf16", layers=layers)(lq), expected) > 40
 
 
 def test_the_position_embedding_is_used():
@@ -101,10 +104,12 @@ def test_the_position_embedding_is_used():
 def test_any_chunk_size_gives_the_same_output(monkeypatch):
     network = live(CONFIGS["pixelshuffledirect x3"], torch.float64)
     lq = torch.rand(2, 3, 40, 50, dtype=torch.float64)
-    expected = plain(network, lq)
+    expected, single = plain(network, lq), live(CONFIGS["pixelshuffledirect x3"])
     for chunk in (1, 64, 64 * 3, 10**9):
         monkeypatch.setattr(swinir.models.eager_layer, "CHUNK_TOKENS", {"cpu": chunk})
+        monkeypatch.setattr(swinir.models.cpu_layer, "CHUNK_TOKENS", chunk)
         assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-10
+        assert (OptimizedSwinIR(single, layers="kernels")(lq.float()) - expected).abs().max() < 1e-5
 
 
 def test_linear_layers_need_no_onednn(monkeypatch):
@@ -112,8 +117,39 @@ def test_linear_layers_need_no_onednn(monkeypatch):
     lq = torch.rand(1, 1, 20, 20)
     expected = plain(network, lq)
     monkeypatch.setattr(swinir.models.eager_layer, "_pack", lambda weight: None)
-    assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-5
-    assert psnr(OptimizedSwinIR(network, "bf16")(lq), expected) > 40
+    for layers in ("kernels", "eager"):
+        assert (OptimizedSwinIR(network, layers=layers)(lq) - expected).abs().max() < 1e-5
+        assert psnr(OptimizedSwinIR(network, "bf16", layers=layers)(lq), expected) > 40
+
+
+def test_layers_are_eager_without_llvm_or_in_double_precision_and_the_reason_is_logged(monkeypatch, caplog):
+    caplog.set_level("INFO")
+    network, lq = live(TINY), torch.rand(1, 3, 16, 16)
+    assert optimize(network).form.layers == "kernels"
+    assert optimize(copy.deepcopy(network).double()).form.layers == "eager"
+    assert "compute in float32 or bfloat16, got weights in float64" in caplog.text
+    monkeypatch.setattr(swinir.models.kernels, "INSTALLED", False)
+    form = optimize(network)
+    assert torch.equal(form(lq), OptimizedSwinIR(network, layers="eager")(lq))
+    assert "need llvmlite, which is not installed; PyTorch's operators are used instead" in caplog.text
+
+
+@pytest.mark.parametrize("layers", ["kernels", "eager"])
+def test_the_number_of_threads_changes_no_bit_of_the_layers(layers):
+    network, x = live(CONFIGS["pixelshuffle x4, window 7"]), torch.rand(1, 35, 42, 24)
+    outputs = []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        stream = x.clone()
+        try:
+            for block in OptimizedSwinIR(network, layers=layers).layers:
+                for layer in block.layers:
+                    layer.run(stream)
+        finally:
+            torch.set_num_threads(1)
+        outputs.append(stream)
+    assert torch.equal(outputs[0], outputs[1])
+    assert torch.equal(outputs[0], outputs[2])
 
 
 def test_large_logits_overflow_nowhere():
@@ -260,7 +296,7 @@ def fake_cuda(monkeypatch):
 
 
 def on_fake_gpu(network, precision, *, graphs=True):
-    form = optimize(network, precision)
+    form = OptimizedSwinIR(network, precision, layers="eager")
     form.device = torch.device("cuda", 1)
     form.recordings = Recordings(form.device) if graphs else None
     return form
@@ -269,7 +305,7 @@ def on_fake_gpu(network, precision, *, graphs=True):
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_recordings_of_a_network_compute_what_it_does_directly(fake_cuda, precision):
     network = live(CONFIGS["pixelshuffle x2"])
-    recorded, direct = on_fake_gpu(network, precision), optimize(network, precision)
+    recorded, direct = on_fake_gpu(network, precision), OptimizedSwinIR(network, precision, layers="eager")
     for _ in range(3):
         for size in ((8, 8), (16, 11)):
             lq = torch.rand(1, 3, *size)
