@@ -219,7 +219,7 @@ def correctness(bench: Bench) -> None:
 def correct(bench: Bench, name: str, threads: int) -> None:
     """Compare every way to run a network with float64 on the CPU, for two images of one size."""
     torch.set_num_threads(threads)
-    case, subject = Case(20, 28) if bench.tiny else Case(72, 56), bench.subject(name)
+    case, subject = Case(20, 28) if bench.tiny else Case(56, 40), bench.subject(name)
     image = case.picture(subject.network)
     images = [image, image.flip(-1)]
     plain = VARIANTS["plain"].build(subject.build(torch.device("cpu")).double())

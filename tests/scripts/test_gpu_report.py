@@ -26,7 +26,7 @@ def load(name):
     return module
 
 
-report, page = load("report"), load("page")
+report, page, pack = load("report"), load("page"), load("pack")
 
 
 @pytest.fixture
@@ -255,6 +255,18 @@ def test_the_training_gets_the_carried_images_and_goes_on_from_the_carried_state
     assert config.data.train == (carried / "images",)
     assert [path.name for path in (folder.run / "states").iterdir()] == ["step-00000400-0123456789abcdef.pt"]
     assert rows(folder)[-1]["kind"] == "training"
+
+
+def test_more_room_adds_images_and_takes_none_away(images):
+    found = sorted(images.rglob("*.png"))
+    sizes = {path: path.stat().st_size for path in found}
+    before = []
+    for room in range(0, sum(sizes.values()) + 1, 500):
+        chosen = pack.fitting(found, room)
+        assert chosen[: len(before)] == before
+        assert sum(sizes[path] for path in chosen) <= room
+        before = chosen
+    assert sorted(pack.fitting(found, sum(sizes.values()))) == found
 
 
 def test_without_images_there_is_no_training(folder, tmp_path, monkeypatch):
