@@ -103,19 +103,19 @@ def launch_for(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> La
 
 
 def candidates(dim: int, narrow: torch.dtype, capability: tuple[int, int]) -> list[Launch]:
-    """List launch parameters worth timing on a GPU, the present ones first."""
+    """List launch parameters worth timing on a GPU: the present ones, then the most promising first."""
     present = launch_for(dim, narrow, capability)
     if narrow == torch.float32:
         return [present, *(replace(present, **change) for change in ({"step": 16}, {"step": 64}, {"stages": 2}))]
     changes: list[dict[str, Any]] = [
-        {"stages": 2},
-        {"warps": 12 - present.warps, "registers": None},  # 4 for 8 and 8 for 4
-        {"warps": 8, "registers": 128},
-        {"warps": 8, "windows": 2, "registers": None},
-        {"block": 96 - present.block},  # 32 for 64 and 64 for 32
-        {"registers": None},
         {"kernels": 2},
+        {"warps": 8, "registers": 128},
+        {"block": 96 - present.block},  # 32 for 64 and 64 for 32
+        {"warps": 8, "windows": 2, "registers": None},
+        {"stages": 2},
+        {"registers": None},
         {"warps": 4, "kernels": 2, "registers": None},
+        {"warps": 12 - present.warps, "registers": None},  # 4 for 8 and 8 for 4
     ]
     launches = [present, *(replace(present, **change) for change in changes)]
     return list(dict.fromkeys(launches))
