@@ -124,7 +124,7 @@ def restore_files(
         while waiting:
             elsewhere: list[Job] = []  # images that other runs work on
             yield from _restore_each(batch, waiting, elsewhere, clock, planned, progress, shown)
-            if elsewhere and len(waiting) == len(jobs):
+            if elsewhere and waiting is jobs:
                 logger.warning("waiting for another run, which restores %s", named(elsewhere[0].source))
             if len(elsewhere) == len(waiting):
                 time.sleep(POLL)

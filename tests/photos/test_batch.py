@@ -233,26 +233,31 @@ def test_lack_of_memory_costs_one_image(images, tmp_path, treatment, monkeypatch
     assert "no memory for 24x24 pixels at once; a smaller model" in results[1].error
 
 
+@pytest.mark.parametrize(
+    ("claimed", "order"),
+    [(["b.tif"], ["a.png", "c.jpg", "b.tif"]), (["a.png", "b.tif", "below/c.jpg"], ["a.png", "b.tif", "c.jpg"])],
+    ids=["one", "all"],
+)
 def test_an_image_that_another_run_works_on_is_left_to_it_and_made_if_that_run_ends_without(
-    images, tmp_path, treatment, monkeypatch, caplog
+    images, tmp_path, treatment, monkeypatch, caplog, claimed, order
 ):
     (tmp_path / "out").mkdir()
 
     def claim():
         lock = FolderLock(tmp_path / "out")
         lock.share()
-        lock.claim(swinir.photos.batch._claim(tmp_path / "out" / "b.tif"))
+        for name in claimed:
+            lock.claim(swinir.photos.batch._claim(tmp_path / "out" / name))
         return lock
 
     other = Beside(claim)
     theirs = tmp_path / "out" / f".{'0' * 16}.part"  # as one of another machine
     theirs.touch()
-    monkeypatch.setattr(swinir.photos.batch.time, "sleep", lambda _seconds: other.kill())
+    turns = iter([lambda: None, lambda: None, other.kill])
+    monkeypatch.setattr(swinir.photos.batch.time, "sleep", lambda _seconds: next(turns)())
     results = run(images, tmp_path / "out", treatment)
-    assert [(Path(row.output).name, row.status) for row in results] == [
-        ("a.png", "restored"), ("c.jpg", "restored"), ("b.tif", "restored"),
-    ]  # fmt: skip
-    assert "waiting for another run, which restores" in caplog.text
+    assert [(Path(row.output).name, row.status) for row in results] == [(name, "restored") for name in order]
+    assert caplog.text.count("waiting for another run, which restores") == 1
     assert theirs.exists()
     assert statuses(run(images, tmp_path / "out", treatment)) == ["skipped"] * 3
     assert not theirs.exists()

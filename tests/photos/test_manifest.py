@@ -26,7 +26,7 @@ LINES = st.one_of(
 ODD = [b"[" * 100_000, b'{"a":' * 100_000, b"9" * 400, record().encode() + b"\0", b"\xff" + record().encode()]
 
 
-@settings(max_examples=60)
+@settings(max_examples=30)
 @example(lines=ODD)
 @given(lines=st.lists(LINES.map(lambda line: line.replace(b"\n", b" ")), max_size=8))
 def test_any_line_is_a_record_or_counted_and_hides_no_other(tmp_path_factory, lines):
