@@ -28,6 +28,8 @@ logger = logging.getLogger(__name__)
 PRECISIONS = ("fp32", "bf16", "auto")
 LayerForm = Literal["fused", "kernels", "eager", "compiled"]
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # instruction sets of CPUs with which bf16 was measured to be faster
+# In float32, tensor cores do not help, and wider layers spill registers: by estimate PyTorch's operators are faster.
+EXACT_CHANNELS = 64
 # On a GPU. cuDNN's, PyTorch's first choice on the newest ones, plans half a second for each number of windows.
 ATTENTION = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 
@@ -139,6 +141,8 @@ def _fastest_layers(model: SwinIR, narrow: torch.dtype) -> LayerForm:
             return "kernels"
     elif problem is None and narrow == torch.float64:
         problem = "the fused layer computes in 32 bits at most, got float64"
+    elif problem is None and narrow == torch.float32 and model.config.embed_dim > EXACT_CHANNELS:
+        problem = f"the fused layer is not used in float32 for more than {EXACT_CHANNELS} channels"
     if problem is not None:
         logger.info("%s; PyTorch's operators are used instead", problem)
         return "eager"

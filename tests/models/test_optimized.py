@@ -211,6 +211,12 @@ def test_layers_are_fused_where_the_kernel_runs(fused_layers):
     assert optimize(live(TINY, torch.float64)).form.layers == "eager"
 
 
+def test_wide_layers_are_fused_in_16_bits_only(fused_layers):
+    network = live(replace(TINY, embed_dim=66))
+    assert optimize(network).form.layers == "eager"
+    assert optimize(network, "bf16").form.layers == "fused"
+
+
 def test_layers_are_eager_where_the_kernel_fails_and_the_reason_is_logged(fused_layers, caplog):
     fused_layers.append(RuntimeError("Failed to find C compiler.\nPlease specify one"))
     network, lq = live(TINY), torch.rand(1, 3, 16, 16)
