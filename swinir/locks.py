@@ -105,9 +105,9 @@ class FolderLock:
         """End the hold and all claims; the last holder removes the file."""
         if self._file is None:
             return
-        with self.alone() as alone:
-            if alone:
-                self.path.unlink(missing_ok=True)
+        _lock(self._file, HOLD, free=True)  # first, so that of two who leave at once the later one is alone
+        if _lock(self._file, HOLD) is True and _is_at(self._file, self.path):
+            self.path.unlink(missing_ok=True)
         self._file.close()
         self._file = None
 
