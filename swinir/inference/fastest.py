@@ -70,7 +70,8 @@ def _key(model: SwinIR, precision: str) -> str:
     import openvino
 
     facts = machine(torch.device("cpu"))
-    stated = [model.config.to_dict(), precision, __version__, openvino.__version__, *map(facts.get, MEASURED)]
+    versions = __version__, openvino.__version__, find_spec("llvmlite") is not None  # which makes this package faster
+    stated = [model.config.to_dict(), precision, *versions, *map(facts.get, MEASURED)]
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
