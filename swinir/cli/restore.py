@@ -1,6 +1,7 @@
 """`swinir restore`: photographs, or folders of them."""
 
 import json
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -21,6 +22,7 @@ OUTPUT, MODELS, SPEED, SHOW = "Output", "Models", "Speed and memory", "Messages"
 
 
 def restore(
+    context: typer.Context,
     inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, and folders of images.")],
     scale: Annotated[
         float | None,
@@ -125,7 +127,8 @@ def restore(
         typer.Option("--explain", rich_help_panel=SHOW, help="Print the estimates and the reasons for each model."),
     ] = False,
     verbose: Annotated[
-        bool, typer.Option("-v", "--verbose", rich_help_panel=SHOW, help="Print size and time of each image.")
+        bool,
+        typer.Option("-v", "--verbose", rich_help_panel=SHOW, help="Print size, time and engine of each image."),
     ] = False,
     quiet: Annotated[
         bool, typer.Option("-q", "--quiet", rich_help_panel=SHOW, help="Print failures and the last line only.")
@@ -136,7 +139,7 @@ def restore(
     Outputs have the depth, transparency and metadata of their inputs. Running the same command again restores what is
     missing: the record of each image is kept in results.jsonl in the folder of outputs.
     """
-    from swinir.cli.restore_display import Display, print_plans
+    from swinir.cli.restore_display import Display, messages, print_plans
     from swinir.models.optimized import resolve_precision
     from swinir.photos.batch import Clock, Policy, restore_files
     from swinir.photos.jobs import Output, describe_request, plan_jobs
@@ -147,6 +150,7 @@ def restore(
     if skip_existing and overwrite:
         raise ValueError("--skip-existing and --overwrite exclude each other; leave one out")
     check_parent(json_file)
+    context.with_resource(messages(logging.INFO if verbose else logging.WARNING))
     treatment = RestoreOptions(
         scale, model, task, noise, jpeg, cast(Any, alpha), _tile(tile), tile_overlap,
         "fp32" if fp32 else precision, self_ensemble, compile,

@@ -1,8 +1,9 @@
 """The display of `swinir restore`: a plan without work, a progress bar, a line for each image, and a summary."""
 
+import logging
 import sys
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,20 @@ if TYPE_CHECKING:
 TIMED_FROM = 2**20  # pixels that networks compute: below, timing a small image would take longer than it is worth
 ANNOUNCED_FROM = 20.0  # seconds
 BAR = "{percentage:3.0f}%|{bar}| {n:.1f} of {total:.1f} megapixels [{elapsed}<{remaining}]{postfix}"
+
+
+@contextmanager
+def messages(level: int) -> Iterator[None]:
+    """Print the package's log messages from a level on within the block."""
+    logger, handler = logging.getLogger("swinir"), logging.StreamHandler(sys.stderr)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def duration(seconds: float) -> str:
