@@ -44,6 +44,11 @@ class FolderLock:
         self.path = folder / LOCK
         self._file: BinaryIO | None = None
 
+    @property
+    def held(self) -> bool:
+        """True between `hold` or `share` and `close`, where locks exist."""
+        return self._file is not None
+
     def hold(self) -> None:
         """Hold the folder alone, until `close` or the end of the process.
 

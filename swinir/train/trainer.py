@@ -129,6 +129,9 @@ class Trainer:
         self.stream = stream or TaskStream(config, self.processes)
         self.validation = Validation(config, self.stream.held_out)
         self.validation.check()
+        self._lock = FolderLock(run)  # held until `fit` or the process ends
+        if self.first and run.is_dir():
+            self._lock.hold()  # before images are loaded, which can take minutes
         self.stream.load(progress)
         self.train_step = train_step or TaskStep(config, self.processes)
         self.optimization = self.train_step.optimization
@@ -139,10 +142,9 @@ class Trainer:
         self._results: list[StepResult] = []  # since the last row
         self.pace = Pace()  # of this start, without validation
         self._saved_at: int | None = None  # step of the newest state of this run
-        self._lock = FolderLock(run)
-        if self.first:
+        if self.first and not self._lock.held:
             run.mkdir(parents=True, exist_ok=True)
-            self._lock.hold()  # until `fit` or the process ends
+            self._lock.hold()
 
     @property
     def weights_path(self) -> Path:

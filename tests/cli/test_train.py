@@ -219,7 +219,7 @@ def test_a_missing_folder_is_refused_with_the_command_that_makes_it(command, wor
     assert message in line
 
 
-def test_a_run_folder_takes_one_training_at_a_time(command, tmp_path):
+def test_a_run_folder_takes_one_training_at_a_time(command, tmp_path, monkeypatch):
     (tmp_path / "runs" / "small").mkdir(parents=True)
 
     def hold():
@@ -228,7 +228,9 @@ def test_a_run_folder_takes_one_training_at_a_time(command, tmp_path):
         return lock
 
     other = Beside(hold)
-    code, _, (line,) = command("--fresh")
+    with monkeypatch.context() as patch:
+        patch.setattr("swinir.train.trainer.TaskStream.load", lambda *_: pytest.fail("images were loaded"))
+        code, _, (line,) = command("--fresh")
     assert code == 2
     assert f"runs/small is in use by process {other.process} on " in line
     assert "name another folder" in line
