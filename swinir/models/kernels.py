@@ -253,9 +253,7 @@ class _Kernel:
 
     def splat(self, array: Any, lanes: int, *place: Term) -> Any:
         """Load one value into all lanes."""
-        value = self.scalar(array, *place)
-        one = self.builder.insert_element(ir.Constant(ir.VectorType(FLOAT, lanes), ir.Undefined), value, _lane(0))
-        return self.builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+        return self._spread(self.scalar(array, *place), lanes)
 
     def load(self, array: Any, size: int, *place: Term) -> Row:
         """Load consecutive values as a row."""
@@ -371,16 +369,16 @@ class _Kernel:
     def normalize(self, row: Row, size: int, eps: Any) -> Row:
         """Subtract the mean of `size` values, and divide by the square root of their variance plus `eps`."""
         mean = self.mul(self._sum(row), self.constant(1 / size, FLOAT))
-        row = [self.sub(piece, self._spread(mean, piece)) for piece in row]
+        row = [self.sub(piece, self._spread(mean, piece.type.count)) for piece in row]
         variance = self.mul(self._sum([self.mul(piece, piece) for piece in row]), self.constant(1 / size, FLOAT))
         root = self.module.declare_intrinsic("llvm.sqrt", [FLOAT])
         scale = self.div(self.constant(1.0, FLOAT), self.builder.call(root, [self.builder.fadd(variance, eps)]))
-        return [self.mul(piece, self._spread(scale, piece)) for piece in row]
+        return [self.mul(piece, self._spread(scale, piece.type.count)) for piece in row]
 
-    def _spread(self, value: Any, like: Any) -> Any:
-        one = self.builder.insert_element(ir.Constant(like.type, ir.Undefined), value, _lane(0))
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), like.type.count), [0] * like.type.count)
-        return self.builder.shuffle_vector(one, one, lanes)
+    def _spread(self, value: Any, lanes: int) -> Any:
+        """Copy a value into all lanes of a vector."""
+        one = self.builder.insert_element(ir.Constant(ir.VectorType(FLOAT, lanes), ir.Undefined), value, _lane(0))
+        return self.builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
     def _sum(self, row: Row) -> Any:
         """Sum all values: vectors of equal sizes by lanes, then halves of a vector."""

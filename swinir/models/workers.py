@@ -67,11 +67,16 @@ class _Shared(Iterator[T]):
 def _pool(threads: int) -> ThreadPoolExecutor:
     pool = ThreadPoolExecutor(threads, "swinir", initializer=_compute_alone)
     started = Barrier(threads + 1)
-    for _ in range(threads):
-        pool.submit(started.wait)
-    started.wait()
-    # The number is each thread's own, but threads yet to start inherit the one set last.
-    torch.set_num_threads(threads)
+    try:
+        for _ in range(threads):
+            pool.submit(started.wait)
+        started.wait()
+    except BaseException:  # an interruption, or no further thread can be started: those that wait must end
+        started.abort()
+        pool.shutdown(wait=False)
+        raise
+    finally:  # the number is each thread's own, but threads yet to start inherit the one set last
+        torch.set_num_threads(threads)
     return pool
 
 

@@ -9,6 +9,7 @@ import threading
 import pytest
 import torch
 
+from swinir.models import workers
 from swinir.models.workers import each
 
 
@@ -65,6 +66,29 @@ def test_an_error_ends_the_work_and_reaches_the_caller(two_threads):
     each(range(3), done.append)  # the threads are ready for more
 
 
+def test_threads_end_where_not_all_can_be_started(two_threads, monkeypatch):
+    torch.set_num_threads(3)
+    workers._pool.cache_clear()
+    start, begun = threading.Thread.start, []
+
+    def refuse_the_third(thread):
+        if len(begun) == 2:
+            raise RuntimeError("can't start new thread")
+        begun.append(thread)
+        start(thread)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse_the_third)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            each(range(9), lambda piece: None)
+    for thread in begun:
+        thread.join(60)
+        assert not thread.is_alive()
+    done = []
+    each(range(9), done.append)
+    assert sorted(done) == list(range(9))
+
+
 def test_inference_mode_holds_in_the_threads(two_threads):
     with torch.inference_mode():
         x = torch.zeros(4)
@@ -98,6 +122,7 @@ def test_forked_processes_start_threads_of_their_own(two_threads):
 def test_ctrl_c_ends_the_work_and_the_process():
     code = """
 import os, signal, threading, time, torch
+from swinir.models import workers
 from swinir.models.workers import each
 torch.set_num_threads(2)
 started = threading.Event()
