@@ -67,7 +67,7 @@ def test_bicubic_is_matlabs_on_8_bits_and_at_scale_1_the_input():
     restored = restore(Bicubic(3, 3), to_tensor(pixels.astype("float32") / 255))
     assert torch.equal((restored * 255).round(), to_tensor(imresize(pixels, 3).astype("float32")))
     lq = image() * 1.5 - 0.25  # as noise leaves it
-    assert torch.equal(restore(Bicubic(3, 1), lq), lq.clamp(0, 1))
+    assert torch.equal(restore(Bicubic(3, 1), lq, check=False), lq.clamp(0, 1))
 
 
 def test_swinir_comes_as_this_package_runs_it(tmp_path):

@@ -368,5 +368,5 @@ def test_files_and_bicubic_need_no_degrader_and_chains_take_their_options_from_t
     assert build_degrader(configuration("images")) is None
     assert build_degrader(configuration("images", task="color_dn", scale=1, data={"train_lq": "lq"})) is None
     assert build_degrader(configuration("images", degradation={"kind": "bicubic"}, **real)) is None
-    with pytest.raises(ValueError, match=r"^degradation\.options: .*'nonsense'"):
+    with pytest.raises(ValueError, match=r"unknown key degradation\.options\.nonsense"):
         build_degrader(configuration("images", degradation={"options": {"nonsense": 1}}, **real))
