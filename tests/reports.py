@@ -13,7 +13,8 @@ def record(**fields):
         "input": "in/a.png", "output": "out/a.png", "status": "restored", "error": "", "input_sha256": "",
         "output_sha256": "", "settings": "0123456789abcdef",
         "width": 24, "height": 20, "output_width": 48, "output_height": 40,
-        "experts": [["lightweight_sr_x2_tiny", "f" * 64]], "precision": "fp32", "engine": "", "tile": "auto", "seconds": 1.5,
+        "experts": [["lightweight_sr_x2_tiny", "f" * 64]], "precision": "fp32", "engine": "",
+        "tile": "auto", "seconds": 1.5,
         "notes": [], "findings": [], "noise_level": None, "jpeg_quality": None, "replaces": None,
     }  # fmt: skip
     return json.dumps(row | fields)
