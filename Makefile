@@ -10,12 +10,16 @@ BIN := .venv/bin
 # Each process holds PyTorch: more than eight of them gain nothing on large machines.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test test-all docs bench gpu-rehearsal check format clean
+.PHONY: demo test quick-tests test-all docs bench gpu-rehearsal check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
 
-test: check
+# At once: the type checker takes one core alone.
+test: .venv/installed-dev
+	@$(MAKE) --no-print-directory -j2 check quick-tests
+
+quick-tests: .venv/installed-dev
 	$(PYTEST) -m "not slow"
 
 test-all: test

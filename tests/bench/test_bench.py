@@ -307,6 +307,7 @@ def test_where_the_mark_cannot_start_anew_the_peak_is_unknown(monkeypatch, tmp_p
     assert peak_bytes(lambda: None, CPU) is None
 
 
+@pytest.mark.slow
 def test_a_variant_whose_process_is_killed_is_a_row():
     (row,) = measure([Variant("deadly", "fp32", "kills", die)], repeats=1, start=Remote)
     assert row.status == "failed"

@@ -389,7 +389,9 @@ def test_without_any_model_the_released_one_is_named_with_its_size(here, capsys)
     assert " MB), or add --model_path" in line
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)]
+)
 def test_a_signal_ends_the_run_with_a_summary(here, checkpoints, kind, code):
     data = (here / "gt" / "a.png").read_bytes()
     for i in range(2000):

@@ -71,7 +71,7 @@ def check_written(written, format, network):
         assert (run(lq) - plain(lq)).abs().max() < 1e-5
 
 
-@pytest.mark.parametrize("format", [f if f == "torch" else pytest.param(f, marks=pytest.mark.slow) for f in SUFFIXES])
+@pytest.mark.parametrize("format", [f if f == "onnx" else pytest.param(f, marks=pytest.mark.slow) for f in SUFFIXES])
 def test_a_file_gives_the_papers_numbers_at_any_size(format, sample):
     check_written(sample(format).written, format, sample(format).network)
 
@@ -96,6 +96,7 @@ def test_a_file_says_what_it_holds(sample):
     assert sides == [[1, 3, "H", "W"], [1, 3, "2*H", "2*W"]]
 
 
+@pytest.mark.slow
 def test_the_network_stays_as_it_is(sample):
     network, before, _ = sample("torch")
     assert network.training
@@ -105,6 +106,7 @@ def test_the_network_stays_as_it_is(sample):
 # What is refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_a_file_that_fails_the_check_is_not_written(format, sample, tmp_path, monkeypatch):
     files = sample(format).written.files

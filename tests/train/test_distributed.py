@@ -115,7 +115,7 @@ def test_two_processes_end_with_the_weights_of_one(run_command, toml, tmp_path):
     assert printed.count("SHA-256") == 1
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("optimizer", [pytest.param("adam", marks=pytest.mark.slow), "muon"])
 def test_two_processes_are_to_the_last_bit_one_that_runs_its_batch_in_two_parts(run_command, toml, tmp_path, optimizer):
     for name, processes, accumulate in (("two", 2, 1), ("one", 1, 2)):
         options = {"accumulate": accumulate, "precision": "bf16", "optimizer": {"name": optimizer, "lr": 2e-3}}
@@ -127,6 +127,7 @@ def test_two_processes_are_to_the_last_bit_one_that_runs_its_batch_in_two_parts(
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_two_processes_stop_together_and_go_on_together(run_command, toml, tmp_path):
     options = STEPS | {"log_every": 1}
     assert run_command(Command(toml("whole", **options), str(tmp_path / "whole.txt"), processes=2)) == [0, 0]

@@ -391,6 +391,7 @@ FOUR = SMALL | {"depths": [4]}  # layers
 DROPPED = {"drop_path_rate": 0.3, "use_checkpoint": True}
 
 
+@pytest.mark.slow
 def test_three_graphs_serve_layers_that_drop_branches_whatever_the_rate_and_the_part(graphs):
     options = {"network": FOUR | DROPPED, "precision": "bf16", "loss": GAN, "parts": 2, "steps": 2}
     compiled = trained(compile=True, **options)
