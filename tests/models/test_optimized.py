@@ -107,7 +107,7 @@ def test_any_chunk_size_gives_the_same_output(monkeypatch):
     expected, single = plain(network, lq), live(CONFIGS["pixelshuffledirect x3"])
     for chunk in (1, 64, 64 * 3, 10**9):
         monkeypatch.setattr(swinir.models.eager_layer, "CHUNK_TOKENS", {"cpu": chunk})
-        monkeypatch.setattr(swinir.models.cpu_layer, "CHUNK_TOKENS", chunk)
+        monkeypatch.setattr(swinir.models.cpu_layer, "CHUNK", chunk * 24)
         assert (OptimizedSwinIR(network)(lq) - expected).abs().max() < 1e-10
         assert (OptimizedSwinIR(single, layers="kernels")(lq.float()) - expected).abs().max() < 1e-5
 
