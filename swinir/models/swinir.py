@@ -20,7 +20,6 @@ import torch
 import torch.nn as nn
 import torch.nn.functional as F
 from einops import rearrange
-from timm.layers import trunc_normal_
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
@@ -464,5 +463,9 @@ def _init_linear(module: nn.Module) -> None:
 
 
 def _draw(weight: Tensor) -> None:
-    if not weight.is_meta:  # PyTorch draws on the meta device more slowly than real values
-        trunc_normal_(weight, std=0.02)
+    if weight.is_meta:  # PyTorch draws on the meta device more slowly than real values
+        return
+    # Here, since its import takes as long as PyTorch's own, and only training draws weights.
+    from timm.layers import trunc_normal_
+
+    trunc_normal_(weight, std=0.02)
