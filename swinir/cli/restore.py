@@ -110,7 +110,7 @@ def restore(
         typer.Option(
             "--backend",
             rich_help_panel=SPEED,
-            help="onnx, openvino, or auto (the faster): run networks by it, on the CPU.",
+            help="onnx or openvino: run networks by it, on the CPU.",
         ),
     ] = None,
     compile: Annotated[

@@ -2,7 +2,6 @@
 
 from collections import OrderedDict
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -14,13 +13,12 @@ from swinir.inference.options import RunOptions
 from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported
 from swinir.models.complexity import count_parameters
 from swinir.models.optimized import OptimizedSwinIR, resolve_precision
-from swinir.models.swinir import SwinIR
 from swinir.weights import zoo
 from swinir.weights.checkpoint import find_checkpoint, load_model, sha256
 
 BUDGET_SHARE = 0.25  # of the memory that is free at first
 COPIES = 2.5  # memory of a loaded network in multiples of its weights, with the optimized form
-BACKENDS = ("auto", "onnx", "openvino")
+BACKENDS = ("onnx", "openvino")
 EXPORTED_BYTES = 100e6  # of an exported network, whose runtime does not tell
 
 
@@ -82,8 +80,7 @@ def load_any(name: str, device: torch.device) -> Runnable:
 def load_by(backend: str | None, device: torch.device, precision: str) -> Callable[[str, torch.device], Runnable]:
     """Return a function that loads a model, and converts it for the backend that is named.
 
-    "onnx" and "openvino" run it on the CPU. "auto" runs it there by OpenVINO if that is installed and was measured to
-    be faster, else by PyTorch.
+    "onnx" and "openvino" run it on the CPU.
 
     Raises:
         ValueError: for another backend, and a device or precision that it does not have.
@@ -94,21 +91,12 @@ def load_by(backend: str | None, device: torch.device, precision: str) -> Callab
 
     if backend not in BACKENDS:
         raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
-    if backend == "auto":
-        return partial(_load_fastest, precision=precision) if device.type == "cpu" else load_any
     if device.type != "cpu":
         raise ValueError(f"backend {backend} runs on the CPU, and the device is {device}; choose the device cpu")
     if backend == "onnx" and precision == "bf16":
         raise ValueError("backend onnx computes in fp32, and the precision is bf16; leave one of them out")
     chosen = "fp32" if backend == "onnx" else resolve_precision(precision, device)
     return lambda weights, _: exported(load_model(weights, "cpu"), backend, chosen)
-
-
-def _load_fastest(name: str, device: torch.device, precision: str) -> Runnable:
-    from swinir.inference.fastest import fastest
-
-    network = load_any(name, device)
-    return fastest(network, resolve_precision(precision, device)) if isinstance(network, SwinIR) else network
 
 
 def short_name(name: str) -> str:

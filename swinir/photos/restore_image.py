@@ -60,7 +60,7 @@ def restore_image(
         options: how to restore it.
         output: file to write, in the format of its name; an existing one is replaced.
         device: "cpu", "cuda" or "cuda:1"; a GPU if there is one.
-        backend: "onnx" or "openvino" to run the networks by these, on the CPU; "auto" is OpenVINO if it is faster.
+        backend: "onnx" or "openvino" to run the networks by these, on the CPU.
         changes: fields of `RestoreOptions` that differ from `options`.
 
     Returns:

@@ -95,7 +95,7 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
         (["in", "--quality", "101"], "quality must be from 1 to 100, got 101"),
         (
             ["in", "-n", "x2.pth", "--backend", "tensorrt"],
-            "backend must be one of auto, onnx, openvino, got 'tensorrt'",
+            "backend must be one of onnx, openvino, got 'tensorrt'",
         ),
         (["in", "--precision", "int8"], "precision must be one of"),
         (["in", "--skip-existing", "--overwrite"], "exclude each other"),

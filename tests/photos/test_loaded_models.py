@@ -40,7 +40,7 @@ def test_the_library_and_precision_of_a_model_are_those_that_run_it():
 @pytest.mark.parametrize(
     ("request_", "message"),
     [
-        (("tensorrt", CPU, "auto"), "backend must be one of auto, onnx, openvino, got 'tensorrt'"),
+        (("tensorrt", CPU, "auto"), "backend must be one of onnx, openvino, got 'tensorrt'"),
         (("openvino", torch.device("cuda"), "auto"), "runs on the CPU, and the device is cuda"),
         (("onnx", CPU, "bf16"), "backend onnx computes in fp32, and the precision is bf16"),
     ],
