@@ -124,6 +124,7 @@ def test_ctrl_c_ends_the_work_and_the_process():
 import os, signal, threading, time, torch
 from swinir.models import workers
 from swinir.models.workers import each
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs of a shell inherit that it is ignored
 torch.set_num_threads(2)
 started = threading.Event()
 def interrupt():
