@@ -18,7 +18,8 @@ def psnr(restored: np.ndarray, gt: np.ndarray, *, crop_border: int = 0) -> float
     """PSNR in dB over all channels together; inf for identical images.
 
     Args:
-        restored, gt: (H, W, C) uint8, or floats in [0, 255] as from `luma`.
+        restored: (H, W, C) uint8, or floats in [0, 255] as from `luma`.
+        gt: reference of the same shape.
         crop_border: pixels left out at each side.
 
     Raises:

@@ -96,7 +96,11 @@ def plan_image(
     """Return what `restore_image` would do with an image: the estimates, the models and the reasons for each.
 
     Args:
-        image, options, device, backend, changes: as `restore_image` takes them.
+        image: the image, as `restore_image` takes it.
+        options: the request, as for `restore_image`.
+        device: place of the networks, as for `restore_image`.
+        backend: library that runs the networks, as for `restore_image`.
+        changes: fields of `RestoreOptions` that differ from `options`.
 
     Raises:
         ValueError: as `restore_image`.
