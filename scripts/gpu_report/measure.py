@@ -27,7 +27,7 @@ import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave
 import torch  # isort: skip
 from torch import Tensor
 
-from swinir.bench.matrix_rate import matrix_gflops, settle
+from swinir.bench.matrix_rate import least_seconds, matrix_gflops, settle
 from swinir.bench.processes import here
 from swinir.bench.subject import Case, Subject, find_subject
 from swinir.bench.timing import options_of, time_variants
@@ -113,14 +113,8 @@ def ceilings(bench: Bench) -> None:
 def copy_rate(device: torch.device, count: int) -> float:
     """Measure bytes read and written in a second while `count` bytes are copied on the device."""
     source = torch.empty(count, dtype=torch.uint8, device=device)
-    target, seconds = torch.empty_like(source), []
-    for _ in range(1 + REPEATS):  # the first warms up
-        settle(device)
-        start = time.perf_counter()
-        target.copy_(source)
-        settle(device)
-        seconds.append(time.perf_counter() - start)
-    return 2 * count / min(seconds[1:])
+    target = torch.empty_like(source)
+    return 2 * count / least_seconds(lambda: target.copy_(source), device, REPEATS)
 
 
 class Recorder:

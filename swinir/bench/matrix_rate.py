@@ -1,7 +1,7 @@
 """The rate of matrix products on this machine, for comparison with a network's."""
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -25,14 +25,19 @@ def _rate(device: torch.device, dtype: torch.dtype, shape: tuple[int, int, int],
     rows, inputs, outputs = shape
     x = torch.randn(rows, inputs, device=device).to(dtype)
     weight = torch.randn(outputs, inputs, device=device).to(dtype)
+    return 2e-9 * rows * inputs * outputs / least_seconds(lambda: F.linear(x, weight), device, repeats)
+
+
+def least_seconds(work: Callable[[], object], device: torch.device, repeats: int) -> float:
+    """Measure the shortest of some runs of `work`, after one to warm up."""
     seconds = []
-    for _ in range(1 + repeats):  # the first warms up
+    for _ in range(1 + repeats):
         settle(device)
         start = time.perf_counter()
-        F.linear(x, weight)
+        work()
         settle(device)
         seconds.append(time.perf_counter() - start)
-    return 2e-9 * rows * inputs * outputs / min(seconds[1:])
+    return min(seconds[1:])
 
 
 def settle(device: torch.device) -> None:

@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,8 +101,9 @@ class Display:
         self.stopwatch = Stopwatch()
         # On a terminal only; it moves with the tiles.
         shown = not quiet and sys.stderr.isatty()
-        self.megapixels = [_megapixels(job.source) for job in jobs] if shown else [0.0] * len(jobs)
-        self.bar = tqdm(total=sum(self.megapixels), bar_format=BAR, disable=not shown, dynamic_ncols=True)
+        megapixels = [_megapixels(job.source) if shown else 0.0 for job in jobs]
+        self.done = list(accumulate(megapixels, initial=0.0))  # megapixels after each number of images
+        self.bar = tqdm(total=self.done[-1], bar_format=BAR, disable=not shown, dynamic_ncols=True)
 
     def announce(self, job: "Job", picture: "Picture", decision: "Decision") -> None:
         """Print the expected time of an image that will take long."""
@@ -123,8 +125,9 @@ class Display:
         """Move the bar within an image."""
         from swinir.image_io.reader import named
 
-        done = len(self.results)
-        self.bar.n = sum(self.megapixels[:done]) + share * self.megapixels[min(done, self.total - 1)]
+        number = len(self.results)
+        before, after = self.done[number], self.done[min(number + 1, self.total)]
+        self.bar.n = before + share * (after - before)
         self.bar.set_postfix_str(named(job.source)[-30:])
 
     def follow(self, results: "Iterable[Result]") -> None:
@@ -134,7 +137,7 @@ class Display:
                 self.results.append(result)
                 with self.bar.external_write_mode():
                     self._show(result)
-                self.bar.n = sum(self.megapixels[: len(self.results)])
+                self.bar.n = self.done[len(self.results)]
                 self.bar.refresh()
 
     def _show(self, result: "Result") -> None:

@@ -129,17 +129,12 @@ def align_tile(tile: int, window: int) -> int:
     return tile // window * window
 
 
-def chosen_tile(
-    config: NetworkConfig | BaselineConfig,
-    size: tuple[int, int],
-    options: RunOptions,
-    device: torch.device,
-    batch: int,
-) -> int | None:
-    """Return the side of tiles for a padded image of (height, width); None for one that is run whole, as asked for."""
+def chosen_tile(model: Runnable, size: tuple[int, int], options: RunOptions, batch: int) -> int | None:
+    """Return the side of tiles for padded images of (height, width); None for those run whole, as asked for."""
     if options.tile == "auto":
+        config, device, batch = model.config, place_of(model).device, batch * memory_factor(model)
         return auto_tile(config, *size, options.tile_overlap, device=device, batch=batch) or max(size)
-    return None if options.tile is None else align_tile(options.tile, config.window)
+    return None if options.tile is None else align_tile(options.tile, model.config.window)
 
 
 def padded_side(size: int, config: NetworkConfig | BaselineConfig) -> int:
@@ -187,12 +182,9 @@ class _Run:
     ) -> None:
         self.forward, self.config, self.options = as_function(model, options), model.config, options
         self.scratch, self.progress = scratch, progress
-        device = place_of(model).device
-        self.tile = chosen_tile(
-            self.config, self._padded(image), options, device, image.shape[0] * memory_factor(model)
-        )
+        self.tile = chosen_tile(model, self._padded(image), options, image.shape[0])
         # Tiles chosen by free memory fill it, so they run one by one.
-        together = isinstance(options.tile, int) and device.type != "cpu"
+        together = isinstance(options.tile, int) and place_of(model).device.type != "cpu"
         self.batch = max(1, GPU_PIXELS // (image.shape[0] * self.tile**2)) if self.tile and together else 1
 
     def _padded(self, image: Image) -> tuple[int, int]:

@@ -105,17 +105,18 @@ class Rectangle(NamedTuple):
 
     def gather(self, x: Tensor) -> Tensor:
         """Copy the tokens, (B * windows, N, C), from the stream x, (B, H, W, C)."""
-        counts = (x.shape[0], self.rows[0].windows, self.cols[0].windows)
-        tokens = x.new_empty(*counts, self.window, self.window, x.shape[-1])
+        tokens = x.new_empty(self._shape(x))
         for ours, theirs in self._pairs(tokens, x):
             ours.copy_(theirs)
         return tokens.view(-1, self.window**2, x.shape[-1])
 
     def scatter(self, tokens: Tensor, x: Tensor) -> None:
         """Write the tokens back to the stream."""
-        counts = (x.shape[0], self.rows[0].windows, self.cols[0].windows)
-        for ours, theirs in self._pairs(tokens.view(*counts, self.window, self.window, x.shape[-1]), x):
+        for ours, theirs in self._pairs(tokens.view(self._shape(x)), x):
             theirs.copy_(ours)
+
+    def _shape(self, x: Tensor) -> tuple[int, ...]:
+        return x.shape[0], self.rows[0].windows, self.cols[0].windows, self.window, self.window, x.shape[-1]
 
     def _pairs(self, tokens: Tensor, x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
         """Views of the tokens, (B, rows, columns, window, window, C), and of the image, one for each stretch."""

@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from swinir.models.eager_layer import attention_bias
 from swinir.models.swinir import NetworkConfig, SwinTransformerLayer
 
 CHUNK = 64  # channels held in one tensor: 48, 60, 180 and 240 pad to 64, 64, 192 and 256
@@ -210,9 +211,7 @@ def _pack_attention(layer: SwinTransformerLayer, narrow: torch.dtype) -> tuple[T
     weight = rearrange(F.pad(weight, (0, channels, 0, extra)), "three heads d c -> c (three heads d)")
     q_bias = F.pad(q_bias * (attn.scale * to_base_2), (0, extra)).flatten()
     proj = F.pad(rearrange(proj, "c (heads d) -> heads d c", heads=heads), (0, channels, 0, extra)).flatten(0, 1)
-    table = attn.bias().double()[None]
-    if layer.masks is not None:
-        table = table + layer.masks.double()[:, None]
+    table = attention_bias(attn, layer.masks).double()
     padding = TOKENS - table.shape[-1]
     table = F.pad(F.pad(table * to_base_2, (0, padding), value=DEAD), (0, 0, 0, padding))
     # Logits need the bits that bfloat16 lacks more than its range.

@@ -12,12 +12,12 @@ from swinir.inference.arrays import NetworkInput
 from swinir.inference.forward import Runnable, memory_factor
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import chosen_tile, padded_side, restore
+from swinir.inference.self_ensemble import TURNS
 from swinir.inference.tiling import cut_spans
 from swinir.photos.loaded_models import LoadedModels
 from swinir.photos.restore_photo import Decision, Treatment, bytes_needed
 
 SAMPLE = 64  # side in pixels of the image that is timed; small tiles compute a little slower than large ones
-TURNS = 8  # of the self-ensemble
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ def expect(picture: Picture, decision: Decision, treatment: Treatment, models: L
         config = model.config
         batch = NetworkInput(picture.pixels, model).shape[0]
         sides = padded_side(height, config), padded_side(width, config)
-        weight = batch * memory_factor(model)
-        tile = chosen_tile(config, sides, run, models.device, weight) or max(sides)
+        tile = chosen_tile(model, sides, run, batch) or max(sides)
         spans = [[seen.stop - seen.start for seen, _ in cut_spans(side, tile, run.tile_overlap, config.window)]
                  for side in sides]  # fmt: skip
-        turns = TURNS if run.self_ensemble else 1
+        turns = len(TURNS) if run.self_ensemble else 1
         tiles += len(spans[0]) * len(spans[1]) * turns
         pixels[name] += sum(spans[0]) * sum(spans[1]) * batch * turns
-        largest = max(largest, max(spans[0]) * max(spans[1]) * weight * bytes_per_pixel(config))
+        most = batch * max(spans[0]) * max(spans[1])
+        largest = max(largest, most * memory_factor(model) * bytes_per_pixel(config))
         height, width = height * config.upscale, width * config.upscale
     return Expectation(
         tiles, pixels, picture.pixels.nbytes + largest + bytes_needed(picture, decision, treatment, models)

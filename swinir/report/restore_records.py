@@ -1,6 +1,5 @@
 """Records of `swinir restore` for its report: the last of each output, the files they name, and their scores."""
 
-import hashlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from swinir.image_io.picture import from_unit, to_unit
 from swinir.image_io.reader import named, read_picture
 from swinir.metrics.full_reference import psnr, ssim
 from swinir.photos.manifest import DONE, RECORDS, Result, read_rows
+from swinir.weights.verify import sha256
 
 SSIM_NEEDS = 11  # pixels a side
 
@@ -122,8 +122,7 @@ def has_changed(entry: Entry) -> bool:
     """Tell if the input exists and differs from the one that was restored."""
     if not entry.result.input_sha256 or not os.path.isfile(entry.source):
         return False
-    with entry.source.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() != entry.result.input_sha256
+    return sha256(entry.source) != entry.result.input_sha256
 
 
 def with_scores(entry: Entry) -> Entry:
