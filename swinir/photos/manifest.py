@@ -16,7 +16,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, InstanceOf
+from pydantic import Field, InstanceOf, TypeAdapter
 
 from swinir.image_io.reader import named
 from swinir.photos.jobs import Job, Output
@@ -32,9 +32,11 @@ MAX_LINE = 2**20  # bytes; longer lines are no records
 FATAL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENOENT, errno.EACCES, errno.EPERM, errno.EIO)
 
 Text = InstanceOf[str]  # pydantic's own strings refuse lone surrogates, which file names may hold
-Texts = Annotated[tuple[Text, ...], Field(strict=False)]  # in JSON a list
-Pixels = Annotated[int, Field(gt=0, lt=2**31)]
-Level = Annotated[float, Field(ge=0, le=255)]
+Number = Annotated[int, Field(strict=True)]
+Pixels = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
+Level = Annotated[float, Field(strict=True, ge=0, le=255)]
+Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
+Status = Literal["begun", "restored", "unchanged", "skipped", "failed"]
 
 
 class OutputError(OSError):
@@ -55,37 +57,9 @@ class Result:
         replaces: size and time of the file that had the output's name when the work began.
     """
 
-    input: str
-    output: str
-    status: str
-    error: str = ""
-    input_sha256: str = ""
-    output_sha256: str = ""
-    settings: str = ""
-    width: int | None = None
-    height: int | None = None
-    output_width: int | None = None
-    output_height: int | None = None
-    experts: tuple[tuple[str, str], ...] = ()
-    precision: str = ""
-    engine: str = ""
-    tile: int | str | None = None
-    seconds: float | None = None
-    notes: tuple[str, ...] = ()
-    findings: tuple[str, ...] = ()
-    noise_level: float | None = None
-    jpeg_quality: float | None = None
-    replaces: tuple[int, int] | None = None
-
-
-class _Line(BaseModel):
-    """A valid line: the fields of `Result`; others are ignored."""
-
-    model_config = ConfigDict(strict=True)
-
     input: Text
     output: Text
-    status: Literal["begun", "restored", "unchanged", "skipped", "failed"]
+    status: Status
     error: Text = ""
     input_sha256: Text = ""
     output_sha256: Text = ""
@@ -94,16 +68,19 @@ class _Line(BaseModel):
     height: Pixels | None = None
     output_width: Pixels | None = None
     output_height: Pixels | None = None
-    experts: Annotated[tuple[Annotated[tuple[Text, Text], Field(strict=False)], ...], Field(strict=False)] = ()
+    experts: tuple[tuple[Text, Text], ...] = ()
     precision: Text = ""
     engine: Text = ""
-    tile: int | Text | None = None
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
-    notes: Texts = ()
-    findings: Texts = ()
+    tile: Number | Text | None = None
+    seconds: Seconds | None = None
+    notes: tuple[Text, ...] = ()
+    findings: tuple[Text, ...] = ()
     noise_level: Level | None = None
     jpeg_quality: Level | None = None
-    replaces: Annotated[tuple[int, int], Field(strict=False)] | None = None
+    replaces: tuple[Number, Number] | None = None
+
+
+_LINE = TypeAdapter(Result)  # checks what comes from a file; other keys are ignored
 
 
 def read_rows(path: Path, start: int = 0) -> tuple[list[Result], int, int]:
@@ -133,7 +110,7 @@ def read_rows(path: Path, start: int = 0) -> tuple[list[Result], int, int]:
 
 def _parse(line: bytes) -> Result | None:
     try:
-        return Result(**vars(_Line.model_validate(json.loads(line))))
+        return _LINE.validate_python(json.loads(line))
     except (ValueError, RecursionError, OverflowError):
         return None
 
