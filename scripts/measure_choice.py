@@ -17,7 +17,7 @@ import typer
 from PIL import Image
 
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
-from swinir.degradations.estimate import Findings, sense
+from swinir.degradations.estimate import Findings, Noise, sense
 from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
@@ -65,7 +65,7 @@ def make_cases() -> list[Case]:
     """List the cases: clean, noise, JPEG by the tables of a file, JPEG by pixels alone."""
 
     def found(noise: float, quality: float | None) -> Callable[[bool], Findings]:
-        return lambda gray: Findings(noise, quality, "file" if quality else None, gray)
+        return lambda gray: Findings(Noise(noise), quality, "file" if quality else None, gray)
 
     def noise(findings: Findings) -> float:
         return findings.noise_level

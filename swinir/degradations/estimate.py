@@ -61,20 +61,47 @@ _SETTLED = 0.02
 
 
 @dataclass(frozen=True)
+class Noise:
+    """Noise of one image, in units of 1/255.
+
+    Attributes:
+        level: standard deviation of noise independent between pixels and channels; of correlated noise, the level of
+            independent noise that is as strong on luma.
+        correlated: True if neighbouring pixels share noise: a camera's, film grain, noise under JPEG or resized.
+        shadows, highlights: standard deviation on luma in dark and in bright parts; None where it is not known.
+    """
+
+    level: float
+    correlated: bool = False
+    shadows: float | None = None
+    highlights: float | None = None
+
+    @property
+    def on_luma(self) -> float:
+        """Standard deviation on luma."""
+        return self.level * float(np.linalg.norm(_LUMA))
+
+
+@dataclass(frozen=True)
 class Findings:
     """Estimates for one image.
 
     Attributes:
-        noise_level: standard deviation of the noise, in units of 1/255.
+        noise: level and kind of the noise.
         jpeg_quality: quality of the JPEG compression in libjpeg's scale, 1 to 100; None without traces of JPEG.
         jpeg_source: "file" for quantisation tables, "pixels" for an estimate; None without a quality.
         gray: True for one channel, or three equal ones.
     """
 
-    noise_level: float
+    noise: Noise
     jpeg_quality: float | None
     jpeg_source: Literal["file", "pixels"] | None
     gray: bool
+
+    @property
+    def noise_level(self) -> float:
+        """Level of the noise, by which models are chosen."""
+        return self.noise.level
 
     def explain(self) -> list[str]:
         """Return one sentence for each estimate."""
@@ -99,7 +126,7 @@ def sense(image: np.ndarray, jpeg_tables: Mapping[int, Sequence[int]] | None = N
         ValueError: for another shape or dtype, or tables that are none.
     """
     image = _check(image)
-    noise, gray = noise_level(image), image.shape[2] == 1
+    noise, gray = Noise(noise_level(image)), image.shape[2] == 1
     if jpeg_tables:
         return Findings(noise, jpeg_quality(jpeg_tables), "file", gray)
     quality = pixel_jpeg_quality(image)

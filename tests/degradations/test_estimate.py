@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from PIL import Image, JpegPresets
 
-from swinir.degradations.estimate import Findings, jpeg_quality, noise_level, pixel_jpeg_quality, sense
+from swinir.degradations.estimate import Findings, Noise, jpeg_quality, noise_level, pixel_jpeg_quality, sense
 from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import list_images, read
 
@@ -224,9 +224,12 @@ def test_the_files_tables_decide():
 @pytest.mark.parametrize(
     ("findings", "words"),
     [
-        (Findings(24.96, None, None, False), ("25.0", "no sign", "Colour: yes")),
-        (Findings(0.2, 40, "file", True), ("0.2", "the file says quality 40", "grey")),
-        (Findings(0.2, 39.6, "pixels", True), ("0.2", "pixels show an earlier compression at quality 40", "grey")),
+        (Findings(Noise(24.96), None, None, False), ("25.0", "no sign", "Colour: yes")),
+        (Findings(Noise(0.2), 40, "file", True), ("0.2", "the file says quality 40", "grey")),
+        (
+            Findings(Noise(0.2), 39.6, "pixels", True),
+            ("0.2", "pixels show an earlier compression at quality 40", "grey"),
+        ),
     ],
 )
 def test_findings_are_explained(findings, words):

@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from swinir.degradations.estimate import Findings
+from swinir.degradations.estimate import Findings, Noise
 from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, Selection, Wish, select_models
 from swinir.tasks import TASKS
 from swinir.weights import zoo
 
-CLEAN = Findings(noise_level=0.4, jpeg_quality=None, jpeg_source=None, gray=False)
+CLEAN = Findings(Noise(0.4), jpeg_quality=None, jpeg_source=None, gray=False)
 BUNDLED = zoo.bundled()
 EVERYTHING = (*BUNDLED, *zoo.RELEASED)
 
 
 def findings(noise=0.4, jpeg=None, gray=False):
-    return Findings(noise, jpeg, "pixels" if jpeg else None, gray)
+    return Findings(Noise(noise), jpeg, "pixels" if jpeg else None, gray)
 
 
 def aliases(selection: Selection):
