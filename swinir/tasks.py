@@ -1,4 +1,4 @@
-"""The seven tasks of the paper as seven rows: network, input, metrics and names of each.
+"""The paper's seven tasks and one of ours, a row each: network, input, metrics and names.
 
 A difference between tasks is a field of its row; no other module asks for a task by name.
 """
@@ -21,9 +21,10 @@ class TaskSpec:
         name: as the released program's `--task` takes it.
         title: for tables and messages.
         purpose: of its models, for users who restore photographs with them; empty where the title says it.
-        network: the released network of medium (or lightweight) size, at the first scale.
+        network: the released network of medium (or lightweight) size, at the first scale; for a task of ours, the
+            paper's network of that size.
         large: the large variant, where one was released.
-        scales: enlargements that the paper trains; (1,) for tasks that keep the size.
+        scales: enlargements that models are trained for; (1,) for tasks that keep the size.
         degradation: by which the tester makes its input from a ground-truth image; None if low-quality images are
             files.
         training: degradation of training images.
@@ -34,6 +35,7 @@ class TaskSpec:
         weights_key: entry of released checkpoints that holds the weights.
         folder: pattern of the result folder's name.
         in_file_name: the task's name in names of released files.
+        in_paper: False for a task of this project, of which nothing was released.
     """
 
     name: str
@@ -42,7 +44,7 @@ class TaskSpec:
     weights_key: Literal["params", "params_ema"]
     folder: str
     in_file_name: str
-    training: Literal["bicubic", "bsrgan", "noise", "jpeg"]
+    training: Literal["bicubic", "bsrgan", "noise", "jpeg", "photo"]
     purpose: str = ""
     large: NetworkConfig | None = None
     scales: tuple[int, ...] = (1,)
@@ -51,6 +53,7 @@ class TaskSpec:
     gray: bool = False
     crop_scale: bool = False
     psnrb: bool = False
+    in_paper: bool = True
 
     @property
     def levels(self) -> tuple[int, ...]:
@@ -172,6 +175,16 @@ _ROWS = (
         folder="swinir_{name}_jpeg{jpeg}",
         in_file_name="colorCAR",
         training="jpeg",
+    ),
+    TaskSpec(
+        name="real_photo",
+        title="real-photograph restoration",
+        network=_config(_MEDIUM, img_size=128),
+        weights_key="params",
+        folder="swinir_{name}",
+        in_file_name="realPhoto",
+        training="photo",
+        in_paper=False,
     ),
 )
 

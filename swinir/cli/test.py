@@ -48,7 +48,9 @@ def benchmark(
     task: Annotated[
         str,
         typer.Option(
-            "--task", help="classical_sr, lightweight_sr, real_sr, gray_dn, color_dn, jpeg_car or color_jpeg_car."
+            "--task",
+            help="classical_sr, lightweight_sr, real_sr, gray_dn, color_dn, jpeg_car, color_jpeg_car, or our own "
+            "real_photo.",
         ),
     ] = "color_dn",
     scale: Annotated[int, typer.Option("--scale", help="Enlargement: 1, 2, 3, 4, 8.")] = 1,

@@ -29,7 +29,7 @@ def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | N
     """Pair the files of a benchmark.
 
     Tasks that make their own input read `folder_gt`, or, without one, restore `folder_lq` as it is.
-    Super-resolution pairs ground truth NAME.png with low-quality NAMEx{scale}.png.
+    Other tasks pair ground truth NAME.png with low-quality NAMEx{scale}.png, at scale 1 also with NAME.png.
 
     Raises:
         ValueError, FileNotFoundError, NotADirectoryError: for folders that are missing or hold no images.
@@ -70,9 +70,11 @@ def find_set(protocol: Protocol, benchmark: BenchmarkSet, testsets: Path) -> lis
 
 
 def _pair(gt: Path, partners: dict[str, Path], folder_lq: Path, scale: int) -> Sample:
-    expected = folder_lq / f"{gt.stem}x{scale}{gt.suffix}"
-    lq = expected if expected.is_file() else partners.get(expected.stem)
-    problem = "" if lq else f"{gt}: no low-quality partner {expected}"
+    stems = ([gt.stem] if scale == 1 else []) + [f"{gt.stem}x{scale}"]
+    same_format = [folder_lq / f"{stem}{gt.suffix}" for stem in stems]
+    found = [path for path in same_format if path.is_file()] + [partners[stem] for stem in stems if stem in partners]
+    lq = found[0] if found else None
+    problem = "" if lq else f"{gt}: no low-quality partner {same_format[0]}"
     return Sample(gt.stem, lq=lq, gt=gt, problem=problem)
 
 

@@ -200,7 +200,7 @@ class TrainConfig(Section):
 
     Attributes:
         name: name of the run, its folder and its final weights.
-        task: one of the paper's seven tasks, which decides the network, the degradation and the metrics.
+        task: a key of `swinir.tasks.TASKS`, which decides the network, the degradation and the metrics.
         scale, noise, jpeg: level of the task, as in the tester's options.
         network: overrides for fields of the task's released network; `name = "rcan"` trains RCAN instead.
         accumulate: parts of a batch that are run one after the other, to need less memory.

@@ -106,11 +106,15 @@ def read_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:
 
 
 def guess_tasks(network: NetworkConfig) -> list[str]:
-    """Return the names of tasks whose released networks share upsampler, channels, range and scale with `network`."""
+    """Return the names of the paper's tasks whose networks share upsampler, channels, range and scale with `network`.
+
+    Files of a task of ours state it.
+    """
     return [
         name
         for name, task in TASKS.items()
-        if network.upscale in task.scales
+        if task.in_paper
+        and network.upscale in task.scales
         and (network.upsampler, network.in_chans, network.img_range)
         == (task.network.upsampler, task.network.in_chans, task.network.img_range)
     ]

@@ -12,8 +12,8 @@ class ModelRow:
 
     Attributes:
         name: short name, which `load_model` and `swinir restore -n` take.
-        task: one of the paper's seven.
-        level: x4, noise25 or jpeg40.
+        task: a key of `swinir.tasks.TASKS`.
+        level: x4, noise25 or jpeg40; noise0-55 for a model for any level.
         scale: factor of enlargement; 1 for models that keep the size.
         parameters: their number; None where it is not known.
         state: "bundled" with the package, "downloaded", or neither: "available" to `swinir zoo download`; "missing" for

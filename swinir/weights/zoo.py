@@ -45,7 +45,7 @@ Kind = Literal["x", "noise", "jpeg"]
 RELEASE_URL = "https://github.com/JingyunLiang/SwinIR/releases/download/v0.0/"
 SUFFIXES = (".pth", ".safetensors")
 GRAMMAR = (
-    "{id}_{task}_{data}_s{patch}w{window}_SwinIR-{T | S | M | L}_{x4 | noise25 | jpeg40}[_GAN | _PSNR], "
+    "{id}_{task}_{data}_s{patch}w{window}_SwinIR-{T | S | M | L}_{x4 | noise25 | noise0-55 | jpeg40}[_GAN | _PSNR], "
     "for example 001_classicalSR_DF2K_s64w8_SwinIR-M_x4"
 )
 
@@ -59,13 +59,14 @@ TASK_IN_NAME: dict[str, tuple[str, Kind]] = {
     "color_dn": ("colorDN", "noise"),
     "jpeg_car": ("CAR", "jpeg"),
     "color_jpeg_car": ("colorCAR", "jpeg"),
+    "real_photo": ("realPhoto", "x"),
 }
 SIZE_WORDS = {"T": "tiny", "S": "small", "M": "medium", "L": "large"}
 
 
 @dataclass(frozen=True)
 class WeightsName:
-    """The parts of a released file's name.
+    """The parts of a file's name, as the released program gives it; ranges of levels are this project's.
 
     Attributes:
         id: three digits, numbering the tasks; both JPEG tasks share 006.
@@ -75,8 +76,9 @@ class WeightsName:
         window: side of the attention windows, in pixels.
         size: T (the bundled tiny models), S, M or L.
         kind: what `level` counts: scale, noise level or JPEG quality.
-        level: 4 in x4, 25 in noise25, 40 in jpeg40.
+        level: 4 in x4, 25 in noise25, 40 in jpeg40, 0 in noise0-55.
         objective: "GAN", "PSNR" or "".
+        level_to: 55 in noise0-55, a model for any level from 0 to 55; None for one level.
 
     Raises:
         ValueError: naming the part that no file name could hold.
@@ -91,6 +93,7 @@ class WeightsName:
     kind: Kind
     level: int
     objective: str = ""
+    level_to: int | None = None
 
     def __post_init__(self) -> None:
         allowed = {
@@ -101,7 +104,7 @@ class WeightsName:
             "window": self.window >= 1,
             "size": self.size in SIZE_WORDS,
             "kind": self.kind in get_args(Kind),
-            "level": self.level >= 1,
+            "level": self.level >= (1 if self.level_to is None else 0),
             "objective": self.objective in ("", "GAN", "PSNR"),
         }
         for part, fits in allowed.items():
@@ -110,11 +113,18 @@ class WeightsName:
         kind = TASK_IN_NAME[self.task][1]
         if self.kind != kind:
             raise ValueError(f"the level of {self.task} is written {kind}<number>, got {self.level_text!r}")
+        if self.level_to is not None and (kind == "x" or self.level >= self.level_to):
+            problem = "a scale has no range" if kind == "x" else "a range of levels must rise"
+            raise ValueError(f"{problem}, got {self.level_text!r}; names follow {GRAMMAR}")
 
     @property
     def level_text(self) -> str:
-        """The level as names write it: x4, noise25 or jpeg40."""
-        return f"{self.kind}{self.level}"
+        """The level as names write it: x4, noise25, jpeg40 or noise0-55."""
+        return f"{self.kind}{self.level}" if self.level_to is None else f"{self.kind}{self.level}-{self.level_to}"
+
+    def covers(self, level: float) -> bool:
+        """Compare a level with that of the model, or with its range."""
+        return self.level <= level <= (self.level if self.level_to is None else self.level_to)
 
 
 _TASK_OF_SPELLING = {spelling: task for task, (spelling, _) in TASK_IN_NAME.items()}
@@ -124,7 +134,7 @@ _NAME_PARTS = (
     ("data", r"([A-Za-z0-9-]+)"),
     ("patch and window", r"s([0-9]+)w([0-9]+)"),
     ("size", r"SwinIR-([TSML])"),
-    ("level", r"(x|noise|jpeg)([0-9]+)"),
+    ("level", r"(x|noise|jpeg)([0-9]+)(?:-([0-9]+))?"),
 )
 
 
@@ -136,18 +146,27 @@ def parse_name(name: str) -> WeightsName:
     """
     stem = _stem(name)
     rest = stem
-    found: list[str] = []
+    found: list[str | None] = []
     for part, pattern in _NAME_PARTS:
         match = re.match(rf"{pattern}(?:_|\Z)", rest)
         if match is None:
             raise ValueError(f"can't read the {part} of weights name {stem!r} at {rest!r}; names follow {GRAMMAR}")
         found += match.groups()
         rest = rest[match.end() :]
-    number, spelling, data, patch, window, size, kind, level = found
+    number, spelling, data, patch, window, size, kind, level, level_to = cast(list[str], found)
     if rest not in ("", "GAN", "PSNR"):
         raise ValueError(f"can't read the objective of weights name {stem!r} at {rest!r}; names follow {GRAMMAR}")
     parts = WeightsName(
-        number, _TASK_OF_SPELLING[spelling], data, int(patch), int(window), size, cast(Kind, kind), int(level), rest
+        id=number,
+        task=_TASK_OF_SPELLING[spelling],
+        data=data,
+        patch=int(patch),
+        window=int(window),
+        size=size,
+        kind=cast(Kind, kind),
+        level=int(level),
+        objective=rest,
+        level_to=int(level_to) if level_to else None,
     )
     if format_name(parts) != stem:  # leading zeros, a dangling underscore
         raise ValueError(f"weights name {stem!r} should be written {format_name(parts)!r}")

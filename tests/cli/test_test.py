@@ -36,6 +36,7 @@ RESULTS = {
     "color_dn": "swinir_color_dn_noise15",
     "jpeg_car": "swinir_jpeg_car_jpeg40",
     "color_jpeg_car": "swinir_color_jpeg_car_jpeg40",
+    "real_photo": "swinir_real_photo",
 }
 LABELS = {
     "classical_sr": ["PSNR", "SSIM", "PSNR_Y", "SSIM_Y"],
@@ -45,6 +46,7 @@ LABELS = {
     "color_dn": ["PSNR", "SSIM", "PSNR_Y", "SSIM_Y"],
     "jpeg_car": ["PSNR", "SSIM", "PSNRB"],
     "color_jpeg_car": ["PSNR", "SSIM", "PSNRB", "PSNR_Y", "SSIM_Y", "PSNRB_Y"],
+    "real_photo": ["PSNR", "SSIM", "PSNR_Y", "SSIM_Y"],
 }
 AVERAGES = {"PSNR": "PSNR/SSIM(RGB)", "PSNR_Y": "PSNR_Y/SSIM_Y", "PSNRB": "PSNRB", "PSNRB_Y": "PSNRB_Y"}
 
@@ -112,8 +114,8 @@ def lines_of(text):
 @pytest.mark.parametrize("task", TASKS)
 def test_every_task_writes_its_images_and_prints_its_metrics_and_no_others(run, here, task):
     folders = {"real_sr": ["--folder_lq", "lq"]}.get(task, ["--folder_gt", "gt"])
-    if task in ("classical_sr", "lightweight_sr"):
-        folders += ["--folder_lq", "lq"]
+    if task in ("classical_sr", "lightweight_sr", "real_photo"):
+        folders += ["--folder_lq", "gt" if task == "real_photo" else "lq"]
     code, out, err = run("--task", task, "--scale", str(TASKS[task].scales[0]), *folders)
     assert (code, err) == (0, "")
     names = ["ax2", "bx2"] if task == "real_sr" else ["a", "b"]

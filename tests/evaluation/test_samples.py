@@ -41,6 +41,20 @@ def test_a_partner_may_have_another_suffix_but_the_same_one_comes_first(pairs):
     assert find_samples(SR, lq, gt)[0].lq == lq / "ax2.bmp"
 
 
+@pytest.mark.parametrize(
+    ("files", "partner"),
+    [(["a.png", "ax1.png", "a.bmp"], "a.png"), (["ax1.png", "a.bmp"], "ax1.png"), (["a.bmp"], "a.bmp"), ([], None)],
+)
+def test_images_of_one_size_are_joined_by_the_same_name(tmp_path, files, partner):
+    for folder, names in (("lq", files), ("gt", ["a.png"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            cv2.imwrite(str(tmp_path / folder / name), noise(16, 20))
+    (sample,) = find_samples(Protocol(TASKS["real_photo"]), tmp_path / "lq", tmp_path / "gt")
+    problem = "" if partner else f"{tmp_path / 'gt/a.png'}: no low-quality partner {tmp_path / 'lq/a.png'}"
+    assert (sample.lq and sample.lq.name, sample.gt.name, sample.problem) == (partner, "a.png", problem)
+
+
 def test_a_missing_partner_is_named_and_the_others_stay(pairs):
     lq, gt = pairs
     (lq / "bx2.png").unlink()

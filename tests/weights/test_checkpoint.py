@@ -149,8 +149,8 @@ def test_every_released_network_is_guessed_to_serve_its_task(name: str) -> None:
     assert guess_tasks(official(name)) == [TASK_OF_ID["_".join(name.split("_")[:2])]]
 
 
-def test_every_network_of_the_task_table_is_guessed_to_serve_its_task() -> None:
-    for name, task in TASKS.items():
+def test_every_network_of_the_papers_tasks_is_guessed_to_serve_its_task() -> None:
+    for name, task in ((name, task) for name, task in TASKS.items() if task.in_paper):
         for scale in task.scales:
             assert guess_tasks(task.network_for(scale, img_size=4 * task.network.window_size)) == [name]
 

@@ -49,6 +49,9 @@ def test_every_released_name_survives_parsing_and_formatting() -> None:
 def weights_names(draw: st.DrawFn) -> zoo.WeightsName:
     task = draw(st.sampled_from(list(zoo.TASK_IN_NAME)))
     positive = st.integers(1, 10**6)
+    level, level_to = draw(positive), None
+    if zoo.TASK_IN_NAME[task][1] != "x" and draw(st.booleans()):
+        level, level_to = sorted(draw(st.lists(st.integers(0, 10**6), min_size=2, max_size=2, unique=True)))
     return zoo.WeightsName(
         id=f"{draw(st.integers(0, 999)):03d}",
         task=task,
@@ -57,8 +60,9 @@ def weights_names(draw: st.DrawFn) -> zoo.WeightsName:
         window=draw(positive),
         size=draw(st.sampled_from(list(zoo.SIZE_WORDS))),
         kind=zoo.TASK_IN_NAME[task][1],
-        level=draw(positive),
+        level=level,
         objective=draw(st.sampled_from(["", "GAN", "PSNR"])),
+        level_to=level_to,
     )
 
 
@@ -89,11 +93,25 @@ def test_any_text_parses_or_is_a_value_error(text: str) -> None:
         ("001_classicalSR_DF2K_s064w8_SwinIR-M_x2", "should be written"),
         ("001_classicalSR_DF2K_s64w8_SwinIR-M_x2_", "should be written"),
         ("001_classicalSR_DF2K_s64w8_SwinIR-M_x2.pt", "level"),
+        ("005_colorDN_TK410_s32w8_SwinIR-T_noise55-0", "a range of levels must rise, got 'noise55-0'"),
+        ("005_colorDN_TK410_s32w8_SwinIR-T_noise25-25", "a range of levels must rise, got 'noise25-25'"),
+        ("005_colorDN_TK410_s32w8_SwinIR-T_noise0", "level"),
+        ("005_colorDN_TK410_s32w8_SwinIR-T_noise0-", "level"),
+        ("005_colorDN_TK410_s32w8_SwinIR-T_noise00-55", "should be written"),
+        ("001_classicalSR_DF2K_s64w8_SwinIR-M_x2-4", "a scale has no range, got 'x2-4'"),
     ],
 )
 def test_a_parse_error_names_the_part(name: str, part: str) -> None:
     with pytest.raises(ValueError, match=part):
         zoo.parse_name(name)
+
+
+def test_a_name_with_a_range_is_for_every_level_in_it() -> None:
+    one = zoo.parse_name("005_colorDN_TK410_s32w8_SwinIR-T_noise25")
+    assert [level for level in (0, 24.9, 25, 25.1) if one.covers(level)] == [25]
+    many = zoo.parse_name("006_colorCAR_TK410_s35w7_SwinIR-T_jpeg5-95")
+    assert (many.level, many.level_to, many.level_text) == (5, 95, "jpeg5-95")
+    assert [level for level in (1, 4.9, 5, 40, 95, 96) if many.covers(level)] == [5, 40, 95]
 
 
 def test_the_spelling_of_tasks_is_that_of_the_task_table() -> None:
