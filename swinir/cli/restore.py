@@ -4,10 +4,11 @@ import json
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import typer
 
+from swinir.cli import restore_options as given
 from swinir.cli.options import check_parent
 from swinir.inference.device import choose_device
 
@@ -18,121 +19,41 @@ if TYPE_CHECKING:
     from swinir.photos.manifest import Result
 
 DEFAULT_OUTPUT = Path("restored")
-OUTPUT, MODELS, SPEED, SHOW = "Output", "Models", "Speed and memory", "Messages"  # groups of the help
 
 
 def restore(
     context: typer.Context,
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Images, and folders of images.")],
-    scale: Annotated[
-        float | None,
-        typer.Option("-s", "--scale", "--outscale", help="Enlarge by this factor, such as 2 or 2.5; below 1 reduces."),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option("-o", "--output", help="Folder for the outputs; or of one image, the file to write.")
-    ] = DEFAULT_OUTPUT,
-    recursive: Annotated[bool, typer.Option("-r", "--recursive", help="Also take subfolders.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only print estimates, models, time and memory; write nothing.")
-    ] = False,
-    model: Annotated[
-        str | None,
-        typer.Option(
-            "-n", "--model", rich_help_panel=MODELS, help="Checkpoint: a file, or a name from `swinir zoo list`."
-        ),
-    ] = None,
-    task: Annotated[
-        str | None, typer.Option("--task", rich_help_panel=MODELS, help="Choose only among models of this task.")
-    ] = None,
-    noise: Annotated[
-        float | None,
-        typer.Option("--noise", rich_help_panel=MODELS, help="Noise level to remove, instead of the estimate."),
-    ] = None,
-    jpeg: Annotated[
-        float | None,
-        typer.Option("--jpeg", rich_help_panel=MODELS, help="JPEG quality to repair, instead of the estimate."),
-    ] = None,
-    alpha: Annotated[
-        str,
-        typer.Option("--alpha-upsampler", rich_help_panel=MODELS, help="model or bicubic, for alpha channels."),
-    ] = "model",
-    self_ensemble: Annotated[
-        bool,
-        typer.Option("--self-ensemble", rich_help_panel=MODELS, help="Average eight flips and rotations."),
-    ] = False,
-    ext: Annotated[
-        str,
-        typer.Option("--ext", rich_help_panel=OUTPUT, help="auto (as the input), png, jpg, webp, tif, avif or bmp."),
-    ] = "auto",
-    suffix: Annotated[
-        str | None,
-        typer.Option(
-            "--suffix", rich_help_panel=OUTPUT, help="Added to the names of outputs; by default the request, as in _x2."
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option("--quality", rich_help_panel=OUTPUT, help="Quality of JPEG, WebP and AVIF outputs, 1 to 100."),
-    ] = None,
-    strip_metadata: Annotated[
-        bool, typer.Option("--strip-metadata", rich_help_panel=OUTPUT, help="Leave out EXIF and XMP.")
-    ] = False,
-    skip_existing: Annotated[
-        bool, typer.Option("--skip-existing", rich_help_panel=OUTPUT, help="Skip all outputs that exist.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", rich_help_panel=OUTPUT, help="Replace outputs that exist.")
-    ] = False,
-    compare: Annotated[
-        bool, typer.Option("--compare", rich_help_panel=OUTPUT, help="Also write input and output side by side.")
-    ] = False,
-    json_file: Annotated[
-        Path | None,
-        typer.Option("--json", rich_help_panel=OUTPUT, help="Write the records of all images to one JSON file."),
-    ] = None,
-    tile: Annotated[
-        str,
-        typer.Option(
-            "-t", "--tile", rich_help_panel=SPEED, help="Side of tiles in pixels; auto: by free memory; 0: no tiles."
-        ),
-    ] = "auto",
-    tile_overlap: Annotated[
-        int, typer.Option("--tile-overlap", rich_help_panel=SPEED, help="Overlap of tiles in pixels.")
-    ] = 64,
-    device: Annotated[
-        str | None,
-        typer.Option("--device", rich_help_panel=SPEED, help="cpu, cuda, cuda:1; by default a GPU if there is one."),
-    ] = None,
-    precision: Annotated[str, typer.Option("--precision", rich_help_panel=SPEED, help="fp32, bf16 or auto.")] = "auto",
-    fp32: Annotated[bool, typer.Option("--fp32", rich_help_panel=SPEED, help="The same as --precision fp32.")] = False,
-    backend: Annotated[
-        str | None,
-        typer.Option(
-            "--backend",
-            rich_help_panel=SPEED,
-            help="onnx or openvino: run networks by it, on the CPU.",
-        ),
-    ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile", rich_help_panel=SPEED, help="Fuse layers by torch.compile; for GPUs and many images."
-        ),
-    ] = False,
-    max_pixels: Annotated[
-        float, typer.Option("--max-pixels", rich_help_panel=SPEED, help="Refuse larger inputs; in megapixels.")
-    ] = 400,
-    explain: Annotated[
-        bool,
-        typer.Option("--explain", rich_help_panel=SHOW, help="Print the estimates and the reasons for each model."),
-    ] = False,
-    verbose: Annotated[
-        bool,
-        typer.Option("-v", "--verbose", rich_help_panel=SHOW, help="Print size, time and engine of each image."),
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("-q", "--quiet", rich_help_panel=SHOW, help="Print failures and the last line only.")
-    ] = False,
+    inputs: given.Inputs,
+    scale: given.Scale = None,
+    output: given.OutputPlace = DEFAULT_OUTPUT,
+    recursive: given.Recursive = False,
+    dry_run: given.DryRun = False,
+    model: given.Model = None,
+    task: given.Task = None,
+    noise: given.Noise = None,
+    jpeg: given.Jpeg = None,
+    strength: given.Strength = 1.0,
+    alpha: given.Alpha = "model",
+    self_ensemble: given.SelfEnsemble = False,
+    ext: given.Extension = "auto",
+    suffix: given.Suffix = None,
+    quality: given.Quality = None,
+    strip_metadata: given.StripMetadata = False,
+    skip_existing: given.SkipExisting = False,
+    overwrite: given.Overwrite = False,
+    compare: given.Compare = False,
+    json_file: given.JsonFile = None,
+    tile: given.Tile = "auto",
+    tile_overlap: given.TileOverlap = 64,
+    device: given.Device = None,
+    precision: given.Precision = "auto",
+    fp32: given.Fp32 = False,
+    backend: given.Backend = None,
+    compile: given.Compile = False,
+    max_pixels: given.MaxPixels = 400,
+    explain: given.Explain = False,
+    verbose: given.Verbose = False,
+    quiet: given.Quiet = False,
 ) -> None:
     """Restore images: noise level and JPEG quality are estimated for each, and models are chosen accordingly.
 
@@ -152,7 +73,7 @@ def restore(
     check_parent(json_file)
     context.with_resource(messages(logging.INFO if verbose else logging.WARNING))
     treatment = RestoreOptions(
-        scale, model, task, noise, jpeg, cast(Any, alpha), _tile(tile), tile_overlap,
+        scale, model, task, noise, jpeg, strength, cast(Any, alpha), _tile(tile), tile_overlap,
         "fp32" if fp32 else precision, self_ensemble, compile,
     ).treatment  # fmt: skip
     naming = Output(

@@ -11,7 +11,7 @@ from swinir.image_io.canvas import row_blocks
 from swinir.inference.forward import Runnable, place_of, within_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import DEFAULTS, restore_into
-from swinir.inference.tiling import Progress
+from swinir.inference.tiling import Canvas, Image, Progress
 from swinir.inference.transfer import to_device, to_host
 
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
@@ -71,6 +71,24 @@ class NetworkOutput:
         values, target = part[0].permute(1, 2, 0), self.samples[region[1:]]
         for rows in row_blocks(*target.shape[:2]):
             target[rows] = to_host(_rounded(values[rows], DTYPES[target.dtype.name])).numpy()
+
+
+class Blended:
+    """A canvas that mixes parts with the image that they were made of: image + strength * (part - image).
+
+    It is exact at both ends: a strength of 0 writes the image, 1 the parts.
+
+    Args:
+        canvas: takes the mixed parts.
+        image: of the same size as the canvas.
+        strength: 0 to 1.
+    """
+
+    def __init__(self, canvas: Canvas, image: Image, strength: float) -> None:
+        self.canvas, self.image, self.strength = canvas, image, strength
+
+    def __setitem__(self, region: tuple[Any, slice, slice], part: Tensor) -> None:
+        self.canvas[region] = self.image[region].to(part.device).lerp(part.float(), self.strength)
 
 
 def _rounded(values: Tensor, dtype: torch.dtype) -> Tensor:

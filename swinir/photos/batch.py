@@ -218,6 +218,7 @@ class Batch:
             status="failed",
             settings=self.settings,
             precision=self.precision,
+            strength=self.treatment.strength,
             tile=self.treatment.run.tile,
             replaces=state_of(job.target),
         )

@@ -56,6 +56,8 @@ def describe_request(treatment: Treatment) -> str:
     numbers = (("x", treatment.outscale), ("noise", wish.noise), ("jpeg", wish.jpeg))
     parts = [f"{kind}{number:g}" for kind, number in numbers if number is not None]
     parts += [word for word in (wish.task, model and Path(short_name(model)).stem) if word]
+    if treatment.strength != Treatment.strength:
+        parts.append(f"strength{treatment.strength:g}")
     return "".join(f"_{part}" for part in parts)
 
 

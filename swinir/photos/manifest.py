@@ -35,6 +35,7 @@ Text = InstanceOf[str]  # pydantic's own strings refuse lone surrogates, which f
 Number = Annotated[int, Field(strict=True)]
 Pixels = Annotated[int, Field(strict=True, gt=0, lt=2**31)]
 Level = Annotated[float, Field(strict=True, ge=0, le=255)]
+Share = Annotated[float, Field(strict=True, ge=0, le=1)]
 Seconds = Annotated[float, Field(strict=True, ge=0, allow_inf_nan=False)]
 Status = Literal["begun", "restored", "unchanged", "skipped", "failed"]
 
@@ -53,6 +54,7 @@ class Result:
         experts: name and SHA-256 of the checkpoint of each pass.
         settings: digest of all settings that decide the output.
         precision, engine: of the networks, and the library that ran them, with its version.
+        strength: share of the repair in the output.
         noise_level, jpeg_quality: estimates; None where there is none, or no sign of compression.
         replaces: size and time of the file that had the output's name when the work began.
     """
@@ -71,6 +73,7 @@ class Result:
     experts: tuple[tuple[Text, Text], ...] = ()
     precision: Text = ""
     engine: Text = ""
+    strength: Share = 1.0
     tile: Number | Text | None = None
     seconds: Seconds | None = None
     notes: tuple[Text, ...] = ()

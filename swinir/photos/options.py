@@ -19,6 +19,7 @@ class RestoreOptions:
         task: choose only among models of this task.
         noise: noise level to remove, instead of the estimate; 0 leaves noise alone.
         jpeg: JPEG quality to repair, instead of the estimate; 100 leaves compression alone.
+        strength: share of the repair, 0 to 1, in passes that keep the size: input + strength * (restored - input).
         alpha: "model" passes transparency through the network, too; "bicubic" resizes it.
         tile: side of tiles in pixels; "auto" is by free memory, None is no tiles.
         tile_overlap: in pixels.
@@ -35,6 +36,7 @@ class RestoreOptions:
     task: str | None = None
     noise: float | None = None
     jpeg: float | None = None
+    strength: float = Treatment.strength
     alpha: Literal["model", "bicubic"] = "model"
     tile: int | Literal["auto"] | None = "auto"
     tile_overlap: int = 64
@@ -53,6 +55,7 @@ class RestoreOptions:
             model=None if self.model is None else str(self.model),
             wish=Wish(max(1.0, scale or 1.0), self.task, self.noise, self.jpeg),
             outscale=scale,
+            strength=float(self.strength),
             alpha=self.alpha,
             run=RunOptions(
                 self.tile, self.tile_overlap, "cut", self.precision, self.self_ensemble, self.compile

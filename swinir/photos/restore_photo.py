@@ -20,9 +20,10 @@ from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.resize import imresize
 from swinir.image_io.canvas import Workspace, row_blocks
 from swinir.image_io.picture import Picture, from_unit, to_unit
-from swinir.inference.arrays import NetworkInput, NetworkOutput
+from swinir.inference.arrays import Blended, NetworkInput, NetworkOutput
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore_into
+from swinir.inference.tiling import Canvas
 from swinir.photos.loaded_models import LoadedModels, short_name, task_of
 from swinir.photos.select_models import Wish, select_models
 from swinir.tasks import TASKS
@@ -45,6 +46,7 @@ class Treatment:
         model: a checkpoint or a name in the zoo; None chooses models for each image.
         wish: for the choice of models.
         outscale: exact factor of the output's size; None is that of the passes.
+        strength: share of the repair, 0 to 1: of what passes that keep the size change in the image.
         alpha: way to enlarge an alpha channel, through the network too or by interpolation.
         run: for each network.
     """
@@ -52,6 +54,7 @@ class Treatment:
     model: str | None = None
     wish: Wish = field(default_factory=Wish)
     outscale: float | None = None
+    strength: float = 1.0
     alpha: Literal["model", "bicubic"] = "model"
     run: RunOptions = RUN
 
@@ -60,6 +63,8 @@ class Treatment:
             raise ValueError("a model is named; leave task, noise and jpeg out, which are for choosing one")
         if self.outscale is not None and not 0 < self.outscale <= MAX_OUTSCALE:
             raise ValueError(f"scale must be above 0 and at most {MAX_OUTSCALE}, got {self.outscale:g}")
+        if not 0 <= self.strength <= 1:
+            raise ValueError(f"strength must be from 0 to 1, got {self.strength:g}")
         if self.alpha not in ("model", "bicubic"):
             raise ValueError(f"alpha must be model or bicubic, got {self.alpha!r}")
 
@@ -98,6 +103,9 @@ def decide(picture: Picture, treatment: Treatment, models: LoadedModels) -> Deci
         selection = select_models(measured, treatment.wish, zoo.present())
         names = tuple(step.model.name for step in selection.passes)
         findings = (*measured.explain(), *selection.explain())
+    if names and treatment.strength < 1:
+        effect = "of the repair is applied" if models.scale(names[0]) == 1 else "has no effect: all models enlarge"
+        findings = (*findings, f"Strength: {treatment.strength:g} {effect}.")
     height, width = picture.pixels.shape[:2]
     factor = math.prod(map(models.scale, names))
     size = height * factor, width * factor
@@ -196,7 +204,7 @@ def restore_photo(
     pixels, alpha, names, size = picture.pixels, picture.alpha, decision.models, decision.size
     if not names and size == pixels.shape[:2]:
         return picture
-    run = partial(_run, options=treatment.run, models=models, workspace=workspace)
+    run = partial(_run, treatment=treatment, models=models, workspace=workspace)
     output = workspace.array((*size, pixels.shape[2]), pixels.dtype)
     gray_in_color = pixels.shape[2] == 3 and _is_gray(pixels)
     run(pixels[..., :1] if gray_in_color else pixels, output, names, progress=progress)
@@ -222,12 +230,13 @@ def _run(
     output: np.ndarray,
     names: tuple[str, ...],
     *,
-    options: RunOptions,
+    treatment: Treatment,
     models: LoadedModels,
     workspace: Workspace,
     progress: Callable[[float], None] | None = None,
 ) -> None:
-    """Run (H, W, C) samples through all passes and resize them to the output."""
+    """Run (H, W, C) samples through all passes and resize them to the output; those that keep the size come first."""
+    given, keeping = image, sum(models.scale(name) == 1 for name in names)
 
     def scratch(shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(workspace.array(shape, np.float32))
@@ -239,15 +248,18 @@ def _run(
 
     for number, name in enumerate(names):
         model = models.get(name)
-        height, width, given = image.shape
+        height, width, channels = image.shape
         size = height * model.config.upscale, width * model.config.upscale
         is_last = number == len(names) - 1 and size == output.shape[:2]
-        target = output if is_last else workspace.array((*size, given), np.float32)
+        target = output if is_last else workspace.array((*size, channels), np.float32)
+        canvas: Canvas = NetworkOutput(target, channels)
+        if number == keeping - 1 and treatment.strength < 1:
+            canvas = Blended(canvas, NetworkInput(given, model), treatment.strength)
         restore_into(
             model,
             NetworkInput(image, model),
-            NetworkOutput(target, given),
-            options,
+            canvas,
+            treatment.run,
             scratch=scratch,
             progress=partial(after_tile, number=number),
         )

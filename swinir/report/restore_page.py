@@ -114,7 +114,7 @@ def write_report(
         invalid=invalid,
         tiles=_tiles(entries),
         models=Counter((_model_name(n), d) for r in results for n, d in dict.fromkeys(r.experts)),
-        settings=Counter((r.settings, r.precision, r.tile) for r in results if r.status in DONE),
+        settings=Counter((r.settings, r.precision, r.tile, r.strength) for r in results if r.status in DONE),
         table=SortableTable("Table of all images", COLUMNS, [_row(e, anchors.get(i)) for i, e in enumerate(entries)]),
         figures=figures(),
         shown=len(anchors),

@@ -90,6 +90,7 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
         (["in", "--task", "deblur"], "unknown task 'deblur'"),
         (["in", "--task", "lightweight_sr"], "ask for a scale above 1"),
         (["in", "-s", "0"], "scale must be above 0 and at most 64, got 0"),
+        (["in", "--strength", "1.5"], "strength must be from 0 to 1, got 1.5"),
         (["in", "-t", "big"], "--tile must be auto, 0 for no tiles, or a side in pixels, got 'big'"),
         (["in", "--ext", "xcf"], "images are written as .png"),
         (["in", "--quality", "101"], "quality must be from 1 to 100, got 101"),
@@ -130,13 +131,13 @@ def test_other_formats_and_names(folder):
 
 def test_other_requests_get_outputs_of_their_own_and_the_first_command_still_finds_its_own(folder, capsys):
     write_expert(folder / "mine.pth")
-    requests = (), ("-s", "2"), ("-n", "mine.pth")
+    requests = (), ("-s", "2"), ("-n", "mine.pth"), ("--noise", "9", "--strength", "0.5")
     for words in (*requests, *requests):
         assert restore("in/a.png", *words) == 0
-    names = ["a.png", "a_mine.png", "a_x2.png", "results.jsonl"]
+    names = ["a.png", "a_mine.png", "a_noise9_strength0.5.png", "a_x2.png", "results.jsonl"]
     assert sorted(p.name for p in (folder / "restored").iterdir()) == names
     assert main(["report", "restored"]) == 0
-    assert "report.html: 3 of 3 images shown" in capsys.readouterr().out
+    assert "report.html: 4 of 4 images shown" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("bad", ["another request", "damage"])

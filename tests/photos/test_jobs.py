@@ -38,6 +38,7 @@ def test_names_take_a_suffix_and_an_extension():
         (Treatment(outscale=4.0, wish=Wish(4, "real_sr", 15, 40)), "a_x4_noise15_jpeg40_real_sr.png"),
         (Treatment("001_classicalSR_DF2K_s64w8_SwinIR-M_x4"), "a_classical_sr_x4_DF2K.png"),
         (Treatment("folder/mine.v2.pth", outscale=2.0), "a_x2_mine.v2.png"),
+        (Treatment(strength=0.5), "a_strength0.5.png"),
     ],
 )
 def test_names_state_the_request(treatment, name):

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore
 from swinir.metrics.full_reference import psnr
 from swinir.photos.loaded_models import LoadedModels
-from swinir.photos.restore_photo import Treatment, bytes_needed, decide, restore_photo
+from swinir.photos.restore_photo import Decision, Treatment, bytes_needed, decide, restore_photo
 from swinir.photos.select_models import Wish
 from swinir.weights.checkpoint import load_model
 
@@ -144,6 +145,8 @@ def test_progress_reaches_the_end_over_all_passes(tmp_path, repair):
     [
         ({"outscale": 0.0}, "scale must be above 0 and at most 64, got 0"),
         ({"alpha": "nearest"}, "model or bicubic, got 'nearest'"),
+        ({"strength": 1.01}, "strength must be from 0 to 1, got 1.01"),
+        ({"strength": float("nan")}, "strength must be from 0 to 1, got nan"),
         ({"model": "x.pth", "wish": Wish(noise=25)}, "leave task, noise and jpeg out"),
     ],
 )
@@ -160,6 +163,39 @@ def test_an_output_that_is_not_finite_is_refused(tmp_path):
     decision = decide(picture, Treatment(model="x"), models)
     with pytest.raises(ValueError, match="NaN or infinite"):
         restore_photo(picture, decision, Treatment(model="x"), models, Workspace(tmp_path))
+
+
+# Strength
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize(("channels", "network"), [(3, 3), (1, 3), (3, 1)])
+def test_strength_goes_straight_from_the_input_to_the_repaired_image(tmp_path, repair, dtype, channels, network):
+    path = str(write_expert(tmp_path / "same.pth", upsampler="", upscale=1, in_chans=network))
+    picture = Picture(smooth(29, 36, channels, dtype), smooth(29, 36, 1, dtype, seed=3)[..., 0])
+    run = RunOptions(tile=16, tile_overlap=4)
+    full = repair(picture, Treatment(path, run=run))
+    by_strength = {s: repair(picture, Treatment(path, strength=s, run=run), memory_limit=0) for s in (0, 0.3, 1)}
+    assert np.array_equal(by_strength[0].pixels, picture.pixels)
+    assert np.array_equal(by_strength[1].pixels, full.pixels)
+    assert not np.array_equal(full.pixels, picture.pixels)
+    line = picture.pixels + 0.3 * (full.pixels.astype(float) - picture.pixels)
+    assert np.abs(by_strength[0.3].pixels - line).max() < 0.5 + 0.3 * 0.5 + 0.02  # of rounding twice, and of float32
+    assert all(restored.pixels.dtype == dtype for restored in by_strength.values())
+    assert all(np.array_equal(restored.alpha, picture.alpha) for restored in by_strength.values())
+
+
+def test_strength_counts_once_for_all_repairs_and_not_for_enlargement(tmp_path, models):
+    options = {"upsampler": "", "upscale": 1}
+    paths = [str(write_expert(tmp_path / f"{n}.pth", num_heads=(n,), **options)) for n in (1, 2)]
+    paths.append(str(write_expert(tmp_path / "x2.pth")))
+    first, second, enlarge = (partial(restore, load_model(path)) for path in paths)
+    pixels = smooth(12, 16)
+    lq = torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None]
+    expected = enlarge(lq.lerp(second(first(lq)), 0.5))[0].permute(1, 2, 0).numpy()
+    decision, treatment = Decision(tuple(paths), (24, 32)), Treatment(strength=0.5)
+    restored = restore_photo(Picture(pixels), decision, treatment, models, Workspace(tmp_path)).pixels
+    assert np.abs(restored - expected * 255).max() < 0.51
 
 
 # Images larger than memory
