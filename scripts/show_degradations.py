@@ -14,6 +14,7 @@ import typer
 
 from swinir.degradations.bsrgan import bsrgan
 from swinir.degradations.bsrgan_plus import bsrgan_plus
+from swinir.degradations.photo import photo
 from swinir.degradations.realesrgan import realesrgan
 from swinir.degradations.steps import GaussianNoise, Jpeg, MatlabResize, Step, to_bytes, to_floats
 from swinir.image_io.image import list_images, read, to_rgb, write
@@ -30,6 +31,7 @@ class Kind(StrEnum):
     bsrgan = "bsrgan"
     bsrgan_plus = "bsrgan_plus"
     realesrgan = "realesrgan"
+    photo = "photo"
     noise = "noise"
     jpeg = "jpeg"
     bicubic = "bicubic"
@@ -50,6 +52,8 @@ def make_degrade(kind: Kind, *, patch: int, scale: int, noise: float, quality: i
         Kind.bsrgan_plus: bsrgan_plus,
         Kind.realesrgan: realesrgan,
     }
+    if kind is Kind.photo:
+        return photo
     return steps[kind].apply if kind in steps else partial(chains[kind], scale=scale)
 
 
@@ -71,7 +75,9 @@ def main(
     folder: Annotated[Path, typer.Argument(help="Folder of ground-truth images.")],
     output: Annotated[Path, typer.Argument(help="PNG to write.")],
     kind: Annotated[Kind, typer.Option("--kind", help="Degradation of the patches.")] = Kind.bsrgan,
-    scale: Annotated[int, typer.Option("--scale", min=1, max=16, help="Scale factor; ignored by noise and jpeg.")] = 4,
+    scale: Annotated[
+        int, typer.Option("--scale", min=1, max=16, help="Scale factor; ignored by noise, jpeg and photo.")
+    ] = 4,
     patch: Annotated[int, typer.Option("--patch", min=32, help="Side of the ground-truth patches.")] = 256,
     samples: Annotated[int, typer.Option("--samples", min=1, help="Degraded versions of each image.")] = 4,
     images: Annotated[int, typer.Option("--images", min=1, help="Largest number of rows.")] = 5,

@@ -1,4 +1,4 @@
-"""The degradation chains for real-world images by name, with the class of their options."""
+"""The degradation chains of real images by name, with the class of their options."""
 
 import difflib
 from collections.abc import Callable
@@ -9,12 +9,14 @@ import numpy as np
 
 from swinir.degradations.bsrgan import BSRGANOptions, bsrgan
 from swinir.degradations.bsrgan_plus import BSRGANPlusOptions, bsrgan_plus
+from swinir.degradations.photo import PhotoOptions, photo
 from swinir.degradations.realesrgan import RealESRGANOptions, realesrgan
 
 CHAINS: dict[str, tuple[Callable[..., np.ndarray], Callable[..., Any]]] = {
     "bsrgan": (bsrgan, BSRGANOptions),
     "bsrgan_plus": (bsrgan_plus, BSRGANPlusOptions),
     "realesrgan": (realesrgan, RealESRGANOptions),
+    "photo": (photo, PhotoOptions),
 }
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from swinir.degradations.camera import Camera, camera_noise
-from swinir.degradations.jpeg import jpeg
+from swinir.degradations.jpeg import Subsampling, jpeg
 from swinir.degradations.kernels import Kernel, SincKernel, blur, gaussian_row
 from swinir.degradations.resize import imresize
 
@@ -75,6 +75,16 @@ def to_floats(image: np.ndarray) -> np.ndarray:
     return image.astype(np.float32) / np.float32(255)
 
 
+def resample(image: np.ndarray, size: Size, interpolation: Interpolation) -> np.ndarray:
+    """Resample an (H, W, C) array of any range by OpenCV."""
+    return cv2.resize(image, (size[1], size[0]), interpolation=_INTERPOLATION[interpolation])
+
+
+def luma(image: np.ndarray) -> np.ndarray:
+    """(H, W, 3) RGB float32 to (H, W, 1): full-range luma (ITU-R BT.601)."""
+    return cv2.transform(image, _LUMA)[..., None]
+
+
 def _clipped(image: np.ndarray) -> np.ndarray:
     return np.clip(image, 0, 1, out=image)
 
@@ -100,8 +110,7 @@ class Resize:
     def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         if image.shape[:2] == self.size:
             return image
-        height, width = self.size
-        return _clipped(cv2.resize(image, (width, height), interpolation=_INTERPOLATION[self.interpolation]))
+        return _clipped(resample(image, self.size, self.interpolation))
 
 
 @dataclass(frozen=True)
@@ -194,7 +203,7 @@ class PoissonNoise:
     strength: float = 1.0
 
     def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        levels = to_bytes(cv2.transform(image, _LUMA) if self.gray else image)
+        levels = to_bytes(luma(image) if self.gray else image)
         peak = self.peak or 2.0 ** math.ceil(math.log2(np.count_nonzero(np.bincount(levels.ravel()))))
         signal = to_floats(levels)
         noise = poisson_counts(signal * np.float32(peak), rng) / np.float32(peak) - signal
@@ -204,12 +213,31 @@ class PoissonNoise:
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Compression; also rounds to multiples of 1/255."""
+    """Compression; also rounds to multiples of 1/255.
+
+    Attributes:
+        quality: 0 to 100.
+        subsampling: of the chroma planes.
+        shift: (rows, columns) of a block, less than 16 each, that lie outside the image, as in one that was cropped
+            afterwards. An image with a shift is continued by its mirror image to whole blocks.
+    """
 
     quality: int
+    subsampling: Subsampling = "4:2:0"
+    shift: Size = (0, 0)
 
     def apply(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return to_floats(jpeg(to_bytes(image), self.quality))
+        return to_floats(self.compress(to_bytes(image)))
+
+    def compress(self, image: np.ndarray) -> np.ndarray:
+        """Compress an (H, W, 1) or (H, W, 3) uint8 image; same shape and dtype."""
+        if self.shift == (0, 0):
+            return jpeg(image, self.quality, self.subsampling)
+        (top, left), (height, width) = self.shift, image.shape[:2]
+        bottom, right = -(top + height) % 16, -(left + width) % 16
+        larger = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REFLECT)
+        larger = larger.reshape(*larger.shape[:2], image.shape[2])  # OpenCV drops the axis of one channel
+        return jpeg(larger, self.quality, self.subsampling)[top : top + height, left : left + width]
 
 
 @dataclass(frozen=True)

@@ -77,20 +77,29 @@ class DegradationConfig(Section):
     """Degradation that makes low-quality patches. Defaults follow from the task and its level.
 
     Attributes:
-        kind: MATLAB's bicubic of the whole image, Gaussian noise, JPEG, or the chain of BSRGAN or Real-ESRGAN.
+        kind: MATLAB's bicubic of the whole image, Gaussian noise, JPEG, the chain of BSRGAN or Real-ESRGAN, or the
+            noise and compression of photographs.
         noise: standard deviation in units of 1/255, or the range that it is drawn from.
         quality: JPEG quality, or the range that it is drawn from.
         margin: pixels by which a patch is larger while it is compressed, before it is cut to size.
         unaligned: share of compressed patches that are cut anywhere within the margin, so that the grid of JPEG blocks
             does not start at the patch's corner.
-        options: fields of `BSRGANOptions`, `BSRGANPlusOptions` or `RealESRGANOptions`.
+        double_prob: share of JPEG patches that are compressed twice, first with another quality of the range and
+            another place of the blocks.
+        full_chroma_prob: share of JPEG compressions of colour patches without chroma subsampling.
+        gray_prob: share of colour patches that are made grey, ground truth included: three equal channels, with the
+            same noise in each, or compressed as a grey image.
+        options: fields of `BSRGANOptions`, `BSRGANPlusOptions`, `RealESRGANOptions` or `PhotoOptions`.
     """
 
-    kind: Literal["bicubic", "noise", "jpeg", "bsrgan", "bsrgan_plus", "realesrgan"] | None = None
+    kind: Literal["bicubic", "noise", "jpeg", "bsrgan", "bsrgan_plus", "realesrgan", "photo"] | None = None
     noise: Weight | tuple[Weight, Weight] | None = None
     quality: Quality | tuple[Quality, Quality] | None = None
     margin: NotNegative = 8
     unaligned: Share = 0.5
+    double_prob: Share = 0.0
+    full_chroma_prob: Share = 0.0
+    gray_prob: Share = 0.0
     options: dict[str, Any] = {}
 
 
@@ -255,7 +264,7 @@ class TrainConfig(Section):
             raise ValueError("loss.perceptual needs colour images, the task is grey; leave it out")
         self._check_optimizer()
         chain_options(self.degradation_kind, self.degradation.options)
-        keeps_size = ("noise", "jpeg")
+        keeps_size = ("noise", "jpeg", "photo")
         if not data.train_lq and (self.degradation_kind in keeps_size) != (self.scale == 1):
             raise ValueError(f"degradation {self.degradation_kind!r} does not go with scale {self.scale}")
         return self

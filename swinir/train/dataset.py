@@ -6,7 +6,7 @@ batch can be split. Workers may be spawned, so everything that samples hold can 
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from swinir.degradations.chains import CHAINS, chain_options
-from swinir.degradations.jpeg import jpeg
+from swinir.degradations.steps import Jpeg, luma
+from swinir.image_io.image import to_gray, to_rgb
 from swinir.train.config import DegradationConfig, TrainConfig
 from swinir.train.distributed import Processes
 from swinir.train.images import (
@@ -60,22 +61,46 @@ def _add_noise(level: Level, gt: np.ndarray, rng: np.random.Generator) -> tuple[
     return gt.astype(np.float32) / 255 + noise, gt
 
 
-def jpeg_degrader(quality: int | tuple[int, int], patch: int, margin: int, unaligned: float) -> Degrader:
-    """Return JPEG compression of a patch larger by `margin`, which is then cut to size.
+@dataclass(frozen=True)
+class JpegOptions:
+    """JPEG compression of patches; attributes as in `DegradationConfig`, and `patch`, their side."""
+
+    quality: int | tuple[int, int]
+    patch: int
+    margin: int = 8
+    unaligned: float = 0.5
+    double_prob: float = 0.0
+    full_chroma_prob: float = 0.0
+
+
+def jpeg_degrader(options: JpegOptions) -> Degrader:
+    """Return JPEG compression of a patch larger by a margin, which is then cut to size.
 
     A share `unaligned` of the patches is cut anywhere within the margin, the others at the corner.
     """
-    return Degrader(partial(_compress, quality, patch, margin, unaligned), margin)
+    return Degrader(partial(_compress, options), options.margin)
 
 
-def _compress(
-    quality: int | tuple[int, int], patch: int, margin: int, unaligned: float, gt: np.ndarray, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
-    lq = jpeg(np.ascontiguousarray(gt), chosen)
-    y, x = rng.integers(margin + 1, size=2) if rng.random() < unaligned else (0, 0)
+def _compress(options: JpegOptions, gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    steps = [_random_jpeg(options, rng)]
+    # No draw for an option that is off: samples of older configurations stay as they were.
+    if options.double_prob and rng.random() < options.double_prob:
+        shift = int(rng.integers(16)), int(rng.integers(16))
+        steps.insert(0, replace(_random_jpeg(options, rng), shift=shift))
+    lq = np.ascontiguousarray(gt)
+    for step in steps:
+        lq = step.compress(lq)
+    patch, margin = options.patch, options.margin
+    y, x = rng.integers(margin + 1, size=2) if rng.random() < options.unaligned else (0, 0)
     cut = (slice(y, y + patch), slice(x, x + patch))
     return lq[cut], gt[cut]
+
+
+def _random_jpeg(options: JpegOptions, rng: np.random.Generator) -> Jpeg:
+    quality = options.quality
+    chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
+    full_chroma = options.full_chroma_prob and rng.random() < options.full_chroma_prob
+    return Jpeg(chosen, "4:4:4" if full_chroma else "4:2:0")
 
 
 def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
@@ -86,7 +111,22 @@ def chain_degrader(name: str, scale: int, options: dict[str, Any]) -> Degrader:
 def _photograph(
     chain: Callable[..., np.ndarray], scale: int, options: Any, gt: np.ndarray, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    return chain(gt.astype(np.float32) / 255, rng, scale=scale, options=options), gt
+    lq = chain(to_rgb(gt).astype(np.float32) / 255, rng, scale=scale, options=options)
+    return luma(lq) if gt.shape[2] == 1 else lq, gt
+
+
+def grayed(degrader: Degrader, gray_prob: float) -> Degrader:
+    """Return a degradation that makes a share of the colour patches grey, with three equal channels."""
+    return replace(degrader, degrade=partial(_grayed, degrader.degrade, gray_prob))
+
+
+def _grayed(
+    degrade: PatchDegradation, gray_prob: float, gt: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    if rng.random() >= gray_prob:
+        return degrade(gt, rng)
+    lq, gray = degrade(to_gray(gt), rng)
+    return to_rgb(lq), to_rgb(gray)
 
 
 def build_degrader(config: TrainConfig) -> Degrader | None:
@@ -96,11 +136,14 @@ def build_degrader(config: TrainConfig) -> Degrader | None:
     if config.data.train_lq or kind == "bicubic":
         return None
     if kind == "noise":
-        return noise_degrader(config.noise if options.noise is None else options.noise)
-    if kind == "jpeg":
+        degrader = noise_degrader(config.noise if options.noise is None else options.noise)
+    elif kind == "jpeg":
         quality = config.jpeg if options.quality is None else options.quality
-        return jpeg_degrader(quality, config.data.patch, options.margin, options.unaligned)
-    return chain_degrader(kind, config.scale, options.options)
+        shares = options.model_dump(include={"margin", "unaligned", "double_prob", "full_chroma_prob"})
+        degrader = jpeg_degrader(JpegOptions(quality, config.data.patch, **shares))
+    else:
+        degrader = chain_degrader(kind, config.scale, options.options)
+    return grayed(degrader, options.gray_prob) if options.gray_prob else degrader
 
 
 class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):

@@ -253,6 +253,28 @@ def test_jpeg_keeps_shape_and_dtype_and_the_input(channels):
     assert np.array_equal(image, before)
 
 
+def test_chroma_subsampling_shows_in_the_error_of_chroma_alone():
+    """At the highest quality, with a pattern of one pixel in chroma that halved planes cannot hold."""
+    gray = np.full((32, 32, 1), 128, np.uint8)
+    assert np.array_equal(jpeg(gray, 100, "4:2:0"), jpeg(gray, 100, "4:4:4"))
+    stripes = np.where(np.arange(32)[None, :, None] % 2, [150, 120, 110], [106, 136, 146]) + np.zeros((32, 1, 1))
+    kept, halved = (np.abs(jpeg(stripes.astype(np.uint8), 100, s) - stripes).mean() for s in ("4:4:4", "4:2:0"))
+    assert kept < 2
+    assert halved > 10
+
+
+def test_chroma_subsampling_stands_in_the_header(monkeypatch):
+    """The frame header lists a component's sampling factors, 0x22 or 0x11 for luma, six bytes after its size."""
+    encode, files = cv2.imencode, []
+    monkeypatch.setattr(cv2, "imencode", lambda *args: files.append(encode(*args)) or files[-1])
+    for subsampling in ("4:2:0", "4:4:4"):
+        jpeg(np.zeros((16, 16, 3), np.uint8), 90, subsampling)
+    headers = [data.tobytes() for _, data in files]
+    assert [data[data.index(b"\xff\xc0") + 11] for data in headers] == [0x22, 0x11]
+    with pytest.raises(ValueError, match="subsampling must be 4:2:0 or 4:4:4, got '4:1:1'"):
+        jpeg(np.zeros((16, 16, 3), np.uint8), 90, "4:1:1")
+
+
 def test_jpeg_refuses_what_it_cannot_hold():
     with pytest.raises(ValueError, match="jpeg_quality must be from 0 to 100, got 101"):
         jpeg(smooth_image(1), 101)

@@ -14,7 +14,11 @@ def test_options_are_those_of_the_chain():
     ("kind", "options", "message"),
     [
         ("bsrgan", {"half_porb": 0.0}, r"unknown key degradation\.options\.half_porb; did you mean half_prob\?"),
-        ("bicubic", {"half_prob": 0.0}, "are for bsrgan, bsrgan_plus, realesrgan, not for bicubic; leave them out"),
+        (
+            "bicubic",
+            {"half_prob": 0.0},
+            "are for bsrgan, bsrgan_plus, realesrgan, photo, not for bicubic; leave them out",
+        ),
     ],
 )
 def test_options_that_would_be_ignored_are_refused(kind, options, message):

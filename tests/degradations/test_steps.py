@@ -38,6 +38,7 @@ SHARPER_OR_SMALLER = [
     Blur(SincKernel(21, 0.8)),
     CameraNoise(Camera(phase=(1, 0))),
     Jpeg(95),
+    Jpeg(95, "4:4:4", (5, 11)),
 ]
 
 
@@ -176,3 +177,16 @@ def test_a_ground_truth_that_does_not_fit_is_refused():
         check_gt(np.zeros((32, 32, 1), np.float32), 4)
     with pytest.raises(ValueError, match="multiples of the scale 4, got 34x32; crop it"):
         check_gt(np.zeros((32, 34, 3), np.float32), 4)
+
+
+@pytest.mark.parametrize("shift", [(0, 3), (5, 11), (15, 15)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_shifted_compression_is_that_of_a_larger_image_which_is_cropped(shift, channels):
+    """Away from the borders, where the larger image goes on differently, blocks and values agree."""
+    rows, columns = shift
+    larger = np.random.default_rng(0).integers(0, 256, (96, 96, channels), dtype=np.uint8)
+    inside = slice(rows, rows + 64), slice(columns, columns + 64)
+    expected = jpeg(larger, 40)[inside]
+    found = Jpeg(40, shift=shift).compress(np.ascontiguousarray(larger[inside]))
+    assert found.shape == (64, 64, channels)
+    assert np.array_equal(found[17:46, 17:46], expected[17:46, 17:46])

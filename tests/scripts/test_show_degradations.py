@@ -32,7 +32,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("kind", ["bsrgan_plus", "realesrgan", "noise", "jpeg"])
+@pytest.mark.parametrize("kind", ["bsrgan_plus", "realesrgan", "photo", "noise", "jpeg"])
 def test_rows_are_images_and_columns_are_draws(run, folder, kind):
     out = folder.parent / f"{kind}.png"
     done = run(folder, out, "--kind", kind, "--patch", 32, "--samples", 3)

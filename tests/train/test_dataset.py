@@ -14,11 +14,12 @@ import pytest
 import torch
 from training import configuration
 
-from swinir.degradations.jpeg import jpeg
+from swinir.degradations.jpeg import SUBSAMPLINGS, jpeg
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import to_gray, write
 from swinir.train.dataset import (
     Degrader,
+    JpegOptions,
     Part,
     TaskStream,
     TrainingSamples,
@@ -288,7 +289,7 @@ def test_noise_of_a_range_has_every_deviation_of_it_as_often():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_compressed_patches_are_cut_from_a_larger_one_at_its_corner_or_anywhere(channels):
     crops = []
-    plain = jpeg_degrader(40, 14, 8, 0.5)
+    plain = jpeg_degrader(JpegOptions(40, 14))
     degrader = Degrader(lambda gt, rng: (crops.append(gt.copy()), plain.degrade(gt, rng))[1], plain.margin)
     samples = TrainingSamples([image(noisy_picture(60, 60, channels))], patch=14, scale=1, seed=0, degrader=degrader)
     places = Counter()
@@ -312,7 +313,7 @@ def test_compressed_patches_are_cut_from_a_larger_one_at_its_corner_or_anywhere(
 @pytest.mark.parametrize(("unaligned", "corner"), [(0.0, 40), (1.0, 0)])
 def test_the_share_of_patches_off_the_grid_is_a_choice(unaligned, corner):
     gt = noisy_picture(24, 24)
-    degrader = jpeg_degrader(30, 8, 16, unaligned)
+    degrader = jpeg_degrader(JpegOptions(30, 8, 16, unaligned))
     compressed = jpeg(gt, 30)[:8, :8]
     found = [degrader.degrade(gt, np.random.default_rng(n))[0] for n in range(40)]
     assert sum(np.array_equal(lq, compressed) for lq in found) == pytest.approx(corner, abs=2)
@@ -320,14 +321,55 @@ def test_the_share_of_patches_off_the_grid_is_a_choice(unaligned, corner):
 
 def test_qualities_of_a_range_are_all_met_both_ends_included():
     gt = noisy_picture(16, 16)
-    degrader = jpeg_degrader((30, 33), 16, 0, 0.5)
+    degrader = jpeg_degrader(JpegOptions((30, 33), 16, 0))
     known = {jpeg(gt, quality).tobytes(): quality for quality in range(29, 35)}
     counts = Counter(known[degrader.degrade(gt, np.random.default_rng(n))[0].tobytes()] for n in range(200))
     assert set(counts) == {30, 31, 32, 33}
     assert min(counts.values()) > 25
 
 
-@pytest.mark.parametrize(("name", "scale"), [("bsrgan", 2), ("bsrgan_plus", 4), ("realesrgan", 4)])
+def test_a_share_of_patches_keeps_its_chroma_planes_whole():
+    gt = noisy_picture(16, 16)
+    degrader = jpeg_degrader(JpegOptions(50, 16, 0, full_chroma_prob=0.3))
+    known = {jpeg(gt, 50, subsampling).tobytes(): subsampling for subsampling in SUBSAMPLINGS}
+    counts = Counter(known[degrader.degrade(gt, np.random.default_rng(n))[0].tobytes()] for n in range(300))
+    assert counts["4:4:4"] / 300 == pytest.approx(0.3, abs=0.12)
+
+
+def test_a_share_of_patches_is_compressed_twice():
+    """Compressing once more changes an image that was compressed before much less than a fresh one."""
+    gt = noisy_picture(16, 16)
+    degrader = jpeg_degrader(JpegOptions((30, 80), 16, 0, double_prob=0.4))
+    once = {jpeg(gt, quality).tobytes() for quality in range(30, 81)}
+    twice = sum(degrader.degrade(gt, np.random.default_rng(n))[0].tobytes() not in once for n in range(300))
+    assert twice / 300 == pytest.approx(0.4, abs=0.13)
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [
+        ({"task": "color_dn", "noise": 20}, 20),
+        ({"task": "color_jpeg_car", "jpeg": 10, "data": {"patch": 14}}, None),
+        ({"task": "color_dn", "degradation": {"kind": "photo"}}, None),
+    ],
+    ids=["noise", "jpeg", "photo"],
+)
+def test_a_share_of_patches_is_grey_in_three_equal_channels(options, level):
+    degradation = options.get("degradation", {}) | {"gray_prob": 0.5, "unaligned": 0.0}
+    degrader = build_degrader(configuration("images", **options | {"scale": 1, "degradation": degradation}))
+    side = 64 + degrader.margin
+    gt = noisy_picture(side, side)
+    found = [degrader.degrade(gt, np.random.default_rng(n)) for n in range(100)]
+    grey = [(lq, clean) for lq, clean in found if (clean[..., :1] == clean).all()]
+    assert len(grey) == pytest.approx(50, abs=22)
+    for lq, clean in grey:
+        assert np.array_equal(lq, np.repeat(lq[..., :1], 3, axis=2))
+        assert np.array_equal(clean[..., :1], to_gray(gt)[: clean.shape[0], : clean.shape[1]])
+        if level:
+            assert (lq - clean / 255).std() * 255 == pytest.approx(level, rel=0.05)
+
+
+@pytest.mark.parametrize(("name", "scale"), [("bsrgan", 2), ("bsrgan_plus", 4), ("realesrgan", 4), ("photo", 1)])
 def test_chains_for_photographs_give_patches_of_the_right_size_and_range(name, scale):
     samples = TrainingSamples(
         [image(noisy_picture(100, 100))], patch=16, scale=scale, seed=0, degrader=chain_degrader(name, scale, {})
