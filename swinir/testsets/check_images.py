@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from swinir.degradations.estimate import pixel_jpeg_quality
+from swinir.degradations.estimate_jpeg import pixel_jpeg_quality
 from swinir.image_io.image import list_images, read
 from swinir.image_io.reader import ImageError, named
 from swinir.testsets.conversions import GRAY_CONVERSIONS, MATLAB_GRAY
