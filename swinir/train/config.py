@@ -81,6 +81,7 @@ class DegradationConfig(Section):
             noise and compression of photographs.
         noise: standard deviation in units of 1/255, or the range that it is drawn from.
         quality: JPEG quality, or the range that it is drawn from.
+        log_quality: True draws the logarithm of the quality uniformly, so that low qualities are met more often.
         margin: pixels by which a patch is larger while it is compressed, before it is cut to size.
         unaligned: share of compressed patches that are cut anywhere within the margin, so that the grid of JPEG blocks
             does not start at the patch's corner.
@@ -97,6 +98,7 @@ class DegradationConfig(Section):
     quality: Quality | tuple[Quality, Quality] | None = None
     margin: NotNegative = 8
     unaligned: Share = 0.5
+    log_quality: bool = False
     double_prob: Share = 0.0
     full_chroma_prob: Share = 0.0
     gray_prob: Share = 0.0

@@ -5,6 +5,7 @@ needs only the seed and the number of samples drawn, any number of processes and
 batch can be split. Workers may be spawned, so everything that samples hold can be pickled.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -69,6 +70,7 @@ class JpegOptions:
     patch: int
     margin: int = 8
     unaligned: float = 0.5
+    log_quality: bool = False
     double_prob: float = 0.0
     full_chroma_prob: float = 0.0
 
@@ -98,7 +100,12 @@ def _compress(options: JpegOptions, gt: np.ndarray, rng: np.random.Generator) ->
 
 def _random_jpeg(options: JpegOptions, rng: np.random.Generator) -> Jpeg:
     quality = options.quality
-    chosen = int(rng.integers(quality[0], quality[1] + 1)) if isinstance(quality, tuple) else quality
+    if not isinstance(quality, tuple):
+        chosen = quality
+    elif options.log_quality:
+        chosen = round(math.exp(rng.uniform(math.log(quality[0]), math.log(quality[1]))))
+    else:
+        chosen = int(rng.integers(quality[0], quality[1] + 1))
     full_chroma = options.full_chroma_prob and rng.random() < options.full_chroma_prob
     return Jpeg(chosen, "4:4:4" if full_chroma else "4:2:0")
 
@@ -139,7 +146,7 @@ def build_degrader(config: TrainConfig) -> Degrader | None:
         degrader = noise_degrader(config.noise if options.noise is None else options.noise)
     elif kind == "jpeg":
         quality = config.jpeg if options.quality is None else options.quality
-        shares = options.model_dump(include={"margin", "unaligned", "double_prob", "full_chroma_prob"})
+        shares = options.model_dump(include={"margin", "unaligned", "log_quality", "double_prob", "full_chroma_prob"})
         degrader = jpeg_degrader(JpegOptions(quality, config.data.patch, **shares))
     else:
         degrader = chain_degrader(kind, config.scale, options.options)

@@ -81,14 +81,20 @@ def test_every_configuration_of_the_project_has_a_network():
 
 
 def test_names_agree_with_the_settings_and_the_place_of_the_file():
+    ids = {entry.parts.task: entry.parts.id for entry in RELEASED}
     for key in NAMED:
         config, name = loaded(key), parts(loaded(key))
         folder, stem = key.split("/")
         level = {"x": config.scale, "noise": config.noise, "jpeg": config.jpeg}[name.kind]
+        if name.level_to is not None:
+            chosen = {"noise": config.degradation.noise, "jpeg": config.degradation.quality}[name.kind]
+            assert chosen == (name.level, name.level_to), key
+            assert name.covers(level), key
         assert config.task == name.task == folder, key
-        assert name.id == next(entry.parts.id for entry in RELEASED if entry.parts.task == config.task), key
+        assert name.id == ids.get(config.task, "007"), key  # one more than the released program's tasks
         window = config.network_config().window_size
-        assert (name.level, name.patch, name.window) == (level, config.data.patch, window), key
+        assert (name.patch, name.window) == (config.data.patch, window), key
+        assert name.level == level or name.level_to is not None, key
         assert (name.objective == "GAN") == (config.loss.adversarial is not None), key
         first = name.data.lower() if config.task == "classical_sr" else SIZE_WORDS[name.size]
         assert stem == "_".join(filter(None, (first, name.level_text, name.objective.lower()))), key

@@ -328,6 +328,15 @@ def test_qualities_of_a_range_are_all_met_both_ends_included():
     assert min(counts.values()) > 25
 
 
+def test_the_logarithm_of_a_quality_may_be_uniform():
+    """Half of the qualities from 5 to 80 then lie below 20, the geometric mean."""
+    gt = noisy_picture(16, 16, channels=1)
+    degrader = jpeg_degrader(JpegOptions((5, 80), 16, 0, log_quality=True))
+    low = {jpeg(gt, quality).tobytes() for quality in range(5, 20)}
+    count = sum(degrader.degrade(gt, np.random.default_rng(n))[0].tobytes() in low for n in range(300))
+    assert count / 300 == pytest.approx(0.5, abs=0.13)
+
+
 def test_a_share_of_patches_keeps_its_chroma_planes_whole():
     gt = noisy_picture(16, 16)
     degrader = jpeg_degrader(JpegOptions(50, 16, 0, full_chroma_prob=0.3))
