@@ -2,9 +2,9 @@
 
     Findings, Wish, models on this machine -> select_models -> Selection of Passes
 
-Compression is the last degradation of a photograph, so it is repaired first; noise next; enlargement needs clean
-images. Needs no torch to import. The thresholds were measured by `scripts/measure_choice.py gain` with the bundled
-models.
+Noise that went through a camera, and noise with compression, are repaired in one pass. Otherwise compression, the last
+degradation of a photograph, is repaired first and noise next; enlargement needs clean images. Needs no torch to import.
+The thresholds were measured by `scripts/measure_choice.py gain` with the bundled models.
 """
 
 import math
@@ -12,15 +12,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import combinations_with_replacement
+from typing import Literal
 
 from swinir.degradations.estimate import Findings
-from swinir.weights.zoo import RELEASED, TASK_IN_NAME, Kind, ZooEntry
+from swinir.weights.zoo import RELEASED, TASK_IN_NAME, ZooEntry
 
 LEAST_NOISE = 7.0  # there the model for 15 improves nine images of ten, at 5 half of them
 BEST_JPEG = 70.0  # there the models for 40 improve 17 images of 20, at 80 six
 UNCOMPRESSED = 100.0
-# The same noise in three channels has, along their mean, thrice the variance that the model was trained for.
-GRAY_NOISE_IN_COLOR = math.sqrt(3)
+NOISY_JPEG = 90.0  # compression below this quality changes noise, so that models for white noise miss it
+NEAR = 1.5  # a model for one level serves levels up to this factor away
+
+Purpose = Literal["photo", "jpeg", "noise", "x"]
+# The tasks that serve each purpose unless one is named; real_sr invents details, and is used only when named.
+_TASKS: dict[Purpose, tuple[str, ...]] = {
+    "photo": ("real_photo",),
+    "jpeg": ("color_jpeg_car", "jpeg_car"),
+    "noise": ("color_dn", "gray_dn"),
+    "x": ("classical_sr", "lightweight_sr"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,9 @@ class Wish:
     Attributes:
         scale: factor of enlargement; 1 keeps the size.
         task: name of a task; only its models serve its purpose, and nothing else is repaired unless asked for.
-        noise: noise level to remove instead of the estimate; 0 leaves noise alone.
-        jpeg: JPEG quality to repair instead of the estimate; 100 leaves compression alone.
+        noise: noise level to remove instead of the estimate; 0 leaves noise alone. It decides the model; models for
+            any level are not told it.
+        jpeg: JPEG quality to repair instead of the estimate, likewise; 100 leaves compression alone.
 
     Raises:
         ValueError: for a wish that cannot be fulfilled.
@@ -51,13 +62,17 @@ class Wish:
             raise ValueError(f"noise must be from 0 to 255, got {self.noise}")
         if self.jpeg is not None and not 1 <= self.jpeg <= 100:
             raise ValueError(f"jpeg must be from 1 to 100, got {self.jpeg}")
-        if self.task is not None and self.scale == 1 and self.kind == "x":
+        if self.purpose == "x" and self.scale == 1:
             raise ValueError(f"{self.task} enlarges; ask for a scale above 1 with it")
+        if self.purpose == "photo" and (self.noise, self.jpeg) != (None, None):
+            raise ValueError(f"{self.task} repairs noise and compression together; leave noise and jpeg out")
 
     @property
-    def kind(self) -> Kind | None:
-        """The kind of degradation that the task repairs."""
-        return None if self.task is None else TASK_IN_NAME[self.task][1]
+    def purpose(self) -> Purpose | None:
+        """The purpose of the task that is named."""
+        if self.task is None:
+            return None
+        return "photo" if self.task in _TASKS["photo"] else TASK_IN_NAME[self.task][1]
 
 
 @dataclass(frozen=True)
@@ -105,24 +120,17 @@ class Selection:
 
 @dataclass(frozen=True)
 class _Fault:
-    """A degradation of an image: its estimated level, the level asked for, and the level that means none."""
+    """A kind of degradation: its name, the level that means none, and the weakest that models improve."""
 
-    kind: Kind
+    purpose: Purpose
     name: str
-    tasks: tuple[str, ...]
-    measured: float
-    asked: float | None
     none: float
-    is_strong: bool  # enough for models to improve the image
     limit: float
     help: str  # sentence about the limit
-    in_color: float = 1.0  # factor of a grey image's level in a model for colour
 
 
-# Added to the distance of a model for other channels, by whether the image is grey. A model for colour does as well
-# as one for grey if its level is a little nearer; one for grey cannot use what channels have in common.
-_ILL_SUITED = {True: 0.1, False: 10.0}
-_ENLARGING = ("classical_sr", "lightweight_sr")  # real_sr invents details, and is used only when named
+_JPEG = _Fault("jpeg", "JPEG quality", UNCOMPRESSED, BEST_JPEG, f"models help up to {BEST_JPEG:g}")
+_NOISE = _Fault("noise", "noise", 0.0, LEAST_NOISE, f"models help from {LEAST_NOISE:g} on")
 
 
 def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) -> Selection:
@@ -131,68 +139,40 @@ def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) ->
     Raises:
         ValueError: when no model serves a needed pass, with the command that downloads one.
     """
+    quality = findings.jpeg_quality or UNCOMPRESSED
+    needs = {
+        _JPEG: _level_to_repair(_JPEG, quality, wish.jpeg, wish),
+        _NOISE: _level_to_repair(_NOISE, findings.noise_level, wish.noise, wish),
+    }
     passes: list[Pass] = []
     left_alone: list[str] = []
-    for fault in _faults(findings, wish):
-        level, why = _level_to_repair(fault, wish)
+    if why := _one_pass(findings, wish, needs[_NOISE], quality if wish.jpeg is None else wish.jpeg, models):
+        passes.append(Pass(min(_family("photo", 1, findings, wish, models), key=_rank), f"{why}."))
+        needs = {}
+    for fault, (level, why) in needs.items():
         if level is None:
             left_alone.append(f"{fault.name} is left alone: {why}.")
             continue
-        family = _family(fault.kind, fault.tasks, level, findings, wish, models)
-        model = min(family, key=partial(_fit, fault=fault, level=level, findings=findings))
-        passes.append(
-            Pass(model, f"{why}; the best model here is for {model.parts.level}{_mismatch(model, findings)}.")
-        )
+        model = min(_family(fault.purpose, level, findings, wish, models), key=partial(_fit, level, findings))
+        passes.append(Pass(model, f"{why}; the best model here is for {_levels(model)}{_mismatch(model, findings)}."))
     if wish.scale > 1:
-        family = _family("x", _ENLARGING, wish.scale, findings, wish, models)
-        passes += _enlargement(wish.scale, family, findings)
+        passes += _enlargement(wish.scale, _family("x", wish.scale, findings, wish, models), findings)
     return Selection(tuple(passes), tuple(left_alone))
 
 
-def _faults(findings: Findings, wish: Wish) -> tuple[_Fault, ...]:
-    """List the degradations of an image in the order in which they are repaired."""
-    quality, noise = findings.jpeg_quality or UNCOMPRESSED, findings.noise_level
-    return (
-        _Fault(
-            kind="jpeg",
-            name="JPEG quality",
-            tasks=("color_jpeg_car", "jpeg_car"),
-            measured=quality,
-            asked=wish.jpeg,
-            none=UNCOMPRESSED,
-            is_strong=quality <= BEST_JPEG,
-            limit=BEST_JPEG,
-            help=f"models help up to {BEST_JPEG:g}",
-        ),
-        _Fault(
-            kind="noise",
-            name="noise",
-            tasks=("color_dn", "gray_dn"),
-            measured=noise,
-            asked=wish.noise,
-            none=0.0,
-            is_strong=noise >= LEAST_NOISE,
-            limit=LEAST_NOISE,
-            help=f"models help from {LEAST_NOISE:g} on",
-            in_color=GRAY_NOISE_IN_COLOR,
-        ),
-    )
-
-
-def _level_to_repair(fault: _Fault, wish: Wish) -> tuple[float | None, str]:
+def _level_to_repair(fault: _Fault, measured: float, asked: float | None, wish: Wish) -> tuple[float | None, str]:
     """The level to repair, or None, and the reason."""
-    if fault.asked is not None:
-        asked = fault.asked
+    if asked is not None:
         return (None, "as asked") if asked == fault.none else (asked, f"{fault.name} {asked:g} was asked for")
-    if wish.task is not None and wish.kind != fault.kind:
+    if wish.task is not None and wish.purpose != fault.purpose:
         return None, f"only {wish.task} was asked for"
     if wish.task is not None:
-        return fault.measured, f"{wish.task} was asked for, and {fault.name} measured as {fault.measured:.0f}"
-    if fault.measured == fault.none:
+        return measured, f"{wish.task} was asked for, and {fault.name} measured as {measured:.0f}"
+    if measured == fault.none:
         return None, "no sign of it"
-    if not fault.is_strong:
-        return None, f"{_told(fault.measured, fault.limit)} was found, and {fault.help}"
-    return fault.measured, f"{fault.name} {fault.measured:.0f} was found"
+    if abs(measured - fault.none) < abs(fault.limit - fault.none):
+        return None, f"{_told(measured, fault.limit)} was found, and {fault.help}"
+    return measured, f"{fault.name} {measured:.0f} was found"
 
 
 def _told(level: float, limit: float) -> str:
@@ -200,26 +180,40 @@ def _told(level: float, limit: float) -> str:
     return next(text for digits in (0, 1, 2, 17) if float(text := f"{level:.{digits}f}") != limit)
 
 
-def _fit(model: ZooEntry, fault: _Fault, level: float, findings: Findings) -> tuple[float, tuple[int, int, bool]]:
-    """Key for the best model, the least: by level first, then by network."""
-    if _suits(model, findings):
-        return _distance(model.parts.level, level), _rank(model)
-    met = level * fault.in_color if findings.gray else level
-    return _distance(model.parts.level, met) + _ILL_SUITED[findings.gray], _rank(model)
+def _one_pass(
+    findings: Findings, wish: Wish, noise: tuple[float | None, str], quality: float, models: Sequence[ZooEntry]
+) -> str:
+    """The reason for one pass that repairs noise and compression together; "" where there is none."""
+    if wish.purpose == "photo":
+        return f"{wish.task} was asked for"
+    level, why = noise
+    if level is None or wish.task is not None or not any(model.parts.task in _TASKS["photo"] for model in models):
+        return ""
+    reasons = ["neighbouring pixels share it"] * findings.noise.correlated
+    reasons += [f"JPEG quality {quality:.0f} is repaired in the same pass"] * (quality < NOISY_JPEG)
+    return "; ".join([why, *reasons]) if reasons else ""
 
 
-def _suits(model: ZooEntry, findings: Findings) -> bool:
-    """Tell whether the image has the channels of the network."""
+def _fit(level: float, findings: Findings, model: ZooEntry) -> tuple[bool, float, tuple[int, int, bool], float]:
+    """Key for the best model, the least: by channels, by level beyond a factor of NEAR, by network, by level.
+
+    Models for any level take grey images as colour.
+    """
+    parts = model.parts
+    strange = _strange(model, findings) and not (findings.gray and parts.level_to is not None)
+    distance = _distance(min(max(level, parts.level), parts.level_to or parts.level), level)
+    return strange, max(0.0, distance - math.log(NEAR)), _rank(model), distance
+
+
+def _strange(model: ZooEntry, findings: Findings) -> bool:
+    """Tell whether a network has other channels than the image."""
     from swinir.tasks import TASKS
 
-    return TASKS[model.parts.task].gray == findings.gray
+    return TASKS[model.parts.task].gray != findings.gray
 
 
 def _distance(level: float, wanted: float) -> float:
-    """Distance by ratio, since JPEG's quantisation steps go with 1 / quality.
-
-    Measured: the models for noise 15 and 25 are equally good at 20, those for JPEG 10 and 40 at 18 (grey) and 23.
-    """
+    """Distance by ratio, since JPEG's quantisation steps go with 1 / quality."""
     return abs(math.log(max(level, 1) / max(wanted, 1)))
 
 
@@ -229,25 +223,30 @@ def _rank(model: ZooEntry) -> tuple[int, int, bool]:
 
 
 def _family(
-    kind: Kind, tasks: tuple[str, ...], level: float, findings: Findings, wish: Wish, models: Sequence[ZooEntry]
+    purpose: Purpose, level: float, findings: Findings, wish: Wish, models: Sequence[ZooEntry]
 ) -> list[ZooEntry]:
     """Models that serve a purpose: those of the task named, or else of all suitable tasks."""
-    from swinir.tasks import TASKS
-
-    if wish.task is not None and wish.kind == kind:
-        tasks = (wish.task,)
+    tasks = (wish.task,) if wish.task is not None and wish.purpose == purpose else _TASKS[purpose]
     family = [model for model in models if model.parts.task in tasks]
     if family:
         return family
-    best = min(tasks, key=lambda task: TASKS[task].gray != findings.gray)
-    released = [model for model in RELEASED if model.parts.task == best]
-    alias = min(released, key=lambda model: (_distance(model.parts.level, level), _rank(model))).alias
-    raise ValueError(f"no model of {' or '.join(tasks)} is on this machine; run `swinir zoo download {alias}`")
+    released = [model for model in RELEASED if model.parts.task in tasks]
+    remedy = "reinstall the package"
+    if released:
+        nearest = min(released, key=lambda m: (_strange(m, findings), _distance(m.parts.level, level), _rank(m)))
+        remedy = f"run `swinir zoo download {nearest.alias}`"
+    raise ValueError(f"no model of {' or '.join(tasks)} is on this machine; {remedy}")
+
+
+def _levels(model: ZooEntry) -> str:
+    """The level of a model, or its range."""
+    first, last = model.parts.level, model.parts.level_to
+    return f"{first}" if last is None else f"any from {first} to {last}, and is told none"
 
 
 def _mismatch(model: ZooEntry, findings: Findings) -> str:
     """Part of a sentence for a network whose channels are not those of the image."""
-    if _suits(model, findings):
+    if not _strange(model, findings):
         return ""
     return ", and takes the grey image as colour" if findings.gray else ", and takes each channel on its own"
 
