@@ -1,7 +1,7 @@
 """Measure estimates and model selection: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
 
 `estimates` degrades the images of folders, and compares noise, JPEG quality and selected models with the truth.
-`gain` runs models on images degraded by other levels than theirs: from which level on they help, as
+`gain` runs models on images degraded by several levels: from which estimate on they help, as
 `swinir.photos.select_models` assumes.
 """
 
@@ -19,10 +19,11 @@ from PIL import Image
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
 from swinir.degradations.estimate import Findings, Noise, sense
 from swinir.degradations.jpeg import jpeg
+from swinir.degradations.photo import FilmGrain
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
 from swinir.photos.select_models import Wish, select_models
-from swinir.weights.zoo import find, present
+from swinir.weights.zoo import present
 
 NEAR = 3.0  # units of the level
 NOISE_LEVELS = (15, 25, 50)
@@ -121,36 +122,61 @@ def middles(folder: Path, size: int, gray: bool) -> Iterator[np.ndarray]:
         yield image[top : top + size, left : left + size]
 
 
+def add_grain(image: np.ndarray, level: float) -> np.ndarray:
+    """Add film grain, the same in all channels, to an (H, W, C) uint8 image; neighbouring pixels share it."""
+    unit = to_rgb(image) / np.float32(255)
+    grained = FilmGrain(gray=True, level=level, sigma=0.8).apply(unit, np.random.default_rng(SEED))
+    return (grained[..., : image.shape[2]] * 255).round().astype(np.uint8)
+
+
+DEGRADATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
+    "noise": add_noise,
+    "grain": add_grain,
+    "jpeg": lambda image, quality: jpeg(image, int(quality)),
+    "noise_jpeg75": lambda image, level: jpeg(add_noise(image, level), 75),
+}
+
+
 @app.command()
 def gain(
     folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
-    names: Annotated[list[str], typer.Option("--model", help="Alias of weights for noise or JPEG; may repeat.")],
+    names: Annotated[list[str], typer.Option("--model", help="Alias or file of weights; may repeat.")],
     levels: Annotated[list[float], typer.Option("--level", help="Noise level or JPEG quality; may repeat.")],
+    degradation: Annotated[str, typer.Option("--degradation", help=f"One of {', '.join(DEGRADATIONS)}.")],
+    gray: Annotated[bool, typer.Option("--gray", help="Of grey images.")] = False,
     size: Annotated[int, typer.Option("--size", min=16, help="Side of the middles that are restored.")] = 144,
     images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 10,
 ) -> None:
-    """Print the change of PSNR in dB by each model on images of each level, and the number of images that gain."""
+    """Print the median estimate and the change of PSNR in dB by each model, with the number of images that gain."""
     from swinir.inference.arrays import restore_array
-    from swinir.models.optimized import optimize
+    from swinir.models.optimized import OptimizedSwinIR, optimize
     from swinir.weights.checkpoint import load_model
 
-    kind = find(names[0]).parts.kind
-    degrade = {"noise": add_noise, "jpeg": lambda image, quality: jpeg(image, int(quality))}[kind]
-    models = {name: load_model(name, device="cpu") for name in names}
-    grays = {model.config.in_chans == 1 for model in models.values()}
-    if len(grays) > 1:
-        raise typer.BadParameter("name models for colour images, or models for grey ones")
-    clean = list(middles(folder, size, grays.pop()))[:images]
-    typer.echo(f"{'level':>6} {'input':>6}   {'   '.join(f'{name:>24}' for name in models)}")
+    if degradation not in DEGRADATIONS:
+        raise typer.BadParameter(f"--degradation must be one of {', '.join(DEGRADATIONS)}, got {degradation!r}")
+    models = {name: optimize(load_model(name, device="cpu")) for name in names}
+    if not gray and any(model.config.in_chans == 1 for model in models.values()):
+        raise typer.BadParameter("models for grey images need --gray")
+    clean = list(middles(folder, size, gray))[:images]
+
+    def restored(model: OptimizedSwinIR, lq: np.ndarray) -> np.ndarray:
+        if lq.shape[2] == model.config.in_chans:
+            return restore_array(model, lq)
+        return restore_array(model, lq.repeat(3, axis=2)).mean(axis=2, keepdims=True).round().astype(np.uint8)
+
+    titles = "   ".join(f"{name[-24:]:>24}" for name in models)
+    typer.echo(f"{'level':>6} {'noise':>6} {'jpeg':>6} {'input':>6}   {titles}")
     for level in levels:
-        inputs = [degrade(gt, level) for gt in clean]
+        inputs = [DEGRADATIONS[degradation](gt, level) for gt in clean]
+        found = [sense(lq) for lq in inputs]
+        noise = statistics.median(f.noise_level for f in found)
+        quality = statistics.median(f.jpeg_quality or 100 for f in found)
         before = [psnr(lq, gt) for lq, gt in zip(inputs, clean, strict=True)]
         cells = []
-        for model in map(optimize, models.values()):
-            restored = [restore_array(model, lq) for lq in inputs]
-            gains = [psnr(r, gt) - b for r, gt, b in zip(restored, clean, before, strict=True)]
-            cells.append(f"{statistics.mean(gains):+17.2f} {sum(g > 0 for g in gains):3}/{len(gains):<3}")
-        typer.echo(f"{level:6g} {statistics.mean(before):6.2f}   {'   '.join(cells)}")
+        for model in models.values():
+            gains = [psnr(restored(model, lq), gt) - b for lq, gt, b in zip(inputs, clean, before, strict=True)]
+            cells.append(f"{statistics.mean(gains):+16.2f} {sum(g > 0 for g in gains):3}/{len(gains):<3}")
+        typer.echo(f"{level:6g} {noise:6.1f} {quality:6.0f} {statistics.mean(before):6.2f}   {'   '.join(cells)}")
 
 
 if __name__ == "__main__":
