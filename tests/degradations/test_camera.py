@@ -10,21 +10,25 @@ from swinir.degradations.camera import Camera, camera_noise, random_camera
 PHASES = [(0, 0), (0, 1), (1, 0), (1, 1)]
 
 
+@pytest.mark.parametrize("tone_curve", [False, True])
+@pytest.mark.parametrize("demosaicing", ["bilinear", "edge_aware"])
 @pytest.mark.parametrize("phase", PHASES)
 @pytest.mark.parametrize("color", [(0.2, 0.5, 0.8), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), (0.6, 0.1, 0.3)])
-def test_a_plain_colour_comes_back(phase, color):
+def test_a_plain_colour_comes_back(phase, color, demosaicing, tone_curve):
     image = np.full((11, 14, 3), color, np.float32)
-    developed = camera_noise(image, Camera(phase=phase), np.random.default_rng(0))
+    camera = Camera(phase=phase, demosaicing=demosaicing, tone_curve=tone_curve)
+    developed = camera_noise(image, camera, np.random.default_rng(0))
     assert developed.dtype == np.float32
     assert np.allclose(developed, image, rtol=0, atol=2e-3)
 
 
 @pytest.mark.parametrize("phase", PHASES)
-def test_a_grey_ramp_comes_back_in_its_place(phase):
-    """Bilinear demosaicing keeps what is linear in the sensor's values, whichever pixels see red."""
+@pytest.mark.parametrize("demosaicing", ["bilinear", "edge_aware"])
+def test_a_grey_ramp_comes_back_in_its_place(phase, demosaicing):
+    """Demosaicing keeps what is linear in the sensor's values, whichever pixels see red."""
     ramp = np.linspace(0.2, 0.8, 24, dtype=np.float32)
     image = np.repeat((ramp[:, None] * ramp[None, :])[..., None], 3, axis=2) ** np.float32(1 / 2.2)
-    developed = camera_noise(image, Camera(phase=phase), np.random.default_rng(0))
+    developed = camera_noise(image, Camera(phase=phase, demosaicing=demosaicing), np.random.default_rng(0))
     assert np.allclose(developed[1:-1, 1:-1], image[1:-1, 1:-1], rtol=0, atol=1e-3)
 
 
