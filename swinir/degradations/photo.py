@@ -6,8 +6,9 @@ Only noise and compression are to be learned, not sharpening. Real pairs of nois
 image is a mean of many exposures, share the softness of the lens and of demosaicing. Therefore camera noise is the
 difference between a noisy and a noise-free development of the same image, and the image keeps its detail. A
 noise-free development of a sharp photograph at its own size is far from it: 25 dB in the median of 20 training images.
-A small share shows the artefacts of edge-aware demosaicing at twice the size, 38 dB. For the same reason, smoothing by a camera's noise
-reduction, its sharpening, and resizing after the camera act on the noise alone. They make it as coarse as real noise.
+A small share shows the artefacts of edge-aware demosaicing at twice the size, 38 dB. For the same reason, smoothing by
+a camera's noise reduction, its sharpening, and resizing after the camera act on the noise alone. They make it as
+coarse as real noise.
 """
 
 import math
