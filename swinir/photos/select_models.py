@@ -154,9 +154,11 @@ def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) ->
             left_alone.append(f"{fault.name} is left alone: {why}.")
             continue
         model = min(_family(fault.purpose, level, findings, wish, models), key=partial(_fit, level, findings))
-        passes.append(Pass(model, f"{why}; the best model here is for {_levels(model)}{_mismatch(model, findings)}."))
+        first, last = model.parts.level, model.parts.level_to
+        levels = first if last is None else f"any from {first} to {last}, and is told none"
+        passes.append(Pass(model, f"{why}; the best model here is for {levels}."))
     if wish.scale > 1:
-        passes += _enlargement(wish.scale, _family("x", wish.scale, findings, wish, models), findings)
+        passes += _enlargement(wish.scale, _family("x", wish.scale, findings, wish, models))
     return Selection(tuple(passes), tuple(left_alone))
 
 
@@ -238,20 +240,7 @@ def _family(
     raise ValueError(f"no model of {' or '.join(tasks)} is on this machine; {remedy}")
 
 
-def _levels(model: ZooEntry) -> str:
-    """The level of a model, or its range."""
-    first, last = model.parts.level, model.parts.level_to
-    return f"{first}" if last is None else f"any from {first} to {last}, and is told none"
-
-
-def _mismatch(model: ZooEntry, findings: Findings) -> str:
-    """Part of a sentence for a network whose channels are not those of the image."""
-    if not _strange(model, findings):
-        return ""
-    return ", and takes the grey image as colour" if findings.gray else ", and takes each channel on its own"
-
-
-def _enlargement(scale: float, family: Sequence[ZooEntry], findings: Findings) -> list[Pass]:
+def _enlargement(scale: float, family: Sequence[ZooEntry]) -> list[Pass]:
     """Choose the fewest passes that reach the scale, with the smallest output; small factors first, on small images."""
     best = {model.parts.level: model for model in sorted(family, key=_rank, reverse=True)}
     count = 1
@@ -260,7 +249,4 @@ def _enlargement(scale: float, family: Sequence[ZooEntry], findings: Findings) -
     reach = (factors for factors in combinations_with_replacement(sorted(best), count) if math.prod(factors) >= scale)
     factors = min(reach, key=math.prod)
     asked = f"enlargement by {scale:g} was asked for"
-    return [
-        Pass(best[factor], f"{asked}; pass {number} of {count}{_mismatch(best[factor], findings)}.")
-        for number, factor in enumerate(factors, 1)
-    ]
+    return [Pass(best[factor], f"{asked}; pass {number} of {count}.") for number, factor in enumerate(factors, 1)]

@@ -1,11 +1,13 @@
 """`swinir restore` on the command line: options, exit codes, messages, outputs."""
 
+import inspect
 import io
 import json
 import os
 import re
 import signal
 import sys
+from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
@@ -16,6 +18,7 @@ from PIL import Image
 import swinir
 from swinir.cli.main import main
 from swinir.image_io.reader import read_picture
+from swinir.photos.options import RestoreOptions
 
 
 @pytest.fixture
@@ -31,6 +34,11 @@ def folder(tmp_path, monkeypatch):
 
 def restore(*words):
     return main(["restore", "--device", "cpu", *map(str, words)])
+
+
+def test_options_of_the_command_have_the_defaults_of_the_library():
+    given = inspect.signature(swinir.cli.restore.restore).parameters
+    assert {f.name: given[f.name].default for f in fields(RestoreOptions)} == asdict(RestoreOptions())
 
 
 def test_a_folder_comes_out_enlarged(folder, capsys):

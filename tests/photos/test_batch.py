@@ -148,7 +148,7 @@ def test_a_large_image_is_not_shown_side_by_side(images, tmp_path, treatment):
 def test_changed_settings_inputs_and_models_are_noticed(images, tmp_path, treatment, change):
     run(images, tmp_path / "out", treatment)
     if change == "settings":
-        treatment = replace(treatment, outscale=3.0)
+        treatment = replace(treatment, strength=0.5)
     elif change == "input":
         write(images / "a.png", smooth(20, 24, seed=1))
     else:

@@ -28,7 +28,7 @@ def write_doubled(folder, name="a.png", **fields):
 def test_a_page_has_counts_a_table_and_reasons(tmp_path):
     page = page_of(
         tmp_path,
-        write_doubled(tmp_path, findings=["tiny: the noise"], noise_level=25.3, jpeg_quality=40.0),
+        write_doubled(tmp_path, findings=["tiny: the noise"], noise_level=25.3, jpeg_quality=40.0, strength=0.5),
         record(input="in/b.png", output="out/b.png", status="failed", error="b.png: truncated", experts=[]),
         record(input="in/c.png", output="out/c.png", status="unchanged", experts=[], seconds=70),
         "no record",
@@ -44,6 +44,7 @@ def test_a_page_has_counts_a_table_and_reasons(tmp_path):
     keys = [attributes.get("data-value") for attributes, _ in page.all("td")][: len(first)]
     assert keys == ["a.png", "restored", "480", "1920", "lightweight_sr_x2_tiny", "1.5", "25.3", "40.0"]
     assert f"SHA-256 {'f' * 64}" in page.text
+    assert "strength 0.5; 1 image" in page.text
     assert "1 line of the file could not be read" in page.text
     assert "b.png: truncated" in "".join(page.texts("section", class_="failed"))
     assert "tiny: the noise" in page.texts("li")
