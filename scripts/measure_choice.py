@@ -17,6 +17,7 @@ import typer
 from PIL import Image
 
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
+from swinir.degradations.camera import camera_noise, random_camera
 from swinir.degradations.estimate import Findings, Noise, sense
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.photo import FilmGrain
@@ -98,9 +99,7 @@ def estimates(folders: Annotated[list[Path], typer.Argument(help="Folders of cle
     typer.echo(f"models: {', '.join(entry.alias for entry in experts)}")
     typer.echo(f"{'set':12} {'input':16} {'images':>6} {'near':>5} {'right':>5}   estimates: least, median, most")
     for folder in folders:
-        images = [read(path) for path in list_images(folder)]
-        if not images:
-            raise typer.BadParameter(f"no images in {folder}")
+        images = list(map(read, paths(folder)))
         for case in make_cases():
             values, right = [], 0
             for image in images:
@@ -114,9 +113,17 @@ def estimates(folders: Annotated[list[Path], typer.Argument(help="Folders of cle
             typer.echo(f"{folder.name:12} {case.name:16} {len(values):6} {near:5} {right:5}   {spread}")
 
 
+def paths(folder: Path) -> list[Path]:
+    """List the images in a folder."""
+    found = list_images(folder)
+    if not found:
+        raise typer.BadParameter(f"no images in {folder}")
+    return found
+
+
 def middles(folder: Path, size: int, gray: bool) -> Iterator[np.ndarray]:
     """Yield the middle of each image, aligned to JPEG's grid."""
-    for path in list_images(folder):
+    for path in paths(folder):
         image = to_gray(read(path)) if gray else to_rgb(read(path))
         top, left = (max(0, side - size) // 16 * 8 for side in image.shape[:2])
         yield image[top : top + size, left : left + size]
@@ -129,8 +136,17 @@ def add_grain(image: np.ndarray, level: float) -> np.ndarray:
     return (grained[..., : image.shape[2]] * 255).round().astype(np.uint8)
 
 
+def add_camera_noise(image: np.ndarray, level: float) -> np.ndarray:
+    """Add a camera's noise, scaled to a standard deviation, to an (H, W, C) uint8 image."""
+    rng, unit = np.random.default_rng(SEED), to_rgb(image) / np.float32(255)
+    noise = camera_noise(unit, random_camera(rng, (1e-3, 1e-3)), rng, demosaiced=False) - unit
+    noisy = unit + noise * (level / 255 / noise.std())
+    return (noisy[..., : image.shape[2]] * 255).round().clip(0, 255).astype(np.uint8)
+
+
 DEGRADATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "noise": add_noise,
+    "camera": add_camera_noise,
     "grain": add_grain,
     "jpeg": lambda image, quality: jpeg(image, int(quality)),
     "noise_jpeg75": lambda image, level: jpeg(add_noise(image, level), 75),
