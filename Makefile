@@ -1,6 +1,6 @@
 # make demo   set up, restore a photo with a bundled model, show the gain
 # make test   set up, lint, type-check, run all but the slow tests
-# make test-all  the same, and then the slow tests
+# make test-all  the same with the slow tests
 # make docs   set up, build the documentation into site/
 # make bench  set up, measure speed, memory and exactness on this machine; numbers and plots go to bench/
 # make gpu-rehearsal  the report that needs a GPU (docs/speed-gpu.md), on the CPU with very small networks
@@ -10,7 +10,7 @@ BIN := .venv/bin
 # Each process holds PyTorch: more than eight of them gain nothing on large machines.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test quick-tests test-all docs bench gpu-rehearsal check format clean
+.PHONY: demo test quick-tests test-all all-tests docs bench gpu-rehearsal check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
@@ -22,8 +22,12 @@ test: .venv/installed-dev
 quick-tests: .venv/installed-dev
 	$(PYTEST) -m "not slow"
 
-test-all: test
-	$(PYTEST) -m slow
+# One session: the tests are collected once, and no processor idles at the end of the quick ones.
+test-all: .venv/installed-dev
+	@$(MAKE) --no-print-directory -j2 check all-tests
+
+all-tests: .venv/installed-dev
+	$(PYTEST)
 
 docs: .venv/installed-docs
 	rm -rf build/docs site && mkdir -p build/docs
@@ -55,14 +59,20 @@ clean:
 		{ echo "Python 3.11 or newer is needed; name it with: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11"; exit 1; }
 	$(PYTHON) -m venv .venv
 
+# pip compiles with one processor, compileall with all. Some files of packages are for other versions of Python.
+define install
+$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --editable '.$(1)'
+@$(BIN)/python -m compileall -qq -j 0 .venv/lib || true
+endef
+
 .venv/installed: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	$(call install)
 	@touch $@
 
 .venv/installed-docs: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(call install,[docs])
 	@touch $@ .venv/installed
 
 .venv/installed-dev: .venv/bin/python pyproject.toml
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(call install,[dev])
 	@touch $@ .venv/installed-docs .venv/installed

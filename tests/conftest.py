@@ -23,6 +23,8 @@ REHEARSAL = os.environ.get("SWINIR_GPU_REHEARSAL") == "1" and not torch.cuda.is_
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # The slow ones first, so that the last tests that processes take from one another are short.
+    items.sort(key=lambda item: "slow" not in item.keywords)
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no CUDA device")
         for item in items:
