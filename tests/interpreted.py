@@ -96,9 +96,13 @@ def layer_error(case, device="cpu"):
     return ((stream.cpu() - expected).norm() / expected.norm()).item()
 
 
+def golden_config(file):
+    """Configuration of the network of a golden file."""
+    return NetworkConfig.from_dict(json.loads(str(np.load(file)["config"])))
+
+
 def _golden_error(file):
-    data = np.load(file)
-    config = NetworkConfig.from_dict(json.loads(str(data["config"])))
+    data, config = np.load(file), golden_config(file)
     weights = state(json.loads(str(data["shapes"])), seed=1, img_range=config.img_range)
     network = SwinIR(config).eval().requires_grad_(False)
     network.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()}, strict=False)
