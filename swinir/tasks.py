@@ -35,6 +35,7 @@ class TaskSpec:
         weights_key: entry of released checkpoints that holds the weights.
         folder: pattern of the result folder's name.
         in_file_name: the task's name in names of released files.
+        served_by: other tasks whose models do the work of this one, too.
         in_paper: False for a task of this project, of which nothing was released.
     """
 
@@ -53,6 +54,7 @@ class TaskSpec:
     gray: bool = False
     crop_scale: bool = False
     psnrb: bool = False
+    served_by: tuple[str, ...] = ()
     in_paper: bool = True
 
     @property
@@ -141,6 +143,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_noise{noise}",
         in_file_name="grayDN",
+        served_by=("color_dn", "real_photo"),
         training="noise",
     ),
     TaskSpec(
@@ -151,6 +154,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_noise{noise}",
         in_file_name="colorDN",
+        served_by=("real_photo",),
         training="noise",
     ),
     TaskSpec(
@@ -163,6 +167,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_jpeg{jpeg}",
         in_file_name="CAR",
+        served_by=("color_jpeg_car", "real_photo"),
         training="jpeg",
     ),
     TaskSpec(
@@ -174,6 +179,7 @@ _ROWS = (
         weights_key="params",
         folder="swinir_{name}_jpeg{jpeg}",
         in_file_name="colorCAR",
+        served_by=("real_photo",),
         training="jpeg",
     ),
     TaskSpec(

@@ -172,6 +172,8 @@ def _task(row: "BenchmarkSet | None", scale: int | None, noise: int | None, jpeg
     asked = [
         option for option, value in (("--scale", scale), ("--noise", noise), ("--jpeg", jpeg)) if value is not None
     ]
+    if row is not None and row.pairs and not asked:
+        return "real_photo"
     if len(asked) != 1:
         seen = " and ".join(asked) or "none of them"
         raise ValueError(f"name one of --scale, --noise and --jpeg, or --task; got {seen}")

@@ -119,6 +119,8 @@ def benchmark(
     if protocol.options.precision == "auto":
         _notice(f"--precision auto means {resolve_precision('auto', chosen)} on {chosen}")
     check_network(checkpoint.network, protocol, checkpoint.path.name, stated=checkpoint.task)
+    if protocol.task.gray and checkpoint.network.in_chans == 3:
+        _notice(f"{checkpoint.path.name} is for color: grey images go in as three equal channels, their mean comes out")
     _check_size(checkpoint, protocol, large_model)
     if folder_gt is not None:
         _check_level(checkpoint, protocol)
@@ -146,7 +148,10 @@ def benchmark(
 
 
 def _default_model(protocol: "Protocol", patch: int, large: bool) -> str:
-    """Return the path of a model of the task and level: a downloaded one before a bundled one.
+    """Return the path of a model for the task and level.
+
+    A model of one level comes before one for any level, a downloaded one before a bundled one. Grey tasks fall back on
+    a model for any level of color images.
 
     Raises:
         FileNotFoundError: with the released file to download, and its size.
@@ -154,12 +159,18 @@ def _default_model(protocol: "Protocol", patch: int, large: bool) -> str:
     from swinir.weights import zoo
     from swinir.weights.listing import model_row
 
+    task = protocol.task
+
     def suits(entry: zoo.ZooEntry) -> bool:
         parts = entry.parts
-        return (parts.task, parts.level) == (protocol.task.name, protocol.level) and (parts.size == "L") == large
+        # The channels of a grey image share their noise, which a color model for one level was not trained for.
+        serves = parts.task == task.name or (parts.task in task.served_by and parts.level_to is not None)
+        return serves and parts.covers(protocol.level) and (parts.size == "L") == large
 
-    def rank(entry: zoo.ZooEntry) -> tuple[bool, bool, bool]:
-        return entry.bundled, entry.parts.patch != patch, entry.parts.objective == "PSNR"
+    def rank(entry: zoo.ZooEntry) -> tuple[bool, ...]:
+        parts = entry.parts
+        own = (parts.task != task.name, parts.level_to is not None)
+        return *own, entry.bundled, parts.patch != patch, parts.objective == "PSNR"
 
     here = sorted(filter(suits, zoo.present()), key=rank)
     if here:
@@ -167,7 +178,7 @@ def _default_model(protocol: "Protocol", patch: int, large: bool) -> str:
         return str(zoo.locate(here[0].name))
     released = sorted(filter(suits, zoo.RELEASED), key=rank)
     if not released:
-        raise FileNotFoundError(f"no model of {protocol.task.name} was released for {protocol.level}; add --model_path")
+        raise FileNotFoundError(f"no model of {task.name} was released for {protocol.level}; add --model_path")
     row = model_row(released[0])
     raise FileNotFoundError(
         f"no model of {row.task} {row.level} is on this machine; run `swinir zoo download {row.name}` "
@@ -239,15 +250,15 @@ def _check_size(checkpoint: Weights, protocol: "Protocol", large: bool) -> None:
 
 
 def _check_level(checkpoint: Weights, protocol: "Protocol") -> None:
-    """Print a note if the file's name states another noise level, JPEG quality or scale than the images have."""
+    """Print a note if the file's name states other noise levels, JPEG qualities or scales than the images have."""
     from swinir.weights import zoo
 
     try:
         name = zoo.parse_name(checkpoint.path.name)
     except ValueError:
         return
-    asked = protocol.level
-    if name.task == protocol.task.name and name.level != asked:
+    asked, kind = protocol.level, zoo.TASK_IN_NAME[protocol.task.name][1]
+    if name.kind == kind and not name.covers(asked):
         _notice(f"{checkpoint.path.name} is the model for {name.level_text}, the images are made at {asked}")
 
 

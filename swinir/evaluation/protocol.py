@@ -45,21 +45,25 @@ class Protocol:
 def check_network(network: NetworkConfig, protocol: Protocol, source: str, *, stated: str | None = None) -> None:
     """Refuse a network that does not fit the task and scale; a ValueError naming the difference.
 
+    A network for color images also takes grey ones.
+
     Args:
         source: name of its file, for the message.
-        stated: task that the file states. If it is the protocol's, the image range, which tells released denoisers
-            from models for JPEG artifacts, need not be the task's.
+        stated: task that the file states. If its models serve the protocol's task, the scale and the channels decide.
+            Otherwise the reconstruction tells tasks of super-resolution apart, and the image range denoising from
+            JPEG artifact removal.
     """
     task = protocol.task
     wanted = task.network_for(protocol.scale)
-    for field, what in (
-        ("upsampler", "reconstruction"),
-        ("upscale", "scale"),
-        ("in_chans", "channels"),
-        ("img_range", "image range"),
+    told = stated in (task.name, *task.served_by)
+    for field, what, free in (
+        ("upscale", "scale", False),
+        ("in_chans", "channels", network.in_chans == 3),
+        ("upsampler", "reconstruction", told or protocol.scale == 1),
+        ("img_range", "image range", told),
     ):
         seen, asked = getattr(network, field), getattr(wanted, field)
-        if seen != asked and not (field == "img_range" and stated == task.name):
+        if seen != asked and not free:
             raise ValueError(
                 f"{source} does not fit --task {task.name} --scale {protocol.scale}: "
                 f"its {what} is {seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"

@@ -102,12 +102,14 @@ def restore_array(
 ) -> np.ndarray:
     """Restore an (H, W, C) uint8, uint16 or float32 image to (H*scale, W*scale, C) uint8, rounded.
 
+    A network for color images also takes grey ones, as `NetworkInput` and `NetworkOutput` do.
+
     Raises:
         ValueError, TooLargeError: as `restore`; a ValueError, too, for NaN in the output.
     """
     height, width, channels = lq.shape
-    if channels != model.config.in_chans:
-        raise ValueError(f"lq must be (H, W, {model.config.in_chans}), got {lq.shape}")
+    if channels not in (1, model.config.in_chans):
+        raise ValueError(f"lq must be (H, W, {model.config.in_chans}), or grey (H, W, 1), got {lq.shape}")
     restored = np.empty((height * model.config.upscale, width * model.config.upscale, channels), np.uint8)
 
     def scratch(shape: tuple[int, ...]) -> Tensor:

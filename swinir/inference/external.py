@@ -162,11 +162,11 @@ def load_external(name: str, task: TaskSpec, scale: int, device: torch.device) -
 
 
 def check(config: NetworkConfig | BaselineConfig, task: TaskSpec, scale: int, source: str) -> None:
-    """Refuse a network of another scale or number of channels; a ValueError naming what differs."""
+    """Refuse a network of another scale, or for grey images in a task of color; a ValueError naming what differs."""
     chans = 1 if task.gray else 3
     if config.upscale != scale:
         raise ValueError(f"{source} enlarges by {config.upscale}, not by {scale}; name one of that scale")
-    if config.in_chans != chans:
+    if config.in_chans not in (chans, 3):
         raise ValueError(f"{source} takes {config.in_chans} channels, {task.name} has {chans}; name another")
 
 

@@ -116,7 +116,8 @@ class Bench:
         """
         loaded = self._load(cell.weights)
         protocol = self.protocol(cell)
-        check_network(loaded.checkpoint.network, protocol, cell.weights.path.name)
+        checkpoint = loaded.checkpoint
+        check_network(checkpoint.network, protocol, cell.weights.path.name, stated=checkpoint.task)
         samples = find_set(protocol, cell.set, self.testsets)
         key = self._key(protocol, loaded, samples)
         file = self.folder / cell.file

@@ -24,9 +24,11 @@ class Weights:
         name: short, unique name.
         path: the file.
         task: key of `swinir.tasks.TASKS`.
-        level: scale, noise level or JPEG quality; None if neither the name nor the network states it.
+        level: scale, noise level or JPEG quality, or the first of a range; None if neither the name nor the network
+            states it.
         data: training data according to the file name, or "".
         entry: entry of the zoo, if the file is one of its files.
+        level_to: last level of a range; None for one level.
     """
 
     name: str
@@ -35,6 +37,11 @@ class Weights:
     level: int | None
     data: str = ""
     entry: zoo.ZooEntry | None = None
+    level_to: int | None = None
+
+    def covers(self, level: int) -> bool:
+        """Compare a level of a table with that of the file; a file of unknown level has all."""
+        return self.level is None or self.level <= level <= (self.level_to or self.level)
 
 
 @dataclass(frozen=True)
@@ -162,7 +169,11 @@ def _of_zoo(entry: zoo.ZooEntry) -> Weights | zoo.ZooEntry:
         path = zoo.locate(entry.name)
     except FileNotFoundError:
         return entry
-    return Weights(entry.alias, path, entry.parts.task, entry.parts.level, entry.parts.data, entry)
+    return _named(entry.alias, path, entry.parts, entry)
+
+
+def _named(name: str, path: Path, parts: zoo.WeightsName, entry: zoo.ZooEntry | None = None) -> Weights:
+    return Weights(name, path, parts.task, parts.level, parts.data, entry, parts.level_to)
 
 
 def _of_file(path: Path) -> Weights:
@@ -176,7 +187,7 @@ def _of_file(path: Path) -> Weights:
             raise ValueError(f"{path}: its network fits none of the tasks; see `swinir info {path}`") from None
         is_sr = zoo.TASK_IN_NAME[tasks[0]][1] == "x"
         return Weights(path.stem, path, tasks[0], checkpoint.network.upscale if is_sr else None)
-    return Weights(path.stem, path, parts.task, parts.level, parts.data)
+    return _named(path.stem, path, parts)
 
 
 def plan_cells(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testsets: Path) -> CellPlan:
@@ -205,13 +216,13 @@ def plan_cells(wanted: Wanted, weights: Sequence[Weights | zoo.ZooEntry], testse
 
 def _cells(wanted: Wanted, one: Weights | zoo.ZooEntry) -> Iterator[Cell]:
     if isinstance(one, zoo.ZooEntry):
-        one = Weights(one.alias, Path(one.file), one.parts.task, one.parts.level, one.parts.data, one)
+        one = _named(one.alias, Path(one.file), one.parts, one)
     for table in wanted.tables:
         if table.task != one.task:
             continue
         data = one.data if one.data in table.data else table.data[0]
         for level in table.levels:
-            if one.level not in (None, level) or (wanted.levels and level not in wanted.levels):
+            if not one.covers(level) or (wanted.levels and level not in wanted.levels):
                 continue
             for name in table.sets:
                 if not wanted.sets or name in wanted.sets:

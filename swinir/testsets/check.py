@@ -72,7 +72,7 @@ def check_set(row: BenchmarkSet, root: Path, progress: Callable[[Path], None] = 
             continue  # its pairs would differ for the same reason
         for scale in presence.low_quality:
             lq = find_lq(row.lq_folder(root, scale), path.stem, scale)
-            findings += _check_pair(row, root, image, path.stem, lq, scale) if lq else ()
+            findings += _check_pair(row, root, image, lq, scale) if lq else ()
     return SetReport(presence, tuple(findings), checker.verified)
 
 
@@ -95,24 +95,28 @@ def _low_quality_counts(presence: Presence, root: Path) -> Iterator[Finding]:
         folder = row.lq_folder(root, scale)
         if len(files) < found:
             text = f"{found - len(files)} of {found} low-quality images are missing"
-            yield Finding("fault", below(folder, root), text, f"swinir data prepare {row.name} makes them")
+            way_out = "SOURCE adds them" if row.pairs else "makes them"
+            yield Finding("fault", below(folder, root), text, f"swinir data prepare {row.name} {way_out}")
         if others := set(list_images(folder)) - set(files):
             names = ", ".join(sorted(named(Path(path.name)) for path in others)[:3])
             text = f"{len(others)} files belong to no ground truth ({names}); they are not used"
             yield Finding("note", below(folder, root), text)
 
 
-def _check_pair(row: BenchmarkSet, root: Path, gt: Image, stem: str, path: Path, scale: int) -> Iterator[Finding]:
+def _check_pair(row: BenchmarkSet, root: Path, gt: Image, path: Path, scale: int) -> Iterator[Finding]:
     """Compare a low-quality image with its ground truth."""
     file = below(path, root)
-    again = f"remove it; swinir data prepare {row.name} makes it again"
+    again = f"get it from {row.source}" if row.pairs else f"remove it; swinir data prepare {row.name} makes it again"
     try:
         lq = read(path, max_pixels=MAX_PIXELS)
     except ImageError as error:
         yield Finding("fault", file, read_error(error, path), again)
         return
-    name = f"LR_bicubic/X{scale}/{stem}x{scale}"
+    name = path.relative_to(root / row.name).with_suffix("").as_posix()
     if any(k.pixels == pixel_hash(lq) for k in known_files().get(row.name, ()) if k.file.rsplit(".", 1)[0] == name):
+        return
+    if row.pairs:
+        yield Finding("fault", file, "its pixels are not those of the known file", again)
         return
     if lq.shape[2] != gt.shape[2]:
         if gt.shape[2] == 3:

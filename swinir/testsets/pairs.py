@@ -41,8 +41,8 @@ def fits(gt: tuple[int, ...], lq: tuple[int, ...], scale: int) -> bool:
 
 
 def lq_name(stem: str, scale: int) -> str:
-    """File name of the low-quality image of a ground truth."""
-    return f"{stem}x{scale}.png"
+    """File name of the low-quality image of a ground truth; at scale 1 both have one name."""
+    return f"{stem}x{scale}.png" if scale > 1 else f"{stem}.png"
 
 
 def find_lq(folder: Path, stem: str, scale: int) -> Path | None:

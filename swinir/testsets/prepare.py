@@ -16,7 +16,7 @@ from swinir.image_io.image import list_images, read
 from swinir.image_io.reader import ImageError, named
 from swinir.testsets.pairs import find_lq, fits, lq_name, write_reduced
 from swinir.testsets.sets import BenchmarkSet, known_files, pixel_hash
-from swinir.testsets.sources import Role, role_of, set_of, source_images
+from swinir.testsets.sources import Role, role_in, role_of, set_of, source_images
 from swinir.weights.verify import sha256
 
 MAX_PIXELS = 100_000_000  # of one image; the largest of these sets has four million
@@ -124,11 +124,11 @@ def _candidates(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Pro
     found, unnamed = [], []
     for number, entry in enumerate(source_images(source)):
         progress("examining", number + 1, None)
-        role = role_of(entry.label) if row.reference else Role("gt", entry.label.stem)
+        role = role_in(row, entry.label)
         owner = set_of(entry.label)
         if owner is not None and owner is not row:
             outcome.leave_out(entry.label, f"in a folder of {owner.name}")
-        elif role.kind == "other" or (role.kind == "lq" and role.scale not in row.scales):
+        elif role.kind == "other" or (role.kind == "lq" and role.scale not in row.lq_scales):
             outcome.leave_out(entry.label, role.reason or "a low-quality image of a scale that is not measured here")
         elif entry.path is None:
             outcome.leave_out(entry.label, entry.reason)
@@ -142,8 +142,7 @@ def _candidates(row: BenchmarkSet, source: Path, outcome: Outcome, progress: Pro
                 outcome.failed.append(f"{named(Path(entry.label))}: {reason}")
                 continue
             if file := known.get(image.pixels):
-                kind = role_of(PurePosixPath(file.file)) if row.reference else Role("gt", file.stem)
-                found.append(replace(image, role=kind, known=True))
+                found.append(replace(image, role=role_in(row, PurePosixPath(file.file)), known=True))
             elif not stems or role.name.lower() in stems:
                 found.append(replace(image, role=replace(role, name=stems.get(role.name.lower(), role.name))))
             else:

@@ -32,6 +32,7 @@ class BenchmarkSet:
         images: number of ground-truth images, or of low-quality ones in a set without references.
         gray: True for images of one channel.
         scales: of super-resolution; empty for sets of the other tasks.
+        pairs: folders of a set of low-quality and ground-truth images of one size.
         reference: False for a set without ground-truth images.
         tasks: measured on it in the paper.
         metrics: that the paper reports.
@@ -50,6 +51,7 @@ class BenchmarkSet:
     images: int
     gray: bool = False
     scales: tuple[int, ...] = ()
+    pairs: tuple[str, ...] = ()
     reference: bool = True
     tasks: str = ""
     metrics: str = "PSNR"
@@ -64,13 +66,20 @@ class BenchmarkSet:
     aliases: tuple[str, ...] = ()
 
     def gt_folder(self, root: Path) -> Path:
-        """Folder of the ground-truth images below a folder of sets: NAME/HR, or NAME if there is no HR."""
+        """Folder of the ground-truth images below a folder of sets: that of `pairs`, NAME/HR, or NAME without HR."""
+        if self.pairs:
+            return root / self.name / self.pairs[1]
         folder = root / self.name / "HR"
         return folder if folder.is_dir() else root / self.name
 
     def lq_folder(self, root: Path, scale: int) -> Path:
-        """Folder of the low-quality images of a scale."""
-        return root / self.name / "LR_bicubic" / f"X{scale}"
+        """Folder of the low-quality images of a scale, 1 for pairs."""
+        return root / self.name / (self.pairs[0] if self.pairs else f"LR_bicubic/X{scale}")
+
+    @property
+    def lq_scales(self) -> tuple[int, ...]:
+        """Scales of the low-quality images that are files of the set."""
+        return (1,) if self.pairs else self.scales
 
     @property
     def stems(self) -> tuple[str, ...]:
@@ -94,7 +103,7 @@ def _read_sets() -> dict[str, BenchmarkSet]:
             row["names"] = [pattern % n for n in range(first, last + 1)]
         for name in ("sizes", "crops"):
             row[name] = map(tuple, row.get(name, ()))
-        lists = ("scales", "names", "sizes", "crops", "aliases")
+        lists = ("scales", "pairs", "names", "sizes", "crops", "aliases")
         sets[row["name"]] = BenchmarkSet(**row | {name: tuple(row.get(name, ())) for name in lists})
     return sets
 
@@ -145,8 +154,8 @@ class KnownFile:
 
     @property
     def ground_truth(self) -> bool:
-        """False for the low-quality files of a super-resolution set."""
-        return not self.file.startswith("LR_")
+        """False for the low-quality files of a set."""
+        return not self.file.startswith(("LR_", "noisy/"))
 
     @property
     def lossless(self) -> bool:
@@ -217,7 +226,7 @@ def presence_of(row: BenchmarkSet, root: Path) -> Presence:
     folder = row.gt_folder(root)
     images = tuple(list_images(folder)) if folder.is_dir() else ()
     low_quality = {}
-    for scale in row.scales:
+    for scale in row.lq_scales:
         lq_folder = row.lq_folder(root, scale)
         if lq_folder.is_dir():
             partners = (find_lq(lq_folder, image.stem, scale) for image in images)

@@ -215,6 +215,13 @@ class Role:
     reason: str = ""
 
 
+def role_in(row: BenchmarkSet, path: PurePosixPath) -> Role:
+    """Derive the role of a file from its path below the source of a set."""
+    if row.pairs:
+        return Role("lq" if row.pairs[0] in path.parts else "gt", path.stem)
+    return role_of(path) if row.reference else Role("gt", path.stem)
+
+
 def role_of(path: PurePosixPath) -> Role:
     """Derive the role of a file from its path below the source; the nearest folder takes precedence."""
     stem = path.stem

@@ -268,10 +268,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(run, here):
             "classical_sr",
             "its scale is 2, the task needs 4",
         ),
-        (["--task", "gray_dn", "--folder_gt", "gt"], "color_dn", "its channels is 3, the task needs 1"),
+        (["--task", "color_dn", "--folder_gt", "gt"], "gray_dn", "its channels is 1, the task needs 3"),
         (["--task", "color_dn", "--folder_gt", "gt"], "color_jpeg_car", "its image range is 255.0, the task needs 1.0"),
         (["--task", "classical_sr", "--scale", "2", "--folder_lq", "lq"], "lightweight_sr", "'pixelshuffledirect'"),
-        (["--task", "color_dn", "--folder_gt", "gt"], "real_sr", "its reconstruction is 'nearest+conv'"),
+        (["--task", "color_dn", "--folder_gt", "gt"], "real_sr", "its scale is 2, the task needs 1"),
     ],
 )
 def test_a_checkpoint_for_another_task_is_refused(run, here, words, checkpoint, message):
@@ -357,6 +357,24 @@ def test_a_checkpoint_named_for_another_level_is_noticed(run, here, checkpoints)
         assert (code, err) == (0, notice)
 
 
+def test_a_model_for_a_range_of_levels_serves_all_of_them(run, here, checkpoints):
+    name = "005_colorDN_TK410_s32w8_SwinIR-T_noise10-30.pth"
+    (here / name).write_bytes(Path(checkpoints["color_dn"]).read_bytes())
+    outside = f"note: {name} is the model for noise10-30, the images are made at 31\n"
+    for level, notice in (("10", ""), ("30", ""), ("31", outside)):
+        assert run(*DENOISE, "--model_path", name, "--noise", level, "--limit", "1")[::2] == (0, notice)
+
+
+@pytest.mark.parametrize(("task", "model"), [("gray_dn", "color_dn"), ("jpeg_car", "color_jpeg_car")])
+def test_grey_images_go_through_a_model_for_color(run, here, task, model):
+    code, _, err = run("--task", task, "--folder_gt", "gt", checkpoint=model)
+    assert (code, err.splitlines()) == (
+        0,
+        [f"note: {model}.pth is for color: grey images go in as three equal channels, their mean comes out"],
+    )
+    assert read(here / "results" / RESULTS[task] / "a_SwinIR.png").shape == (32, 40, 1)
+
+
 def test_a_low_quality_folder_that_is_not_used_is_noticed(run):
     code, _, err = run(*DENOISE, "--folder_lq", "lq")
     assert code == 0
@@ -381,6 +399,30 @@ def test_without_a_model_a_bundled_one_of_the_task_and_level_is_used(here, capsy
     out, err = capsys.readouterr()
     assert err == "note: no --model_path; using color_dn_noise25_tiny, which is bundled\n"
     assert "colorDN" in out
+
+
+@pytest.mark.parametrize(
+    ("here_is", "task", "used"),
+    [
+        (["colorDN_noise0-55", "grayDN_noise25"], "gray_dn", "gray_dn_noise25"),
+        (["colorDN_noise0-55", "grayDN_noise0-30"], "gray_dn", "gray_dn_noise0-30"),
+        (["colorDN_noise25", "colorDN_noise0-55", "colorDN_noise50-55"], "gray_dn", "color_dn_noise0-55"),
+        (["colorDN_noise0-55", "colorDN_noise25"], "color_dn", "color_dn_noise25"),
+        (["colorDN_noise25", "realPhoto_x1"], "gray_dn", None),
+    ],
+)
+def test_without_a_model_the_one_of_least_range_is_used(here, monkeypatch, capsys, here_is, task, used):
+    index = ""
+    for words in here_is:
+        name = f"001_{words.replace('_', '_X_s8w8_SwinIR-T_')}.pth"
+        Path(name).touch()
+        index += f'[[weights]]\nfile = "{name}"\nbytes = 0\nsha256 = ""\nparameters = 1\n'
+    Path("index.toml").write_text(index)
+    monkeypatch.setattr(zoo, "bundled_folder", lambda: here)
+    assert main(["test", "--task", task, "--noise", "25", "--folder_gt", "gt", "--device", "cpu"]) == 2  # empty files
+    err = capsys.readouterr().err
+    assert (f"note: no --model_path; using {used}_tiny, which is bundled" in err) == (used is not None)
+    assert ("run `swinir zoo download gray_dn_noise25_DFWB`" in err) == (used is None)
 
 
 def test_without_any_model_the_released_one_is_named_with_its_size(here, capsys):

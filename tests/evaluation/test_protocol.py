@@ -2,8 +2,9 @@
 
 import pytest
 
-from swinir.evaluation.protocol import Protocol, fit_tile
+from swinir.evaluation.protocol import Protocol, check_network, fit_tile
 from swinir.inference.options import RunOptions
+from swinir.models.swinir import NetworkConfig
 from swinir.tasks import get_task
 
 
@@ -15,6 +16,31 @@ def test_the_level_is_the_one_that_the_task_has(task, level, noise, jpeg):
     protocol = Protocol(get_task(task), scale=3, noise=25, jpeg=10)
     assert protocol.level == level
     assert (protocol.facts()["noise"], protocol.facts()["jpeg"]) == (noise, jpeg)
+
+
+@pytest.mark.parametrize(
+    ("task", "stated"),
+    [("gray_dn", "color_dn"), ("jpeg_car", "color_jpeg_car"), ("jpeg_car", "real_photo"), ("real_photo", "real_photo")],
+)
+def test_a_file_that_states_its_task_may_have_any_image_range(task, stated):
+    ours = NetworkConfig(in_chans=3, img_range=0.5)
+    check_network(ours, Protocol(get_task(task)), "x.pth", stated=stated)
+    with pytest.raises(ValueError, match=r"its image range is 0\.5"):
+        check_network(ours, Protocol(get_task(task)), "x.pth", stated="lightweight_sr")
+
+
+def test_a_file_that_states_its_task_may_have_any_reconstruction():
+    protocol, ours = Protocol(get_task("classical_sr"), 2), NetworkConfig(upscale=2, upsampler="pixelshuffledirect")
+    check_network(ours, protocol, "x.pth", stated="classical_sr")
+    for stated in (None, "lightweight_sr"):
+        with pytest.raises(ValueError, match="its reconstruction is 'pixelshuffledirect', the task needs 'pixelshuf"):
+            check_network(ours, protocol, "x.pth", stated=stated)
+
+
+@pytest.mark.parametrize("chans", [1, 4])
+def test_a_network_of_other_channels_is_refused_whatever_its_file_states(chans):
+    with pytest.raises(ValueError, match=f"its channels is {chans}, the task needs 3"):
+        check_network(NetworkConfig(in_chans=chans), Protocol(get_task("color_dn")), "x.pth", stated="color_dn")
 
 
 @pytest.mark.parametrize(

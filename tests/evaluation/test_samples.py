@@ -102,7 +102,9 @@ def test_missing_options_and_empty_folders_are_refused_by_name(tmp_path):
 
 def test_a_benchmark_set_is_found_as_its_task_wants_it(tmp_path):
     pair, one, raw = tmp_path / "Set5", tmp_path / "McMaster", tmp_path / "RealSRSet+5images"
-    for folder, name in ((pair / "HR", "a"), (pair / "LR_bicubic" / "X2", "ax2"), (one, "b"), (raw, "c")):
+    same_size = tmp_path / "CC15"
+    files = [(pair / "HR", "a"), (pair / "LR_bicubic" / "X2", "ax2"), (one, "b"), (raw, "c")]
+    for folder, name in (*files, (same_size / "noisy", "d"), (same_size / "clean", "d")):
         folder.mkdir(parents=True)
         write(folder / f"{name}.png", np.zeros((8, 8, 3), np.uint8))
 
@@ -110,6 +112,8 @@ def test_a_benchmark_set_is_found_as_its_task_wants_it(tmp_path):
         (sample,) = find_set(Protocol(get_task(task), **level), BENCHMARK_SETS[name], tmp_path)
         return sample.lq and sample.lq.name, sample.gt and sample.gt.name
 
+    assert found("real_photo", "CC15") == ("d.png", "d.png")
+    assert found("color_dn", "CC15", noise=25) == (None, "d.png")
     assert found("classical_sr", "Set5", scale=2) == ("ax2.png", "a.png")
     assert found("color_dn", "McMaster") == (None, "b.png")
     assert found("real_sr", "RealSRSet+5images", scale=4) == ("c.png", None)

@@ -70,8 +70,14 @@ def test_an_array_is_computed_in_the_models_dtype():
 
 
 def test_an_array_of_other_channels_is_refused():
-    with pytest.raises(ValueError, match=r"lq must be \(H, W, 3\), got \(9, 9, 1\)"):
-        restore_array(COLOR, smooth(9, 9, 1))
+    with pytest.raises(ValueError, match=r"lq must be \(H, W, 3\), or grey \(H, W, 1\), got \(9, 9, 2\)"):
+        restore_array(COLOR, smooth(9, 9, 2))
+
+
+def test_a_grey_array_is_the_mean_of_three_equal_channels_through_a_network_for_color():
+    lq = smooth(13, 18, 1)
+    restored = restore(COLOR, to_tensor(np.repeat(lq, 3, axis=2) / np.float32(255)))
+    assert np.array_equal(restore_array(COLOR, lq), to_uint8(restored.mean(1, keepdim=True)))
 
 
 def test_memory_may_run_out_while_arrays_are_copied(monkeypatch):

@@ -12,6 +12,7 @@ from swinir.testsets import BenchmarkSet
 from swinir.testsets.check import check_set
 from swinir.testsets.pairs import reduced
 from swinir.testsets.prepare import prepare
+from swinir.testsets.sets import KnownFile, known_files, pixel_hash
 
 
 @pytest.fixture
@@ -136,3 +137,31 @@ def test_images_above_the_limit_of_pixels_are_refused(tmp_path, sets, monkeypatc
     assert message.startswith("coffee.png: ")
     assert "146" in message
     assert len(outcome.copied) == 2
+
+
+PAIRS = BenchmarkSet("Duo", 3, pairs=("noisy", "clean"), source="the authors")
+
+
+@pytest.mark.parametrize("layout", ["{kind}/{name}.png", "{name}_{kind}.png"])
+def test_pairs_of_one_size_are_arranged_and_a_wrong_partner_is_a_fault(tmp_path, monkeypatch, layout):
+    add_sets(monkeypatch, PAIRS)
+    both = {"clean": photographs(), "noisy": {name: image // 2 for name, image in photographs().items()}}
+    known = [
+        KnownFile("Duo", f"{kind}/{name}.png", 0, "", 146, 121, 3, pixel_hash(image))
+        for kind, images in both.items()
+        for name, image in images.items()
+    ]
+    monkeypatch.setitem(known_files(), "Duo", tuple(known))
+    for kind, images in both.items():
+        write_images(tmp_path / "source", layout.replace("{kind}", kind), images)
+    outcome = prepare(PAIRS, tmp_path / "source", tmp_path)
+    assert (len(outcome.copied), outcome.made, outcome.left_out) == (6, 0, {})
+    assert names(tmp_path / "Duo/noisy") == names(tmp_path / "Duo/clean") == [f"{name}.png" for name in photographs()]
+    assert check_set(PAIRS, tmp_path).verdict == "ok: 3 images, 3 as known by hash"
+    shutil.copy(tmp_path / "Duo/clean/coffee.png", tmp_path / "Duo/noisy/coffee.png")
+    (tmp_path / "Duo/noisy/chelsea.png").unlink()
+    faults = check_set(PAIRS, tmp_path).faults
+    assert [(fault.file, fault.text) for fault in faults] == [
+        ("Duo/noisy", "1 of 3 low-quality images are missing"),
+        ("Duo/noisy/coffee.png", "its pixels are not those of the known file"),
+    ]

@@ -15,9 +15,10 @@ from swinir.testsets.pairs import reduced, rounded_once
 from swinir.testsets.sets import known_files, known_images, pixel_hash, presence_of
 
 README = (Path(__file__).parents[2] / "testsets" / "README.md").read_text(encoding="utf-8")
-IMAGES = {  # from the paper
+IMAGES = {  # from the paper, and of CC15
     "Set5": 5, "Set14": 14, "BSD100": 100, "Urban100": 100, "Manga109": 109, "DIV2K-val": 100, "Set12": 12,
     "BSD68": 68, "CBSD68": 68, "Kodak24": 24, "McMaster": 18, "classic5": 5, "LIVE1": 29, "RealSRSet+5images": 25,
+    "CC15": 15,
 }  # fmt: skip
 
 
@@ -28,7 +29,7 @@ def readme_rows(heading):
     return {row[0]: row[1:] for row in cells}
 
 
-def test_the_rows_are_the_papers_sets():
+def test_the_rows_are_the_papers_sets_and_cc15():
     assert {name: row.images for name, row in BENCHMARK_SETS.items()} == IMAGES
     assert {name for name, row in BENCHMARK_SETS.items() if row.gray} == {"Set12", "BSD68", "classic5"}
     assert [name for name, row in BENCHMARK_SETS.items() if not row.reference] == ["RealSRSet+5images"]
