@@ -1,5 +1,6 @@
 """Fixtures: where public benchmark images may lie, and small networks."""
 
+import gc
 import os
 from functools import cache
 from pathlib import Path
@@ -10,6 +11,9 @@ import pytest
 import swinir.cli.main  # noqa: F401 - before torch: it keeps waiting threads from spinning on a busy machine
 
 import torch  # isort: skip
+
+# Modules and tests stay to the end; searching them for garbage again and again takes a tenth of all time.
+gc.disable()
 
 DATA = Path(__file__).parent / "data"
 # No verdict depends on speed or chance.
@@ -30,6 +34,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords and not (REHEARSAL and "cuda" in getattr(item, "fixturenames", ())):
                 item.add_marker(skip)
+
+
+def pytest_collection_finish() -> None:
+    gc.collect()
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture

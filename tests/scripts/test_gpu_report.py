@@ -314,8 +314,9 @@ def test_after_a_test_that_ends_the_process_the_others_run(tmp_path):
 
 @pytest.mark.slow
 def test_a_rehearsal_does_every_step_and_stays_within_the_limits(folder, tmp_path):
+    environment = {"OUT": str(tmp_path), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}  # as other tests
     words = ["bash", ROOT / "scripts/gpu_report.sh", "1500", "--device", "cpu", "--tiny"]
-    subprocess.run(words, env={**os.environ, "OUT": str(tmp_path), "PYTHON": sys.executable}, check=True)
+    subprocess.run(words, env=os.environ | environment, check=True)
     found = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     steps = {row["step"]: row["status"] for row in found if row["kind"] == "step"}
     assert steps == dict.fromkeys([step.name for step in report.Plan(folder, "cpu", True).steps()], "ok")
