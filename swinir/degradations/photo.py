@@ -54,7 +54,7 @@ class PhotoOptions:
         resample_range: that size over the image's; the logarithm is uniform.
         smooth_prob: of noise reduction in the camera, which leaves coarse noise of the same strength.
         luma_sigma_range, chroma_sigma_range: its Gaussian blurs of the noise, in pixels.
-        chroma_gain_range: factor on the chroma noise of a camera.
+        chroma_gain_range: factor on the chroma noise of a camera, as most suppress it; its logarithm is uniform.
         sharpen_prob: of sharpening in the camera.
         sharpen_range: its strength, that of an unsharp mask of the noise.
         grain_range: level of film grain in the mid-tones, in units of 1/255.
@@ -72,8 +72,8 @@ class PhotoOptions:
         full_chroma_prob: share of compressions without chroma subsampling.
     """
 
-    noise_probs: tuple[float, float, float, float, float] = (0.5, 0.12, 0.12, 0.04, 0.22)
-    shot_range: Range = (1e-5, 0.006)
+    noise_probs: tuple[float, float, float, float, float] = (0.58, 0.1, 0.1, 0.04, 0.18)
+    shot_range: Range = (3e-5, 0.01)
     tone_prob: float = 0.5
     demosaiced_prob: float = 0.1
     resample_prob: float = 0.5
@@ -81,7 +81,7 @@ class PhotoOptions:
     smooth_prob: float = 0.7
     luma_sigma_range: Range = (0.0, 1.0)
     chroma_sigma_range: Range = (0.0, 2.5)
-    chroma_gain_range: Range = (0.3, 1.2)
+    chroma_gain_range: Range = (0.1, 1.2)
     sharpen_prob: float = 0.25
     sharpen_range: Range = (0.2, 1.0)
     grain_range: Range = (2, 25)
@@ -178,8 +178,7 @@ def _random_camera_noise(size: Size, rng: np.random.Generator, options: PhotoOpt
     if demosaiced:
         made_at = 2 * size[0], 2 * size[1]
     elif rng.random() < options.resample_prob:
-        low, high = (math.log(limit) for limit in options.resample_range)
-        factor = math.exp(rng.uniform(low, high))
+        factor = _log_uniform(rng, options.resample_range)
         made_at = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
     smooth = rng.random() < options.smooth_prob
     return PhotoNoise(
@@ -189,9 +188,14 @@ def _random_camera_noise(size: Size, rng: np.random.Generator, options: PhotoOpt
         interpolation=pick(rng, INTERPOLATIONS),
         luma_sigma=rng.uniform(*options.luma_sigma_range) if smooth else 0.0,
         chroma_sigma=rng.uniform(*options.chroma_sigma_range) if smooth else 0.0,
-        chroma_gain=rng.uniform(*options.chroma_gain_range),
+        chroma_gain=_log_uniform(rng, options.chroma_gain_range),
         sharpening=rng.uniform(*options.sharpen_range) if rng.random() < options.sharpen_prob else 0.0,
     )
+
+
+def _log_uniform(rng: np.random.Generator, limits: Range) -> float:
+    low, high = map(math.log, limits)
+    return math.exp(rng.uniform(low, high))
 
 
 @dataclass(frozen=True)
