@@ -155,7 +155,7 @@ def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) ->
             continue
         model = min(_family(fault.purpose, level, findings, wish, models), key=partial(_fit, level, findings))
         first, last = model.parts.level, model.parts.level_to
-        levels = first if last is None else f"any from {first} to {last}, and is told none"
+        levels = first if last is None else f"any level from {first} to {last} and is not told which"
         passes.append(Pass(model, f"{why}; the best model here is for {levels}."))
     if wish.scale > 1:
         passes += _enlargement(wish.scale, _family("x", wish.scale, findings, wish, models))

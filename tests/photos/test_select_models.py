@@ -91,7 +91,10 @@ def test_compression_is_repaired_before_noise_and_enlarging_comes_last():
 @pytest.mark.parametrize(
     ("found", "reason"),
     [
-        (findings(noise=26), "noise 26 was found; the best model here is for any from 0 to 55, and is told none."),
+        (
+            findings(noise=26),
+            "noise 26 was found; the best model here is for any level from 0 to 55 and is not told which.",
+        ),
         (findings(noise=26, correlated=True), "noise 26 was found; neighbouring pixels share it."),
         (findings(noise=26, jpeg=35), "noise 26 was found; JPEG quality 35 is repaired in the same pass."),
     ],
