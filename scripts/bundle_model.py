@@ -1,9 +1,12 @@
 """Bundle a trained model: store it with 16-bit weights in model_zoo/bundled and add it to index.toml there.
 
+A former model of the same alias is removed.
+
 `python scripts/bundle_model.py runs/NAME/NAME.pth --result "Set5 37.2/0.957" --config configs/... --trained-on "..."`
 """
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -14,6 +17,7 @@ from swinir.atomic import atomic_path
 from swinir.train.initialize import describe_weights
 from swinir.weights import zoo
 from swinir.weights.checkpoint import read_checkpoint, write_checkpoint
+from swinir.weights.zoo import ZooEntry
 
 MAX_PARAMETERS = 300_000
 MAX_BYTES = 1_500_000
@@ -26,7 +30,7 @@ def bundle(
     trained_on: Annotated[str, typer.Option("--trained-on", help="Short description of the training images.")],
 ) -> None:
     """Bundle a trained model."""
-    zoo.parse_name(weights.name)
+    parts = zoo.parse_name(weights.name)
     checkpoint = read_checkpoint(weights)
     parameters = sum(tensor.numel() for tensor in checkpoint.state.values())
     if parameters > MAX_PARAMETERS:
@@ -34,6 +38,11 @@ def bundle(
     folder = zoo.bundled_folder()
     if folder is None:
         raise FileNotFoundError("model_zoo/bundled not found; run this in a source tree")
+    former = [
+        entry
+        for entry in zoo.bundled()
+        if replace(entry.parts, data=parts.data, patch=parts.patch, window=parts.window) == parts
+    ]
     target = folder / weights.name
     write_checkpoint(
         target,
@@ -54,14 +63,17 @@ def bundle(
         "config": config.as_posix(),
         "trained_on": trained_on,
     }
-    _record(folder / "index.toml", row)
+    _record(folder / "index.toml", row, former)
+    for entry in former:
+        if entry.file != target.name:
+            (folder / entry.file).unlink(missing_ok=True)
     typer.echo(f"{target}: {row['bytes']:,} bytes, SHA-256 {row['sha256']}")
 
 
-def _record(index: Path, row: dict[str, str | int]) -> None:
-    """Add a row to the index; a former row of the same file is replaced."""
+def _record(index: Path, row: dict[str, str | int], former: list[ZooEntry]) -> None:
+    """Add a row to the index in place of former ones."""
     head, *tables = index.read_text(encoding="utf-8").split("[[weights]]\n")
-    tables = [table for table in tables if f'file = "{row["file"]}"\n' not in table]
+    tables = [table for table in tables if not any(f'file = "{entry.file}"\n' in table for entry in former)]
     # JSON strings and numbers are valid TOML.
     tables.append("".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in row.items()))
     with atomic_path(index) as temporary:

@@ -21,8 +21,8 @@ def test_a_file_comes_before_a_recipe(tmp_path, monkeypatch):
 
 
 def test_a_name_of_several_recipes_is_refused_with_their_folders():
-    with pytest.raises(ValueError, match="choose color_jpeg_car/tiny_jpeg10 or jpeg_car/tiny_jpeg10"):
-        find_recipe("tiny_jpeg10")
+    with pytest.raises(ValueError, match="choose color_jpeg_car/tiny_jpeg40 or jpeg_car/tiny_jpeg40"):
+        find_recipe("tiny_jpeg40")
 
 
 def test_every_recipe_says_what_it_trains_on_and_what_it_takes():
