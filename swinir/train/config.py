@@ -90,6 +90,8 @@ class DegradationConfig(Section):
         full_chroma_prob: share of JPEG compressions of colour patches without chroma subsampling.
         gray_prob: share of colour patches that are made grey, ground truth included: three equal channels, with the
             same noise in each, or compressed as a grey image.
+        soft_prob: share of patches that are blurred first, ground truth included, since photographs at a camera's full
+            size are softer than reduced ones.
         options: fields of `BSRGANOptions`, `BSRGANPlusOptions`, `RealESRGANOptions` or `PhotoOptions`.
     """
 
@@ -102,6 +104,7 @@ class DegradationConfig(Section):
     double_prob: Share = 0.0
     full_chroma_prob: Share = 0.0
     gray_prob: Share = 0.0
+    soft_prob: Share = 0.0
     options: dict[str, Any] = {}
 
 

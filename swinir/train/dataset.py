@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -35,6 +36,7 @@ from swinir.train.images import (
 Batch = list[tuple[Tensor, Tensor]]  # low-quality and ground-truth images of each of a process's parts
 PatchDegradation = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 Level = float | tuple[float, float]
+SOFTEST = 1.2  # standard deviation in pixels, of a soft lens and bilinear demosaicing
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,24 @@ def _grayed(
     return to_rgb(lq), to_rgb(gray)
 
 
+def softened(degrader: Degrader, soft_prob: float) -> Degrader:
+    """Return a degradation that first blurs a share of the patches, ground truth included, by up to SOFTEST pixels.
+
+    Photographs at a camera's full size are softer than those that were reduced, of which training sets consist. A
+    network that has seen only sharp ones takes fine noise for detail.
+    """
+    return replace(degrader, degrade=partial(_softened, degrader.degrade, soft_prob))
+
+
+def _softened(
+    degrade: PatchDegradation, soft_prob: float, gt: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    if rng.random() < soft_prob:
+        sigma = rng.uniform(0, SOFTEST)
+        gt = cv2.GaussianBlur(gt, (7, 7), max(sigma, 1e-3), borderType=cv2.BORDER_REFLECT_101).reshape(gt.shape)
+    return degrade(gt, rng)
+
+
 def build_degrader(config: TrainConfig) -> Degrader | None:
     """Return a configuration's degradation of patches; None if whole images are degraded or are files."""
     options: DegradationConfig = config.degradation
@@ -150,7 +170,9 @@ def build_degrader(config: TrainConfig) -> Degrader | None:
         degrader = jpeg_degrader(JpegOptions(quality, config.data.patch, **shares))
     else:
         degrader = chain_degrader(kind, config.scale, options.options)
-    return grayed(degrader, options.gray_prob) if options.gray_prob else degrader
+    if options.gray_prob:
+        degrader = grayed(degrader, options.gray_prob)
+    return softened(degrader, options.soft_prob) if options.soft_prob else degrader
 
 
 class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):

@@ -378,6 +378,21 @@ def test_a_share_of_patches_is_grey_in_three_equal_channels(options, level):
             assert (lq - clean / 255).std() * 255 == pytest.approx(level, rel=0.05)
 
 
+def test_a_share_of_patches_is_softened_with_its_ground_truth():
+    """A white dot keeps its sum and becomes a Gaussian of at most 1.2 pixels; the noise on it stays white."""
+    degradation = {"soft_prob": 0.5}
+    degrader = build_degrader(configuration("images", task="color_dn", scale=1, noise=10, degradation=degradation))
+    gt = np.zeros((33, 33, 3), np.uint8)
+    gt[16, 16] = 255
+    found = [degrader.degrade(gt, np.random.default_rng(n)) for n in range(100)]
+    soft = [(lq, clean) for lq, clean in found if not np.array_equal(clean, gt)]
+    assert len(soft) == pytest.approx(45, abs=20)  # the weakest blurs change no value
+    for lq, clean in soft:
+        assert clean.sum(dtype=int) == pytest.approx(gt.sum(dtype=int), rel=0.06)
+        assert clean.max() >= 255 / (2 * math.pi * 1.2**2) - 1
+        assert (lq - clean / 255).std() * 255 == pytest.approx(10, rel=0.08)
+
+
 @pytest.mark.parametrize(("name", "scale"), [("bsrgan", 2), ("bsrgan_plus", 4), ("realesrgan", 4), ("photo", 1)])
 def test_chains_for_photographs_give_patches_of_the_right_size_and_range(name, scale):
     samples = TrainingSamples(
