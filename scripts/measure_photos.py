@@ -154,10 +154,9 @@ def textures(
                 cells.append(f"{gain:+7.2f} dB" if output.models else "alone")
         typer.echo(f"{path.name[:40]:40} {texture(gt):7.1f} " + " ".join(f"{cell:>10}" for cell in cells))
     typer.echo(f"{alone} of {len(chosen)} clean photographs left alone")
-    for name, loss in worst.items():
-        typer.echo(
-            f"{name}: largest loss {-loss:.2f} dB, {'at most' if -loss <= TOLERANCE else 'MORE THAN'} {TOLERANCE}"
-        )
+    for name, change in worst.items():
+        verdict = "at most" if change >= -TOLERANCE else "MORE THAN"
+        typer.echo(f"{name}: largest loss {abs(change):.2f} dB, {verdict} {TOLERANCE}")
 
 
 def _step(step: Step) -> Callable[[np.ndarray], np.ndarray]:
