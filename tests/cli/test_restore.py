@@ -55,7 +55,7 @@ def test_no_option_is_needed(folder):
     assert restore("photo.png", "--json", "all.json") == 0
     (row,) = json.loads((folder / "all.json").read_text())["pictures"]
     assert row["output"] == "restored/photo.png"
-    assert "noise25" in row["experts"][0][0]
+    assert "colorDN" in row["experts"][0][0]
 
 
 def test_explain_prints_estimates_and_reasons(folder, capsys):

@@ -121,7 +121,7 @@ def test_noise_is_found_and_its_bundled_model_removes_it(models, repair):
     noise = np.random.default_rng(0).normal(0, 25, clean.shape)
     noisy = np.clip(clean + noise, 0, 255).round().astype(np.uint8)
     decision = decide(Picture(noisy), Treatment(), models)
-    assert [name.split("_")[-1] for name in decision.models] == ["noise25"]
+    assert [name.split("_")[1] for name in decision.models] == ["colorDN"]
     assert psnr(repair(Picture(noisy), Treatment()).pixels, clean) > psnr(noisy, clean) + 6
 
 
