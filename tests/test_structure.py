@@ -18,6 +18,7 @@ MODULES = {
 ORDER = (
     "version",
     "atomic",
+    "strict_json",
     "locks",
     "environment",
     "models",

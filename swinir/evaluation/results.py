@@ -2,19 +2,18 @@
 
 import csv
 import io
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from swinir.atomic import atomic_path
 from swinir.environment import environment
 from swinir.evaluation.protocol import Protocol
 from swinir.models.optimized import resolve_precision
+from swinir.strict_json import json_text
 
 METRICS = ("psnr", "ssim", "psnrb", "psnr_y", "ssim_y", "psnrb_y")
 
@@ -72,7 +71,7 @@ def run_facts(
 def write_json(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
     """Write the facts of the run, one object per image, and the means."""
     content = facts | {"images": [asdict(r) for r in rows], "means": means(rows)}
-    _write_text(path, json.dumps(strict(content), indent=2, allow_nan=False) + "\n")
+    _write_text(path, json_text(content))
 
 
 def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
@@ -90,14 +89,3 @@ def write_csv(path: Path, rows: Sequence[Row], facts: dict[str, Any]) -> None:
 def _write_text(path: Path, text: str) -> None:
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def strict(value: Any) -> Any:
-    """Replace infinite and NaN numbers, which JSON does not have, by the strings "inf", "-inf" and "nan"."""
-    if isinstance(value, Mapping):
-        return {k: strict(v) for k, v in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(v) for v in value]
-    if isinstance(value, float) and not np.isfinite(value):
-        return str(value)
-    return value

@@ -8,7 +8,8 @@ from typing import Any
 from swinir.atomic import atomic_path
 from swinir.bench.compare_networks import METRICS, Comparison, ModelRow
 from swinir.inference.external import MACS_SIDE
-from swinir.report.text_table import TextTable, csv_text, json_text
+from swinir.report.text_table import TextTable, csv_text
+from swinir.strict_json import json_text
 
 ABSENT = "-"
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from swinir.atomic import atomic_path
 from swinir.bench.timing import VariantRow
-from swinir.report.text_table import json_text
+from swinir.strict_json import json_text
 
 FORMATS = (".png", ".svg", ".pdf")
 

@@ -5,8 +5,6 @@ rich takes longer to import than most commands take to start: it is imported whe
 
 import csv
 import io
-import json
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,16 +79,3 @@ def csv_text(records: Sequence[Mapping[str, Any]]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
-
-
-def json_text(content: Any) -> str:
-    """Indented JSON, which ends with a line feed; numbers that JSON lacks become the strings "inf", "-inf", "nan"."""
-    return json.dumps(_strict(content), indent=2, allow_nan=False) + "\n"
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _strict(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(item) for item in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

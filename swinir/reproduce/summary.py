@@ -3,7 +3,6 @@
 Result, Failure, Missing -> Summary -> write_summary
 """
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from swinir.atomic import atomic_path
-from swinir.evaluation.results import strict
 from swinir.report.text_table import TextTable, csv_text
 from swinir.reproduce.plan import Missing
 from swinir.reproduce.published import METHOD, PUBLISHED, SOURCES, Figures, Table, figures, notes
 from swinir.reproduce.results import LIGHTWEIGHT, CostRow, Failure, Result, count_costs, figures_text
 from swinir.reproduce.verdict import LEGEND, Tolerance
+from swinir.strict_json import json_text
 
 
 @dataclass(frozen=True)
@@ -170,7 +169,7 @@ def write_summary(folder: Path, summary: Summary) -> list[Path]:
     texts = {
         "md": "\n".join(_markdown(summary)),
         "csv": csv_text([_record(result, metrics) for result in summary.results]),
-        "json": json.dumps(strict(_content(summary)), indent=2, allow_nan=False) + "\n",
+        "json": json_text(_content(summary)),
     }
     written = []
     for suffix, text in texts.items():

@@ -37,7 +37,7 @@ def test_the_last_finished_record_of_an_output_counts(tmp_path):
 def test_every_field_of_a_record_is_read(tmp_path):
     fields = {
         "noise_level": 25, "jpeg_quality": 40.5, "tile": 64, "findings": ["f"], "notes": ["n"], "error": "\udce9",
-        "experts": [["a", "b"], ["c", "d"]],
+        "experts": [["a", "b"], ["c", "d"]], "strength": 0.5,
     }  # fmt: skip
     (result,) = read_results(write_records(tmp_path, record(**fields)))[0]
     assert json.loads(json.dumps(vars(result))) == json.loads(record(**fields))

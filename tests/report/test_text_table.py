@@ -1,11 +1,6 @@
 """Tables as text."""
 
-import json
-import math
-
-import pytest
-
-from swinir.report.text_table import TextTable, csv_text, json_text
+from swinir.report.text_table import TextTable, csv_text
 
 TABLE = TextTable(("name", "MB"), [("a", "7"), ("[red]b|c", "1,000"), ("x" * 300, "")], right=(1,))
 
@@ -24,8 +19,3 @@ def test_markdown_escapes_pipes():
 
 def test_csv_has_a_column_for_each_name():
     assert csv_text([{"a": 1}, {"a": None, "b": "x,y"}]) == 'a,b\r\n1,\r\n,"x,y"\r\n'
-
-
-def test_json_has_no_numbers_that_json_lacks():
-    text = json_text({"a": [math.inf, (1.5, math.nan)], "b": {"c": -math.inf}})
-    assert json.loads(text, parse_constant=pytest.fail) == {"a": ["inf", [1.5, "nan"]], "b": {"c": "-inf"}}
