@@ -75,7 +75,9 @@ def camera_noise(image: np.ndarray, camera: Camera, rng: np.random.Generator, *,
         camera: the camera and exposure.
         rng: source of the noise.
         demosaiced: False leaves out the camera's changes to the image itself, such as the blur and the false colours
-            of demosaicing: the difference of a noisy and a noise-free development is added to the image.
+            of demosaicing: half the difference of two developments with opposite noise is added to the image. The
+            mean of many such images is the image, as clean photographs are means of many noisy ones: the curve that
+            brightens shadows moves the mean of noise otherwise.
 
     Returns:
         The noisy image; same shape, dtype and range.
@@ -87,13 +89,13 @@ def camera_noise(image: np.ndarray, camera: Camera, rng: np.random.Generator, *,
     mosaic = _mosaic(cv2.transform(linear, to_sensor), camera.phase)
 
     deviation = np.sqrt(np.float32(camera.shot) * mosaic + np.float32(camera.read))
-    noisy = np.clip(mosaic + deviation * rng.standard_normal(mosaic.shape, dtype=np.float32), 0, 1)
-
+    noise = deviation * rng.standard_normal(mosaic.shape, dtype=np.float32)
     from_sensor = np.linalg.inv(to_sensor)
-    developed = _develop(noisy, camera, from_sensor)
+    developed = _develop(np.clip(mosaic + noise, 0, 1), camera, from_sensor)
     if demosaiced:
         return developed
-    return np.clip(image + (developed - _develop(mosaic, camera, from_sensor)), 0, 1)
+    opposite = _develop(np.clip(mosaic - noise, 0, 1), camera, from_sensor)
+    return np.clip(image + (developed - opposite) / 2, 0, 1)
 
 
 def _develop(mosaic: np.ndarray, camera: Camera, from_sensor: np.ndarray) -> np.ndarray:

@@ -3,8 +3,8 @@
 The training data of the models for real photographs. One kind of noise is drawn, or none, then JPEG, once or twice.
 
 Only noise and compression are to be learned, not sharpening. Real pairs of noisy and clean photographs, whose clean
-image is a mean of many exposures, share the softness of the lens and of demosaicing. Therefore camera noise is the
-difference between a noisy and a noise-free development of the same image, and the image keeps its detail. A
+image is a mean of many exposures, share the softness of the lens and of demosaicing. Therefore camera noise is half
+the difference between two developments with opposite noise, and the image keeps its detail and its brightness. A
 noise-free development of a sharp photograph at its own size is far from it: 25 dB in the median of 20 training images.
 A small share shows the artefacts of edge-aware demosaicing at twice the size, 38 dB. For the same reason, smoothing by
 a camera's noise reduction, its sharpening, and resizing after the camera act on the noise alone. They make it as

@@ -83,3 +83,14 @@ def test_the_input_is_left_as_it_was():
     before = image.copy()
     camera_noise(image, Camera(shot=0.01, read=0.001), np.random.default_rng(0))
     assert np.array_equal(image, before)
+
+
+def test_noise_without_demosaicing_keeps_the_mean_of_shadows():
+    image = np.full((64, 64, 3), 0.1, np.float32)
+    rng = np.random.default_rng(0)
+    camera = Camera(shot=0.002, read=1e-5)
+    draws = [camera_noise(image, camera, rng, demosaiced=False) for _ in range(30)]
+    assert np.std(draws) > 0.02
+    assert np.mean(draws) == pytest.approx(0.1, abs=5e-4)
+    biased = [camera_noise(image, camera, rng, demosaiced=True) for _ in range(30)]
+    assert abs(np.mean(biased) - 0.1) > 2e-3
