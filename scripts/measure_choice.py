@@ -1,6 +1,7 @@
 """Measure estimates and model selection: `python scripts/measure_choice.py estimates testsets/Set12 testsets/LIVE1`.
 
 `estimates` degrades the images of folders, and compares noise, JPEG quality and selected models with the truth.
+`noise` compares estimates of white noise, a camera's noise and film grain, also under JPEG, with the truth.
 `gain` runs models on images degraded by several levels: from which estimate on they help, as
 `swinir.photos.select_models` assumes.
 """
@@ -9,6 +10,7 @@ import io
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -18,12 +20,12 @@ from PIL import Image
 
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
 from swinir.degradations.camera import camera_noise, random_camera
-from swinir.degradations.estimate import Findings, Noise, sense
+from swinir.degradations.estimate import Findings, Noise, estimate_noise, sense
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.photo import FilmGrain
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.metrics.full_reference import psnr
-from swinir.photos.select_models import Wish, select_models
+from swinir.photos.select_models import UNCOMPRESSED, Wish, select_models
 from swinir.weights.zoo import present
 
 NEAR = 3.0  # units of the level
@@ -151,6 +153,32 @@ DEGRADATIONS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
     "jpeg": lambda image, quality: jpeg(image, int(quality)),
     "noise_jpeg75": lambda image, level: jpeg(add_noise(image, level), 75),
 }
+
+
+@app.command()
+def noise(
+    folder: Annotated[Path, typer.Argument(help="Folder of clean images.")],
+    size: Annotated[int, typer.Option("--size", min=32, help="Side of the middles that are measured.")] = 384,
+    images: Annotated[int, typer.Option("--images", min=1, help="Images at most.")] = 20,
+) -> None:
+    """Print, for each kind, level and JPEG quality, the noise that is left, and medians of estimates and errors."""
+    clean = list(middles(folder, size, gray=False))[:images]
+    luma = np.array([0.299, 0.587, 0.114])
+    typer.echo(f"{'noise':8} {'jpeg':>4} {'added':>5} {'left':>5} {'estimate':>8} {'error':>6} correlated")
+    for kind, quality, level in product(("noise", "camera", "grain"), (100, 90, 70, 40), (3, 6, 12, 25)):
+        left, found = [], []
+        for gt in clean:
+            noisy = DEGRADATIONS[kind](gt, level)
+            if quality < UNCOMPRESSED:
+                gt, noisy = jpeg(gt, quality), jpeg(noisy, quality)
+            left.append(float(((noisy - gt.astype(float)) @ luma).std() / np.linalg.norm(luma)))
+            found.append(estimate_noise(noisy))
+        errors = [abs(f.level - truth) / truth for f, truth in zip(found, left, strict=True)]
+        typer.echo(
+            f"{kind:8} {quality:4} {level:5} {statistics.median(left):5.1f} "
+            f"{statistics.median(f.level for f in found):8.1f} {statistics.median(errors):6.0%} "
+            f"{sum(f.correlated for f in found)}/{len(found)}"
+        )
 
 
 @app.command()

@@ -9,7 +9,7 @@ from functools import lru_cache
 import numpy as np
 from scipy.special import gammaincinv, ndtr
 
-from swinir.degradations.estimate_input import LUMA, merge_equal_channels
+from swinir.degradations.estimate_input import merge_equal_channels
 
 _PATCH = 6
 _PATCHES = 40_000  # looked at, at most
@@ -18,31 +18,15 @@ _LEAST_SIDE = 20  # of an image: a covariance of 3 * 36 values needs more patche
 _VARIED = 0.5  # share of the patches with any difference, below which an image is a drawing
 _CENTRAL = 0.3  # share of the patches, those farthest from 0 and 255, that are looked at in any case
 _FLAT = 0.99  # share of the patches without any texture that passes the test for one
-_SHARED = 5.0  # that luma must show above the channels together; texture alone makes less
 _ROUNDS = 12
 _SETTLED = 0.02
 
 
-def noise_level(image: np.ndarray) -> float:
+def white_noise_level(image: np.ndarray) -> float:
     """Standard deviation of the Gaussian noise in an (H, W, 1) or (H, W, 3) RGB uint8 image, in units of 1/255.
 
-    The noise is modelled as white, independent between channels, and clipped with the pixels at 0 and 255. Where
-    channels share their noise, as after JPEG, which keeps little of it in chroma, the estimate is made on luma and
-    scaled to the level of independent noise that is as strong there. The estimate is 0 for drawings, and for images
-    smaller than 20x20 pixels, which have too few patches.
-    """
-    image = merge_equal_channels(image)
-    if min(image.shape[:2]) < _LEAST_SIDE:
-        return 0.0
-    level = _white_noise(image)
-    if image.shape[2] == 1:
-        return level
-    shared = _white_noise(np.rint(image @ LUMA).astype(np.uint8)[..., None]) / float(np.linalg.norm(LUMA))
-    return shared if shared > level + _SHARED else level
-
-
-def _white_noise(image: np.ndarray) -> float:
-    """Level of noise that is independent between pixels and channels.
+    The noise is modelled as white, independent between channels, and clipped with the pixels at 0 and 255. The estimate
+    is 0 for drawings, and for images smaller than 20x20 pixels, which have too few patches.
 
     The variance common to most principal components of a patch is that of the noise (Chen, Zhu and Heng, 2015, "An
     efficient statistical method for image noise level estimation", algorithm 1), of patches whose gradients are no
@@ -51,6 +35,9 @@ def _white_noise(image: np.ndarray) -> float:
     up by what clipping took, and patches about a standard deviation or nearer to the ends are left out if others are
     enough.
     """
+    image = merge_equal_channels(image)
+    if min(image.shape[:2]) < _LEAST_SIDE:
+        return 0.0
     patches = _patches(image)
     varied = np.ptp(patches, axis=2).max(axis=1) > 0
     if varied.mean() < _VARIED:

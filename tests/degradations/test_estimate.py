@@ -10,7 +10,7 @@ from estimates import add_noise, photograph, pillows_file, tables_of
 
 from swinir.degradations.estimate import Findings, Noise, sense
 from swinir.degradations.estimate_jpeg import pixel_jpeg_quality
-from swinir.degradations.estimate_white_noise import noise_level
+from swinir.degradations.estimate_white_noise import white_noise_level
 from swinir.degradations.jpeg import jpeg
 
 
@@ -49,7 +49,7 @@ def test_findings_are_explained(findings, words):
 
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9), np.uint8), np.zeros((9, 9, 3)), np.zeros((0, 9, 3), np.uint8)])
-@pytest.mark.parametrize("look", [sense, noise_level, pixel_jpeg_quality])
+@pytest.mark.parametrize("look", [sense, white_noise_level, pixel_jpeg_quality])
 def test_what_is_no_image_is_refused(look, image):
     with pytest.raises(ValueError, match="image must be"):
         look(image)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from estimates import photograph
 from pictures import smooth, write_expert
 
 import swinir.image_io.canvas
@@ -117,7 +118,7 @@ def test_a_clean_image_is_left_as_it_is(models, repair):
 
 
 def test_noise_is_found_and_its_bundled_model_removes_it(models, repair):
-    clean = smooth(96, 96)
+    clean = photograph("astronaut")[:128, :128]
     noise = np.random.default_rng(0).normal(0, 25, clean.shape)
     noisy = np.clip(clean + noise, 0, 255).round().astype(np.uint8)
     decision = decide(Picture(noisy), Treatment(), models)
