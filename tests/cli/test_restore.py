@@ -11,6 +11,7 @@ from dataclasses import asdict, fields
 
 import numpy as np
 import pytest
+from drawings import drawings
 from forks import Command, commands, in_another_process
 from pictures import smooth, write, write_expert
 from PIL import Image
@@ -230,6 +231,14 @@ def test_a_clean_image_is_copied_and_counted_as_that(folder, capsys):
     said = capsys.readouterr().out
     assert "no repair needed, copied" in said
     assert "0 restored, 1 copied" in said
+
+
+def test_prints_dither_text_and_drawings_are_copied(folder):
+    for name, image in drawings().items():
+        write(folder / "in" / f"{name}.png", image)
+    assert restore("in", "-q") == 0
+    given = sorted((folder / "in").iterdir())
+    assert [p.name for p in given if (folder / "restored" / p.name).read_bytes() != p.read_bytes()] == []
 
 
 def test_a_named_file_leaves_no_records_in_its_folder(folder):
