@@ -12,6 +12,7 @@ from dataclasses import asdict, fields
 import numpy as np
 import pytest
 from drawings import drawings
+from estimates import add_noise, photograph
 from forks import Command, commands, in_another_process
 from pictures import smooth, write, write_expert
 from PIL import Image
@@ -51,8 +52,7 @@ def test_a_folder_comes_out_enlarged(folder, capsys):
 
 
 def test_no_option_is_needed(folder):
-    noisy = smooth(64, 64) + np.random.default_rng(0).normal(0, 25, (64, 64, 3))
-    write(folder / "photo.png", np.clip(noisy, 0, 255).astype(np.uint8))
+    write(folder / "photo.png", add_noise(photograph("astronaut")[:96, :96], 25))
     assert restore("photo.png", "--json", "all.json") == 0
     (row,) = json.loads((folder / "all.json").read_text())["pictures"]
     assert row["output"] == "restored/photo.png"

@@ -47,7 +47,7 @@ def test_tiles_and_the_ensemble_are_the_networks(options, sample):
 def test_a_bundled_model_is_run_by_onnx_in_tiles():
     pytest.importorskip("onnxscript", reason="onnxscript comes with the extra `onnx`")
     pytest.importorskip("onnxruntime", reason="onnxruntime comes with the extra `onnx`")
-    model, lq = load_model("jpeg_car_jpeg40_tiny", device="cpu"), torch.rand(1, 1, 50, 40)
+    model, lq = load_model("color_jpeg_car_jpeg5-95_tiny", device="cpu"), torch.rand(1, 3, 50, 40)
     ours = restore(exported(model, "onnx"), lq, tile=28, tile_overlap=7)
     assert (ours - restore(model, lq, tile=28, tile_overlap=7)).abs().max() < 1e-4
 

@@ -285,9 +285,9 @@ def test_downloaded_models_are_present_beside_bundled_ones(tmp_path, monkeypatch
 @pytest.mark.parametrize(
     ("found", "said"),
     [
-        (findings(noise=6.96), "6.96 was found, and models help from 7 on"),
-        (findings(noise=6.6), "6.6 was found, and models help from 7 on"),
-        (findings(noise=3.4), "3 was found, and models help from 7 on"),
+        (findings(noise=3.96), "3.96 was found, and models help from 4 on"),
+        (findings(noise=3.6), "3.6 was found, and models help from 4 on"),
+        (findings(noise=2.4), "2 was found, and models help from 4 on"),
         (findings(jpeg=70.2), "70.2 was found, and models help up to 70"),
     ],
 )
