@@ -40,6 +40,7 @@ class MeasuredNoise:
         coarse: of means of 4x4 pixels of luma.
         chroma: root mean square over Cb and Cr.
         shadows, highlights: on luma in dark and in bright parts; None for an image without such parts.
+        error: standard deviation of the error that the network expects of the binary logarithm of `fine`.
     """
 
     fine: float
@@ -47,6 +48,7 @@ class MeasuredNoise:
     chroma: float
     shadows: float | None
     highlights: float | None
+    error: float
 
     @property
     def luma(self) -> float:
@@ -136,24 +138,25 @@ def measure_noise(image: np.ndarray) -> MeasuredNoise:
     inside = (luma > _FROM_ENDS) & (luma < 255 - _FROM_ENDS)
     if inside.sum() < _LEAST_CELLS:
         inside[:] = True
-    fine, coarse, chroma = _pool(levels, errors, inside)
+    fine, coarse, chroma, error = _pool(levels, errors, inside)
     shadows, highlights = (
         float(np.hypot(*_pool(levels, errors, part)[:2])) if part.sum() >= _LEAST_CELLS else None
         for part in (inside & (luma < _DARK), inside & (luma > _BRIGHT))
     )
-    return MeasuredNoise(fine, coarse, chroma, shadows, highlights)
+    return MeasuredNoise(fine, coarse, chroma, shadows, highlights, error)
 
 
-def _pool(levels: np.ndarray, errors: np.ndarray, cells: np.ndarray) -> tuple[float, float, float]:
-    """Return the mean levels of the surest tenth of cells, (N, H, W) booleans.
+def _pool(levels: np.ndarray, errors: np.ndarray, cells: np.ndarray) -> tuple[float, float, float, float]:
+    """Return the mean levels, and the mean error, of the surest tenth of cells, (N, H, W) booleans.
 
     Noise is everywhere. In plain parts, where predictions are sure, texture cannot be taken for it.
     """
     values = np.sqrt(np.maximum(4 ** levels.swapaxes(0, 1)[:, cells] - FLOOR, 0))
     count = max(_LEAST_CELLS, values.shape[1] // 10)
-    surest = np.argsort(errors[:, 0][cells], kind="stable")[:count]
+    spreads = np.exp(errors[:, 0][cells])
+    surest = np.argsort(spreads, kind="stable")[:count]
     fine, coarse, chroma = values[:, surest].mean(axis=1)
-    return float(fine), float(coarse), float(chroma)
+    return float(fine), float(coarse), float(chroma), float(spreads[surest].mean())
 
 
 def _crops(image: np.ndarray) -> np.ndarray:

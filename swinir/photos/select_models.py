@@ -144,6 +144,11 @@ def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) ->
         _JPEG: _level_to_repair(_JPEG, quality, wish.jpeg, wish),
         _NOISE: _level_to_repair(_NOISE, findings.noise_level, wish.noise, wish),
     }
+    if needs[_NOISE][0] is not None and not (findings.noise.sure or wish.noise or wish.task):
+        needs[_NOISE] = (
+            None,
+            f"{findings.noise_level:.0f} was found, but it may be texture; --task real_photo removes it",
+        )
     passes: list[Pass] = []
     left_alone: list[str] = []
     if why := _one_pass(findings, wish, needs[_NOISE], quality if wish.jpeg is None else wish.jpeg, models):

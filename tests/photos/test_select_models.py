@@ -232,6 +232,19 @@ def test_models_for_other_channels_serve_when_there_are_no_others():
         assert chosen(findings(noise=26, gray=gray), others) == [f"{task}_noise25_DFWB"]
 
 
+def test_noise_that_may_be_texture_is_left_alone_unless_asked_for():
+    unsure = Findings(Noise(12.0, correlated=True, sure=False), 30.0, "file", gray=False)
+    selection = select_models(unsure, Wish(), TINY)
+    assert [step.model.parts.kind for step in selection.passes] == ["jpeg"]
+    assert selection.left_alone == (
+        "noise is left alone: 12 was found, but it may be texture; --task real_photo removes it.",
+    )
+    (step,) = select_models(unsure, Wish(task="real_photo"), TINY).passes
+    assert step.model.parts.task == "real_photo"
+    asked = select_models(unsure, Wish(noise=12), TINY).passes
+    assert [step.model.parts.task for step in asked] == ["real_photo"]
+
+
 def test_a_colour_image_prefers_a_model_for_colour_of_any_level():
     models = [e for e in EVERYTHING if e.alias in ("color_jpeg_car_jpeg10_DFWB", "jpeg_car_jpeg40_DFWB")]
     assert chosen(findings(jpeg=40), models) == ["color_jpeg_car_jpeg10_DFWB"]
