@@ -122,11 +122,8 @@ def estimate_noise(image: np.ndarray) -> Noise:
     measured = measure_noise(image)
     scale = 1.0 if image.shape[2] == 1 else 1 / float(np.linalg.norm(LUMA))
     level = measured.luma * scale
-    shared = Noise(
-        level,
-        level >= _CLEAN,
-        *(None if part is None else part * scale for part in (measured.shadows, measured.highlights)),
-    )
+    shadows, highlights = (None if part is None else part * scale for part in (measured.shadows, measured.highlights))
+    shared = Noise(level, level >= _CLEAN, shadows, highlights)
     white = white_noise_level(image) if level >= _CLEAN else 0.0
     if level > _SHARED * white:
         return replace(shared, sure=measured.error <= _UNSURE)
