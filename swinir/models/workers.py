@@ -6,7 +6,7 @@ A core keeps its piece in its own cache, and waits for the others once a layer i
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from threading import Barrier, Lock
 from typing import TypeVar
 
@@ -38,8 +38,10 @@ def each(pieces: Iterable[T], work: Callable[[T], None]) -> None:
 
     with _start:
         pool = _pool(threads)
-    futures = [pool.submit(follow) for _ in range(threads)]
+    futures: list[Future[None]] = []
     try:
+        for _ in range(threads):
+            futures.append(pool.submit(follow))
         wait(futures)
     finally:  # an interruption leaves no thread at work on tensors that the caller drops
         shared.end()

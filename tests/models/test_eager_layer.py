@@ -89,11 +89,11 @@ def test_two_compiled_graphs_serve_images_of_any_size(graphs):
     assert len(graphs) <= 2
 
 
-def test_no_network_of_many_runs_eagerly_for_want_of_graphs(graphs, monkeypatch):
-    monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 2)  # 8 by default, for a quick test
-    for width in range(1, 3):
-        network = live(NetworkConfig(embed_dim=4 * width, depths=(2,), num_heads=(2,), img_size=16))
-        form = optimize(network, compile=True)
-        with torch.inference_mode():
-            form(torch.rand(1, 3, 32, 32))
+def test_no_network_of_many_runs_eagerly_for_want_of_graphs(graphs):
+    with torch._dynamo.config.patch(recompile_limit=2):  # 8 by default, for a quick test
+        for width in range(1, 3):
+            network = live(NetworkConfig(embed_dim=4 * width, depths=(2,), num_heads=(2,), img_size=16))
+            form = optimize(network, compile=True)
+            with torch.inference_mode():
+                form(torch.rand(1, 3, 32, 32))
     assert len(graphs) == 4

@@ -1,10 +1,12 @@
 """Threads that share pieces of work."""
 
+import itertools
 import multiprocessing
 import os
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import torch
@@ -116,6 +118,22 @@ def test_forked_processes_start_threads_of_their_own(two_threads):
     assert queue.get(timeout=60) == 5
     child.join(60)
     assert child.exitcode == 0
+
+
+def test_an_interruption_while_threads_are_given_work_ends_those_that_have_it(two_threads, monkeypatch):
+    pool = workers._pool(2)
+    submit, begun = pool.submit, []
+
+    def interrupted(work):
+        if begun:
+            raise KeyboardInterrupt
+        begun.append(submit(work))
+        return begun[0]
+
+    monkeypatch.setattr(pool, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        each(itertools.repeat(None), lambda _: time.sleep(0.001))
+    assert begun[0].done()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
