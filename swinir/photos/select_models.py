@@ -19,6 +19,9 @@ from swinir.weights.zoo import RELEASED, TASK_IN_NAME, ZooEntry
 
 LEAST_NOISE = 4.0  # there the denoiser improves nine images of ten, real_photo eight
 BEST_JPEG = 70.0  # there the model for JPEG improves nine images of ten; Set5 has a "clean" one of quality 75
+FAINT_NOISE = (
+    1.5  # enough for real_photo where JPEG is repaired in any case: 0.6 dB better than the model for JPEG at 1.7
+)
 UNCOMPRESSED = 100.0
 NOISY_JPEG = 90.0  # compression below this quality changes noise, so that models for white noise miss it
 NEAR = 1.5  # a model for one level serves levels up to this factor away
@@ -144,11 +147,12 @@ def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) ->
         _JPEG: _level_to_repair(_JPEG, quality, wish.jpeg, wish),
         _NOISE: _level_to_repair(_NOISE, findings.noise_level, wish.noise, wish),
     }
-    if needs[_NOISE][0] is not None and not (findings.noise.sure or wish.noise or wish.task):
-        needs[_NOISE] = (
-            None,
-            f"{findings.noise_level:.0f} was found, but it may be texture; --task real_photo removes it",
-        )
+    if wish.noise is None and wish.task is None:
+        found = findings.noise_level
+        if needs[_JPEG][0] is not None and found >= FAINT_NOISE:
+            needs[_NOISE] = found, f"noise {found:.0f} was found"
+        elif found >= LEAST_NOISE and not findings.noise.sure:
+            needs[_NOISE] = None, f"{found:.0f} was found, but it may be texture; --task real_photo removes it"
     passes: list[Pass] = []
     left_alone: list[str] = []
     if why := _one_pass(findings, wish, needs[_NOISE], quality if wish.jpeg is None else wish.jpeg, models):

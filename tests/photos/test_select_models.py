@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from swinir.degradations.estimate import Findings, Noise
-from swinir.photos.select_models import BEST_JPEG, LEAST_NOISE, NOISY_JPEG, Selection, Wish, select_models
+from swinir.photos.select_models import BEST_JPEG, FAINT_NOISE, LEAST_NOISE, NOISY_JPEG, Selection, Wish, select_models
 from swinir.weights import zoo
 
 CLEAN = Findings(Noise(0.4), jpeg_quality=None, jpeg_source=None, gray=False)
@@ -64,7 +64,8 @@ def test_a_clean_image_is_left_alone_with_a_reason():
         ({"noise": 25, "jpeg": NOISY_JPEG}, NOISE),
         ({"jpeg": 3}, JPEG),
         ({"jpeg": BEST_JPEG}, JPEG),
-        ({"jpeg": 30, "noise": LEAST_NOISE - 0.1, "correlated": True}, JPEG),
+        ({"jpeg": 30, "noise": FAINT_NOISE - 0.1, "correlated": True}, JPEG),
+        ({"jpeg": 30, "noise": FAINT_NOISE, "correlated": True}, BOTH),
         ({"noise": LEAST_NOISE, "correlated": True}, BOTH),
         ({"noise": 30, "jpeg": NOISY_JPEG - 1}, BOTH),
         ({"noise": 30, "jpeg": 10, "correlated": True}, BOTH),
@@ -233,12 +234,11 @@ def test_models_for_other_channels_serve_when_there_are_no_others():
 
 
 def test_noise_that_may_be_texture_is_left_alone_unless_asked_for():
-    unsure = Findings(Noise(12.0, correlated=True, sure=False), 30.0, "file", gray=False)
+    unsure = Findings(Noise(12.0, correlated=True, sure=False), None, None, gray=False)
     selection = select_models(unsure, Wish(), TINY)
-    assert [step.model.parts.kind for step in selection.passes] == ["jpeg"]
-    assert selection.left_alone == (
-        "noise is left alone: 12 was found, but it may be texture; --task real_photo removes it.",
-    )
+    assert selection.passes == ()
+    said = "noise is left alone: 12 was found, but it may be texture; --task real_photo removes it."
+    assert selection.left_alone[-1] == said
     (step,) = select_models(unsure, Wish(task="real_photo"), TINY).passes
     assert step.model.parts.task == "real_photo"
     asked = select_models(unsure, Wish(noise=12), TINY).passes
