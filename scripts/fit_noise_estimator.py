@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 from swinir.degradations.estimate_noise import NoiseEstimator, noise_targets
 from swinir.degradations.photo import FilmGrain, PhotoNoise, PhotoOptions, plan_photo
+from swinir.degradations.sampling import draw_log_uniform
 from swinir.degradations.steps import GaussianNoise, Jpeg, PoissonNoise, apply_steps, luma, to_bytes, to_floats
 from swinir.image_io.image import list_images, read, to_rgb
 
@@ -108,10 +109,10 @@ def in_gray(noise: SampleNoise) -> SampleNoise:
 def add_noise(clean: np.ndarray, noise: SampleNoise, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
     """Return a crop without and with noise, both resized afterwards at times."""
     if isinstance(noise, FilmGrain | GaussianNoise) and rng.random() < 0.6:
-        noise = replace(noise, level=math.exp(rng.uniform(0, math.log(LARGEST[type(noise)]))))
+        noise = replace(noise, level=draw_log_uniform(rng, (1, LARGEST[type(noise)])))
     if rng.random() >= 0.1:
         return clean, noise.apply(clean, rng)
-    side = round(SIDE * math.exp(rng.uniform(math.log(0.6), math.log(1.8))))
+    side = round(SIDE * draw_log_uniform(rng, (0.6, 1.8)))
     if isinstance(noise, PhotoNoise):
         noise = replace(noise, size=(side, side))
     resized = np.clip(cv2.resize(clean, (side, side), interpolation=cv2.INTER_CUBIC), 0, 1)
@@ -122,7 +123,7 @@ def add_noise(clean: np.ndarray, noise: SampleNoise, rng: np.random.Generator) -
 
 def random_crop(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return a crop of an (H, W, 3) uint8 image as float32, turned, and resized, sharpened or flattened at times."""
-    scale = 1.0 if rng.random() < 0.4 else math.exp(rng.uniform(math.log(0.4), math.log(1.4)))
+    scale = 1.0 if rng.random() < 0.4 else draw_log_uniform(rng, (0.4, 1.4))
     size = min(round(SIDE / scale), *image.shape[:2])
     top, left = (rng.integers(side - size + 1) for side in image.shape[:2])
     crop = to_floats(image[top : top + size, left : left + size])

@@ -21,6 +21,7 @@ from PIL import Image
 import swinir.cli.main  # noqa: F401 - before torch: waiting threads then behave as in `swinir`
 from swinir.degradations.camera import camera_noise, random_camera
 from swinir.degradations.estimate import Findings, Noise, estimate_noise, sense
+from swinir.degradations.estimate_input import LUMA
 from swinir.degradations.jpeg import jpeg
 from swinir.degradations.photo import FilmGrain
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
@@ -163,7 +164,6 @@ def noise(
 ) -> None:
     """Print, for each kind, level and JPEG quality, the noise that is left, and medians of estimates and errors."""
     clean = list(middles(folder, size, gray=False))[:images]
-    luma = np.array([0.299, 0.587, 0.114])
     typer.echo(f"{'noise':8} {'jpeg':>4} {'added':>5} {'left':>5} {'estimate':>8} {'error':>6} correlated")
     for kind, quality, level in product(("noise", "camera", "grain"), (100, 90, 70, 40), (3, 6, 12, 25)):
         left, found = [], []
@@ -171,7 +171,7 @@ def noise(
             noisy = DEGRADATIONS[kind](gt, level)
             if quality < UNCOMPRESSED:
                 gt, noisy = jpeg(gt, quality), jpeg(noisy, quality)
-            left.append(float(((noisy - gt.astype(float)) @ luma).std() / np.linalg.norm(luma)))
+            left.append(float(((noisy - gt.astype(float)) @ LUMA).std() / np.linalg.norm(LUMA)))
             found.append(estimate_noise(noisy))
         errors = [abs(f.level - truth) / truth for f, truth in zip(found, left, strict=True)]
         typer.echo(

@@ -11,9 +11,8 @@ import numpy as np
 
 from swinir.degradations.estimate_input import LUMA, merge_equal_channels
 from swinir.degradations.estimate_jpeg import jpeg_quality, pixel_jpeg_quality
-from swinir.degradations.estimate_white_noise import white_noise_level
+from swinir.degradations.estimate_white_noise import LEAST_SIDE, white_noise_level
 
-SMALLEST_SIDE = 20  # pixels: smaller images are not measured
 _CLEAN = 2.0  # level by the network, below which the estimator of white noise is not asked; it takes long
 _SHARED = 3.0  # the network's level over that of white noise, from which on pixels share noise
 # Expected error of the network, from which on it may take texture for noise; measured on CBSD68 and McMaster, clean and
@@ -117,7 +116,7 @@ def estimate_noise(image: np.ndarray) -> Noise:
     from swinir.degradations.estimate_noise import measure_noise  # needs torch
 
     image = merge_equal_channels(image)
-    if min(image.shape[:2]) < SMALLEST_SIDE:
+    if min(image.shape[:2]) < LEAST_SIDE:
         return Noise(0.0)
     measured = measure_noise(image)
     scale = 1.0 if image.shape[2] == 1 else 1 / float(np.linalg.norm(LUMA))

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from swinir.image_io.color import is_gray
+
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # JFIF's Y of RGB
 
 
@@ -13,5 +15,4 @@ def merge_equal_channels(image: np.ndarray) -> np.ndarray:
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3) or image.size == 0:
         raise ValueError(f"image must be (H, W, 1 or 3) uint8, not empty, got {image.dtype} {image.shape}")
-    gray = image.shape[2] == 1 or bool((image == image[..., :1]).all())
-    return image[..., :1] if gray else image
+    return image[..., :1] if is_gray(image) else image

@@ -14,7 +14,7 @@ from swinir.degradations.estimate_input import merge_equal_channels
 _PATCH = 6
 _PATCHES = 40_000  # looked at, at most
 _LEAST_PATCHES = 1500
-_LEAST_SIDE = 20  # of an image: a covariance of 3 * 36 values needs more patches than that
+LEAST_SIDE = 20  # of an image: a covariance of 3 * 36 values needs more patches than that
 _VARIED = 0.5  # share of the patches with any difference, below which an image is a drawing
 _CENTRAL = 0.3  # share of the patches, those farthest from 0 and 255, that are looked at in any case
 _FLAT = 0.99  # share of the patches without any texture that passes the test for one
@@ -36,7 +36,7 @@ def white_noise_level(image: np.ndarray) -> float:
     enough.
     """
     image = merge_equal_channels(image)
-    if min(image.shape[:2]) < _LEAST_SIDE:
+    if min(image.shape[:2]) < LEAST_SIDE:
         return 0.0
     patches = _patches(image)
     varied = np.ptp(patches, axis=2).max(axis=1) > 0

@@ -19,7 +19,7 @@ import numpy as np
 
 from swinir.degradations.camera import Camera, camera_noise, random_camera
 from swinir.degradations.jpeg import Subsampling
-from swinir.degradations.sampling import Range, check_options, draw_integer, pick
+from swinir.degradations.sampling import Range, check_options, draw_integer, draw_log_uniform, pick
 from swinir.degradations.steps import (
     INTERPOLATIONS,
     GaussianNoise,
@@ -178,7 +178,7 @@ def _random_camera_noise(size: Size, rng: np.random.Generator, options: PhotoOpt
     if demosaiced:
         made_at = 2 * size[0], 2 * size[1]
     elif rng.random() < options.resample_prob:
-        factor = _log_uniform(rng, options.resample_range)
+        factor = draw_log_uniform(rng, options.resample_range)
         made_at = max(1, round(size[0] * factor)), max(1, round(size[1] * factor))
     smooth = rng.random() < options.smooth_prob
     return PhotoNoise(
@@ -188,14 +188,9 @@ def _random_camera_noise(size: Size, rng: np.random.Generator, options: PhotoOpt
         interpolation=pick(rng, INTERPOLATIONS),
         luma_sigma=rng.uniform(*options.luma_sigma_range) if smooth else 0.0,
         chroma_sigma=rng.uniform(*options.chroma_sigma_range) if smooth else 0.0,
-        chroma_gain=_log_uniform(rng, options.chroma_gain_range),
+        chroma_gain=draw_log_uniform(rng, options.chroma_gain_range),
         sharpening=rng.uniform(*options.sharpen_range) if rng.random() < options.sharpen_prob else 0.0,
     )
-
-
-def _log_uniform(rng: np.random.Generator, limits: Range) -> float:
-    low, high = map(math.log, limits)
-    return math.exp(rng.uniform(low, high))
 
 
 @dataclass(frozen=True)

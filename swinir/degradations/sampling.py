@@ -1,5 +1,6 @@
 """Random draws from options, and the checks that options make of themselves."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, TypeVar
@@ -23,6 +24,11 @@ def pick(rng: np.random.Generator, items: Sequence[T], probs: Sequence[float] | 
 def draw_integer(rng: np.random.Generator, limits: Range) -> int:
     """A whole number, both limits included."""
     return int(rng.integers(int(limits[0]), int(limits[1]) + 1))
+
+
+def draw_log_uniform(rng: np.random.Generator, limits: Range) -> float:
+    """A number whose logarithm is uniform."""
+    return math.exp(rng.uniform(math.log(limits[0]), math.log(limits[1])))
 
 
 def check_options(options: "DataclassInstance") -> None:

@@ -1,6 +1,8 @@
-"""Luma, on which super-resolution is compared."""
+"""Luma, on which super-resolution is compared, and images without colour."""
 
 import numpy as np
+
+from swinir.image_io.canvas import row_blocks
 
 
 def luma(image: np.ndarray) -> np.ndarray:
@@ -12,3 +14,9 @@ def luma(image: np.ndarray) -> np.ndarray:
         raise ValueError(f"luma needs an (H, W, 3) image, got shape {image.shape}")
     weights = np.array([65.481, 128.553, 24.966])
     return (image.astype(np.float32) / np.float32(255) @ weights + 16).astype(np.float32)[..., None]
+
+
+def is_gray(image: np.ndarray) -> bool:
+    """Tell whether an (H, W, C) image has equal channels; rows after the first colour are not read."""
+    rows = row_blocks(*image.shape[:2])
+    return image.shape[2] == 1 or all((image[r] == image[r, :, :1]).all() for r in rows)

@@ -19,6 +19,7 @@ from torch import Tensor
 from swinir.degradations.estimate import Findings, sense
 from swinir.degradations.resize import imresize
 from swinir.image_io.canvas import Workspace, row_blocks
+from swinir.image_io.color import is_gray
 from swinir.image_io.picture import Picture, from_unit, to_unit
 from swinir.inference.arrays import Blended, NetworkInput, NetworkOutput
 from swinir.inference.options import RunOptions
@@ -147,7 +148,7 @@ def _estimate(picture: Picture) -> Findings:
         return sense(_to_8_bits(pixels), tables)
     columns = _crops(width)
     strips = [np.concatenate([pixels[rows, cols] for cols in columns], axis=1) for rows in _crops(height)]
-    return replace(sense(_to_8_bits(np.concatenate(strips)), tables), gray=_is_gray(pixels))
+    return replace(sense(_to_8_bits(np.concatenate(strips)), tables), gray=is_gray(pixels))
 
 
 def _crops(size: int) -> list[slice]:
@@ -160,11 +161,6 @@ def _crops(size: int) -> list[slice]:
 
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else from_unit(to_unit(pixels), np.uint8)
-
-
-def _is_gray(pixels: np.ndarray) -> bool:
-    """Tell whether all channels are equal."""
-    return all((pixels[rows] == pixels[rows, :, :1]).all() for rows in row_blocks(*pixels.shape[:2]))
 
 
 def bytes_needed(picture: Picture, decision: Decision, treatment: Treatment, models: LoadedModels) -> int:
@@ -206,7 +202,7 @@ def restore_photo(
         return picture
     run = partial(_run, treatment=treatment, models=models, workspace=workspace)
     output = workspace.array((*size, pixels.shape[2]), pixels.dtype)
-    gray_in_color = pixels.shape[2] == 3 and _is_gray(pixels)
+    gray_in_color = pixels.shape[2] == 3 and is_gray(pixels)
     run(pixels[..., :1] if gray_in_color else pixels, output, names, progress=progress)
     enlarging = tuple(name for name in names if models.scale(name) > 1) if treatment.alpha == "model" else ()
     if alpha is not None and (enlarging or alpha.shape != size):

@@ -9,7 +9,7 @@ The thresholds were measured by `scripts/measure_choice.py gain` with the bundle
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations_with_replacement
 from typing import Literal
@@ -143,16 +143,8 @@ def select_models(findings: Findings, wish: Wish, models: Sequence[ZooEntry]) ->
         ValueError: when no model serves a needed pass, with the command that downloads one.
     """
     quality = findings.jpeg_quality or UNCOMPRESSED
-    needs = {
-        _JPEG: _level_to_repair(_JPEG, quality, wish.jpeg, wish),
-        _NOISE: _level_to_repair(_NOISE, findings.noise_level, wish.noise, wish),
-    }
-    if wish.noise is None and wish.task is None:
-        found = findings.noise_level
-        if needs[_JPEG][0] is not None and found >= FAINT_NOISE:
-            needs[_NOISE] = found, f"noise {found:.0f} was found"
-        elif found >= LEAST_NOISE and not findings.noise.sure:
-            needs[_NOISE] = None, f"{found:.0f} was found, but it may be texture; --task real_photo removes it"
+    needs = {_JPEG: _level_to_repair(_JPEG, quality, wish.jpeg, wish)}
+    needs[_NOISE] = _noise_to_remove(findings, wish, under_jpeg=needs[_JPEG][0] is not None)
     passes: list[Pass] = []
     left_alone: list[str] = []
     if why := _one_pass(findings, wish, needs[_NOISE], quality if wish.jpeg is None else wish.jpeg, models):
@@ -184,6 +176,16 @@ def _level_to_repair(fault: _Fault, measured: float, asked: float | None, wish: 
     if abs(measured - fault.none) < abs(fault.limit - fault.none):
         return None, f"{_told(measured, fault.limit)} was found, and {fault.help}"
     return measured, f"{fault.name} {measured:.0f} was found"
+
+
+def _noise_to_remove(findings: Findings, wish: Wish, *, under_jpeg: bool) -> tuple[float | None, str]:
+    """The level of noise to remove, or None, and the reason; with JPEG, faint noise and possible texture go, too."""
+    fault = replace(_NOISE, limit=FAINT_NOISE) if under_jpeg else _NOISE
+    level, why = _level_to_repair(fault, findings.noise_level, wish.noise, wish)
+    asked = wish.noise is not None or wish.task is not None
+    if level is None or asked or under_jpeg or findings.noise.sure:
+        return level, why
+    return None, f"{level:.0f} was found, but it may be texture; --task real_photo removes it"
 
 
 def _told(level: float, limit: float) -> str:

@@ -5,7 +5,6 @@ needs only the seed and the number of samples drawn, any number of processes and
 batch can be split. Workers may be spawned, so everything that samples hold can be pickled.
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from swinir.degradations.chains import CHAINS, chain_options
+from swinir.degradations.sampling import draw_log_uniform
 from swinir.degradations.steps import Jpeg, luma
 from swinir.image_io.image import to_gray, to_rgb
 from swinir.train.config import DegradationConfig, TrainConfig
@@ -105,7 +105,7 @@ def _random_jpeg(options: JpegOptions, rng: np.random.Generator) -> Jpeg:
     if not isinstance(quality, tuple):
         chosen = quality
     elif options.log_quality:
-        chosen = round(math.exp(rng.uniform(math.log(quality[0]), math.log(quality[1]))))
+        chosen = round(draw_log_uniform(rng, quality))
     else:
         chosen = int(rng.integers(quality[0], quality[1] + 1))
     full_chroma = options.full_chroma_prob and rng.random() < options.full_chroma_prob
