@@ -29,6 +29,7 @@ ORDER = (
     "metrics",
     "inference",
     "photos",
+    "service",
     "testsets",
     "evaluation",
     "bench",

@@ -14,10 +14,18 @@ class ImageError(ValueError):
     """A file that cannot be read as an image; the message is one line that names the file and the reason."""
 
 
-def require(condition: object, reason: str) -> None:
+class UnknownFormatError(ImageError):
+    """A file that is no image of a format that can be read."""
+
+
+class TooManyPixelsError(ImageError):
+    """An image with more pixels than the limit."""
+
+
+def require(condition: object, reason: str, kind: type[ImageError] = ImageError) -> None:
     """Raise an ImageError unless the condition holds; `refusing` adds the name of the file."""
     if not condition:
-        raise ImageError(reason)
+        raise kind(reason)
 
 
 @contextmanager
@@ -26,7 +34,7 @@ def refusing(path: Path) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{named(path)}: {error}") from error
+        raise type(error)(f"{named(path)}: {error}") from error
     except DiskSpaceError:
         raise
     except Exception as error:  # decoders meet hostile bytes with many kinds of exception

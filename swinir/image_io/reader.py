@@ -16,7 +16,16 @@ import numpy as np
 from swinir.image_io import decoders, png
 from swinir.image_io.canvas import Workspace
 from swinir.image_io.decoders import File, Opened
-from swinir.image_io.errors import DAMAGED, ImageError, absence, named, refusing, require
+from swinir.image_io.errors import (
+    DAMAGED,
+    ImageError,
+    TooManyPixelsError,
+    UnknownFormatError,
+    absence,
+    named,
+    refusing,
+    require,
+)
 from swinir.image_io.picture import Picture
 
 __all__ = ["EXTENSIONS", "MAX_PIXELS", "Header", "ImageError", "named", "probe", "read_picture"]
@@ -153,10 +162,11 @@ def _opened(file: File, path: Path, max_pixels: int) -> tuple[_Format, Opened]:
     head = file.binary().read(256)
     row = next((row for row in _FORMATS if row.starts(head)), None)
     if row is None:
-        raise ImageError(f"not an image of a known format ({', '.join(row.name for row in _FORMATS)})")
+        raise UnknownFormatError(f"not an image of a known format ({', '.join(row.name for row in _FORMATS)})")
     opened = row.open(file)
     size, pixels = f"{opened.width}x{opened.height}", opened.width * opened.height
-    require(pixels <= max_pixels, f"{size} is more than the limit of {max_pixels / 1e6:g} megapixels")
+    too_large = f"{size} is more than the limit of {max_pixels / 1e6:g} megapixels"
+    require(pixels <= max_pixels, too_large, TooManyPixelsError)
     require(
         pixels * opened.channels * opened.dtype.itemsize <= max(_SMALL, row.most_packed * file.size),
         f"its {file.size:,} bytes cannot hold {size} pixels; {DAMAGED}",

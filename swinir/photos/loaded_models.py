@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
+from threading import Lock
 
 import torch
 from torch import nn
@@ -23,7 +24,7 @@ EXPORTED_BYTES = 100e6  # of an exported network, whose runtime does not tell
 
 
 class LoadedModels:
-    """Networks by name of their checkpoint; the one used longest ago leaves first.
+    """Networks by name of their checkpoint; the one used longest ago leaves first. Threads may share it.
 
     Args:
         device: place of the networks.
@@ -43,15 +44,17 @@ class LoadedModels:
         self.budget = BUDGET_SHARE * free_memory(device) if budget is None else budget
         self._loaded: OrderedDict[str, Runnable] = OrderedDict()
         self._hashes: dict[str, str] = {}
+        self._loading = Lock()
 
     def get(self, name: str) -> Runnable:
         """Return the network of a checkpoint."""
-        if name not in self._loaded:
-            self._loaded[name] = optimize_for(self.load(name, self.device), self.options)
-            while len(self._loaded) > 1 and sum(map(_bytes, self._loaded.values())) > self.budget:
-                self._loaded.popitem(last=False)
-        self._loaded.move_to_end(name)
-        return self._loaded[name]
+        with self._loading:
+            if name not in self._loaded:
+                self._loaded[name] = optimize_for(self.load(name, self.device), self.options)
+                while len(self._loaded) > 1 and sum(map(_bytes, self._loaded.values())) > self.budget:
+                    self._loaded.popitem(last=False)
+            self._loaded.move_to_end(name)
+            return self._loaded[name]
 
     def scale(self, name: str) -> int:
         """Return the factor by which a model enlarges."""

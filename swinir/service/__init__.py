@@ -1,0 +1,1 @@
+"""Restoration for many users from one process: an HTTP service and a web page."""
