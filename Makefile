@@ -1,16 +1,18 @@
 # make demo   set up, restore a photo with a bundled model, show the gain
 # make test   set up, lint, type-check, run all but the slow tests
 # make test-all  the same with the slow tests
+# make test-extras  set up with the large extras, web and ray, and run the tests that need them
 # make docs   set up, build the documentation into site/
 # make bench  set up, measure speed, memory and exactness on this machine; numbers and plots go to bench/
 # make gpu-rehearsal  the report that needs a GPU (docs/speed-gpu.md), on the CPU with very small networks
 
 PYTHON ?= python3
 BIN := .venv/bin
+comma := ,
 # Each process holds PyTorch: more than eight of them gain nothing on large machines.
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 
-.PHONY: demo test quick-tests test-all all-tests docs bench gpu-rehearsal check format clean
+.PHONY: demo test quick-tests test-all all-tests test-extras docs bench gpu-rehearsal check format clean
 
 demo: .venv/installed
 	$(BIN)/swinir demo
@@ -20,14 +22,17 @@ test: .venv/installed-dev
 	@$(MAKE) --no-print-directory -j2 check quick-tests
 
 quick-tests: .venv/installed-dev
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not extras"
 
 # One session: the tests are collected once, and no processor idles at the end of the quick ones.
 test-all: .venv/installed-dev
 	@$(MAKE) --no-print-directory -j2 check all-tests
 
 all-tests: .venv/installed-dev
-	$(PYTEST)
+	$(PYTEST) -m "not extras"
+
+test-extras: .venv/installed-extras
+	$(PYTEST) -m extras
 
 docs: .venv/installed-docs
 	rm -rf build/docs site && mkdir -p build/docs
@@ -76,3 +81,7 @@ endef
 .venv/installed-dev: .venv/bin/python pyproject.toml
 	$(call install,[dev])
 	@touch $@ .venv/installed-docs .venv/installed
+
+.venv/installed-extras: .venv/bin/python pyproject.toml
+	$(call install,[dev$(comma)web$(comma)ray])
+	@touch $@ .venv/installed-dev .venv/installed-docs .venv/installed
