@@ -74,7 +74,7 @@ def leftovers(folder: Path, *, of_others: bool = False) -> list[Path]:
         match = TEMPORARY.fullmatch(path.name)
         assert match is not None
         if (of_others and match["machine"] != _machine()) or (
-            match["machine"] == _machine() and not _runs(int(match["process"]))
+            match["machine"] == _machine() and not runs(int(match["process"]))
         ):
             found.append(path)
     return found
@@ -85,7 +85,7 @@ def _machine() -> str:
     return hashlib.sha256(f"{platform.node()} {container}".encode()).hexdigest()[:8]
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
     """Tell whether a process with that number runs on this machine; true where the system cannot tell."""
     if os.name != "posix":
         return True

@@ -14,7 +14,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
@@ -115,6 +115,18 @@ class FolderLock:
             self.path.unlink(missing_ok=True)
         self._file.close()
         self._file = None
+
+
+@contextmanager
+def alone_in(file: BinaryIO) -> Iterator[None]:
+    """Keep other processes that ask for the same from a file within the block, such as for appending over a network.
+
+    The lock ends early if this process closes the file elsewhere meanwhile.
+    """
+    if fcntl is not None:
+        with suppress(OSError):  # a file system without locks
+            fcntl.lockf(file, fcntl.LOCK_EX)
+    yield  # closing the file frees it
 
 
 def _byte(name: str) -> int:

@@ -29,6 +29,7 @@ ORDER = (
     "metrics",
     "inference",
     "photos",
+    "cluster",
     "service",
     "testsets",
     "evaluation",

@@ -19,7 +19,21 @@ import typer
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
 
-from swinir.cli import bench, compare, data, demo, export, info, report, reproduce, restore, test, train, zoo
+from swinir.cli import (
+    bench,
+    compare,
+    data,
+    demo,
+    export,
+    info,
+    report,
+    reproduce,
+    restore,
+    restore_options,
+    test,
+    train,
+    zoo,
+)
 from swinir.cli.options import GroupedHelp
 from swinir.version import __version__
 
@@ -73,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["test"]:
         words = test.expand_bare_tile(words)
+    if words[:1] == ["restore"]:
+        words = restore_options.expand_bare_ray(words)
     if words[:1] == ["compare"]:
         words = compare.expand_models(words)
     _open_streams()

@@ -2,7 +2,8 @@
 
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,9 +14,10 @@ from swinir.cli.options import check_parent
 from swinir.inference.device import choose_device
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
-    from swinir.photos.batch import Item
+    from swinir.cli.restore_display import Display
+    from swinir.photos.batch import Clock, Item
     from swinir.photos.manifest import Result
 
 DEFAULT_OUTPUT = Path("restored")
@@ -51,6 +53,10 @@ def restore(
     backend: given.Backend = None,
     compile: given.Compile = False,
     max_pixels: given.MaxPixels = 400,
+    shard: given.Shard = None,
+    ray: given.Ray = None,
+    workers: given.Workers = None,
+    records: given.RecordsPlace = None,
     explain: given.Explain = False,
     verbose: given.Verbose = False,
     quiet: given.Quiet = False,
@@ -63,9 +69,8 @@ def restore(
     from swinir.cli.restore_display import Display, messages, print_plans
     from swinir.models.optimized import resolve_precision
     from swinir.photos.batch import Clock, Policy, restore_files
-    from swinir.photos.jobs import Output, describe_request, plan_jobs
+    from swinir.photos.jobs import Output, Shard, describe_request, plan_jobs
     from swinir.photos.loaded_models import LoadedModels, load_by
-    from swinir.photos.manifest import OutputError
     from swinir.photos.options import RestoreOptions
 
     if skip_existing and overwrite:
@@ -83,37 +88,61 @@ def restore(
         keep_metadata=not strip_metadata,
         request=describe_request(treatment),
     )
-    jobs = plan_jobs(inputs, output, naming, recursive=recursive)
+    part = Shard.parse(shard or "1/1")
+    existing: Any = "overwrite" if overwrite else "skip" if skip_existing else "recorded"
+    policy = Policy(existing, max_pixels=int(max_pixels * 1e6))
+    show = partial(
+        Display, treatment=treatment, explain=explain, verbose=verbose, quiet=quiet, keep=json_file is not None
+    )
+    if ray is not None:
+        if dry_run or compare:
+            raise ValueError("--ray excludes --dry-run and --compare; leave them out")
+        from swinir.cli.restore_cluster import as_text, restore_by_ray
+
+        work = treatment, naming, policy, device, backend
+        results = restore_by_ray(inputs, output, work, ray, part, recursive=recursive, workers=workers, records=records)
+        _follow(show(None), results, as_text(output), json_file)
+        return
+    if workers is not None or records is not None:
+        raise ValueError("--workers and --records are for --ray; leave them out, or add it")
+    jobs = [job for job in plan_jobs(inputs, output, naming, recursive=recursive) if job.target in part]
     single = len(jobs) == 1 and jobs[0].target == output  # -o names a file
     folder = output.parent if single else output
-    policy = Policy(
-        "overwrite" if overwrite else "skip" if skip_existing else "recorded",
-        recorded=not single or output.parent != Path(),  # in a folder that is named
-        max_pixels=int(max_pixels * 1e6),
-    )
+    policy = replace(policy, recorded=not single or output.parent != Path())  # in a folder that is named
     chosen = choose_device(device)
     models = LoadedModels(chosen, load=load_by(backend, chosen, treatment.run.precision), options=treatment.run)
     if model is not None:
         models.get(model)  # a mistyped name stops here
     if dry_run:
         raise typer.Exit(print_plans(jobs, treatment, models, policy.max_pixels))
-    clock, display = Clock(), Display(jobs, treatment, models, explain=explain, verbose=verbose, quiet=quiet)
+    clock, display = Clock(), show(jobs, models=models)
     if verbose or (treatment.run.precision == "auto" and chosen.type != "cpu"):
         typer.echo(f"{chosen}, {resolve_precision(treatment.run.precision, chosen)}, {len(jobs)} images", err=True)
     results = restore_files(
         jobs, folder, treatment, models, naming, policy,
         clock=clock, planned=display.announce, progress=display.progress, shown=_write_comparison if compare else None,
     )  # fmt: skip
+    _follow(display, results, str(output), json_file, clock)
+
+
+def _follow(
+    display: "Display", results: "Iterable[Result]", place: str, json_file: Path | None, clock: "Clock | None" = None
+) -> None:
+    """Show results as they come, and exit with the code that they deserve."""
+    from swinir.photos.manifest import OutputError
+
+    complete = False
     try:
         display.follow(results)
+        complete = True
     except OutputError as error:
         typer.echo(f"swinir: {error}", err=True)
         raise typer.Exit(2) from error
     finally:  # also when interrupted
-        display.summarise(output, clock)
+        display.summarise(place, clock)
         if json_file is not None:
-            _write_json(json_file, display.results, len(jobs))
-    if any(result.status == "failed" for result in display.results):
+            _write_json(json_file, display.results, complete)
+    if display.counts["failed"]:
         raise typer.Exit(1)
 
 
@@ -126,10 +155,10 @@ def _tile(text: str) -> Any:
     return int(text) or None
 
 
-def _write_json(path: Path, results: "Sequence[Result]", total: int) -> None:
+def _write_json(path: Path, results: "Sequence[Result]", complete: bool) -> None:
     from swinir.atomic import atomic_path
 
-    content = {"complete": len(results) == total, "pictures": [asdict(result) for result in results]}
+    content = {"complete": complete, "pictures": [asdict(result) for result in results]}
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 

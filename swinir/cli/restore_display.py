@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import accumulate
@@ -79,28 +80,41 @@ def print_plans(jobs: "Sequence[Job]", treatment: "Treatment", models: "LoadedMo
 
 
 class Display:
-    """A progress bar, a line for each image, and a summary."""
+    """A progress bar, a line for each image, and a summary.
+
+    Args:
+        jobs: None if they are not known beforehand; the bar then counts images.
+        models: to expect times by; None expects none.
+        keep: keep the records in `results`.
+    """
 
     def __init__(
         self,
-        jobs: "Sequence[Job]",
+        jobs: "Sequence[Job] | None",
         treatment: "Treatment",
-        models: "LoadedModels",
+        models: "LoadedModels | None" = None,
         *,
         explain: bool,
         verbose: bool,
         quiet: bool,
+        keep: bool = False,
     ) -> None:
         from tqdm import tqdm
 
         from swinir.photos.expectation import Stopwatch
 
-        self.total, self.treatment, self.models = len(jobs), treatment, models
+        self.treatment, self.models, self.keep = treatment, models, keep
         self.explain, self.verbose, self.quiet = explain, verbose, quiet
         self.results: list[Result] = []
+        self.counts: Counter[str] = Counter()  # of images by status
         self.stopwatch = Stopwatch()
         # On a terminal only; it moves with the tiles.
         shown = not quiet and sys.stderr.isatty()
+        if jobs is None:
+            self.total, self.done = None, None
+            self.bar = tqdm(unit=" images", disable=not shown, dynamic_ncols=True)
+            return
+        self.total = len(jobs)
         megapixels = [_megapixels(job.source) if shown else 0.0 for job in jobs]
         self.done = list(accumulate(megapixels, initial=0.0))  # megapixels after each number of images
         self.bar = tqdm(total=self.done[-1], bar_format=BAR, disable=not shown, dynamic_ncols=True)
@@ -110,7 +124,7 @@ class Display:
         from swinir.image_io.reader import named
         from swinir.photos.expectation import expect
 
-        if self.quiet or self.treatment.run.compile:  # which is slow at first
+        if self.models is None or self.quiet or self.treatment.run.compile:  # which is slow at first
             return
         expected = expect(picture, decision, self.treatment, self.models)
         if sum(expected.pixels.values()) < TIMED_FROM:
@@ -125,8 +139,9 @@ class Display:
         """Move the bar within an image."""
         from swinir.image_io.reader import named
 
-        number = len(self.results)
-        before, after = self.done[number], self.done[min(number + 1, self.total)]
+        assert self.done is not None
+        number = self.counts.total()
+        before, after = self.done[number], self.done[min(number + 1, len(self.done) - 1)]
         self.bar.n = before + share * (after - before)
         self.bar.set_postfix_str(named(job.source)[-30:])
 
@@ -134,10 +149,12 @@ class Display:
         """Print each result as it comes."""
         with self.bar:
             for result in results:
-                self.results.append(result)
+                self.counts[result.status] += 1
+                if self.keep:
+                    self.results.append(result)
                 with self.bar.external_write_mode():
                     self._show(result)
-                self.bar.n = self.done[len(self.results)]
+                self.bar.n = self.counts.total() if self.done is None else self.done[self.counts.total()]
                 self.bar.refresh()
 
     def _show(self, result: "Result") -> None:
@@ -163,16 +180,15 @@ class Display:
         for line in (*(result.findings if self.explain else ()), *result.notes):
             typer.echo(f"  {line}")
 
-    def summarise(self, folder: Path, clock: "Clock") -> None:
+    def summarise(self, folder: str, clock: "Clock | None" = None) -> None:
         """Print the numbers of images by status."""
-        statuses = [result.status for result in self.results]
-        counts = {status: statuses.count(status) for status in ("restored", "unchanged", "skipped", "failed")}
-        missing = self.total - len(self.results)
+        counts = self.counts
+        missing = 0 if self.total is None else self.total - counts.total()
         parts = [f"{counts['restored']} restored"]
         parts += [f"{counts['unchanged']} copied"] * bool(counts["unchanged"])
         parts += [f"{counts['skipped']} skipped", f"{counts['failed']} failed"]
         parts += [f"{missing} not reached"] * bool(missing)
-        busy = f"; networks computed {clock.utilisation:.0%} of the time" if self.verbose else ""
+        busy = f"; networks computed {clock.utilisation:.0%} of the time" if self.verbose and clock else ""
         typer.echo(f"{', '.join(parts)}; see {folder}{busy}", err=bool(counts["failed"] or missing))
         sys.stdout.flush()
 

@@ -1,11 +1,15 @@
 """The options of `swinir restore` as the command line takes them: names, groups of the help, and help texts."""
 
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 from typer import Argument, Option
 
 OUTPUT, MODELS, SPEED, SHOW = "Output", "Models", "Speed and memory", "Messages"  # groups of the help
+MACHINES = "Several machines"
+ADDRESS = re.compile(r"local|auto|ray://.+|[\w.-]+:\d+")
 
 Inputs = Annotated[list[Path], Argument(metavar="INPUT", help="Images, and folders of images.")]
 Scale = Annotated[
@@ -83,3 +87,33 @@ Verbose = Annotated[
     bool, Option("-v", "--verbose", rich_help_panel=SHOW, help="Print size, time and engine of each image.")
 ]
 Quiet = Annotated[bool, Option("-q", "--quiet", rich_help_panel=SHOW, help="Print failures and the last line only.")]
+
+Shard = Annotated[
+    str | None,
+    Option("--shard", rich_help_panel=MACHINES, help="I/N: restore only part I of N, such as on machine I of N."),
+]
+Ray = Annotated[
+    str | None,
+    Option(
+        "--ray", metavar="[ADDRESS]", rich_help_panel=MACHINES,
+        help="Use the Ray cluster at this address (HOST:PORT, auto); without one, all GPUs of this machine.",
+    ),
+]  # fmt: skip
+Workers = Annotated[
+    int | None,
+    Option("--workers", min=1, rich_help_panel=MACHINES, help="Processes of --ray; by default one for each GPU."),
+]
+RecordsPlace = Annotated[
+    Path | None,
+    Option("--records", rich_help_panel=MACHINES, help="Folder of results.jsonl, for outputs at a URL with --ray."),
+]
+
+
+def expand_bare_ray(argv: Sequence[str]) -> list[str]:
+    """Give a `--ray` without an address the value "local"."""
+    result = []
+    for word, following in zip(argv, [*argv[1:], ""], strict=True):
+        result.append(word)
+        if word == "--ray" and not ADDRESS.fullmatch(following):
+            result.append("local")
+    return result

@@ -117,18 +117,9 @@ def restore_files(
         OutputError: when nothing more can be written: disk full, folder gone or read-only.
     """
     batch = Batch(folder, treatment, models, output or Output(), policy or Policy())
-    clock = clock or Clock()
     try:
-        batch.prepare(jobs)
-        waiting = jobs
-        while waiting:
-            elsewhere: list[Job] = []  # images that other runs work on
-            yield from _restore_each(batch, waiting, elsewhere, clock, planned, progress, shown)
-            if elsewhere and waiting is jobs:
-                logger.warning("waiting for another run, which restores %s", named(elsewhere[0].source))
-            if len(elsewhere) == len(waiting):
-                time.sleep(POLL)
-            waiting = elsewhere
+        batch.open()
+        yield from batch.run(jobs, clock or Clock(), planned, progress, shown)
     finally:
         batch.lock.close()
 
@@ -182,20 +173,50 @@ class Batch:
             limit = MEMORY_SHARE * free_memory(torch.device("cpu"))
         self.workspace = Workspace(folder, limit)
         self.lock = FolderLock(folder)
+        self._tidied: set[Path] = set()  # folders of outputs without files of killed runs
         self.precision = resolve_precision(treatment.run.precision, models.device)
         self.settings = settings_digest(treatment, output, self.precision)
 
-    def prepare(self, jobs: Sequence[Job]) -> None:
-        """Make the folder, load the records, and remove temporary files of runs that were killed."""
+    def open(self) -> None:
+        """Make the folder, and load the records."""
         with raise_output_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
         self.lock.share()
-        self.records = Records(self.folder)
+        self.records = self.load_records()
         if self.records.ignored:
             place = named(self.records.path)
             logger.warning("%s: %d lines are no records and were ignored", place, self.records.ignored)
+
+    def load_records(self) -> Records:
+        """Read the records of earlier runs."""
+        return Records(self.folder)
+
+    def run(
+        self,
+        jobs: Sequence[Job],
+        clock: Clock,
+        planned: Callable[[Job, Picture, Decision], None] | None = None,
+        progress: Callable[[Job, float], None] | None = None,
+        shown: Callable[[Item], None] | None = None,
+    ) -> Iterator[Result]:
+        """Restore images, and wait for those that other runs work on; the arguments are those of `restore_files`."""
+        self._remove_leftovers(jobs)
+        waiting = jobs
+        while waiting:
+            elsewhere: list[Job] = []  # images that other runs work on
+            yield from _restore_each(self, waiting, elsewhere, clock, planned, progress, shown)
+            if elsewhere and waiting is jobs:
+                logger.warning("waiting for another run, which restores %s", named(elsewhere[0].source))
+            if len(elsewhere) == len(waiting):
+                time.sleep(POLL)
+            waiting = elsewhere
+
+    def _remove_leftovers(self, jobs: Sequence[Job]) -> None:
+        """Remove temporary files of runs that were killed."""
+        parents = {job.target.parent for job in jobs} - self._tidied
+        self._tidied |= parents
         with self.lock.alone() as alone:
-            for parent in {job.target.parent for job in jobs}:
+            for parent in parents:
                 for leftover in leftovers(parent, of_others=alone) if parent.is_dir() else ():
                     leftover.unlink(missing_ok=True)
 
@@ -234,7 +255,7 @@ class Batch:
         except ImageError as error:
             return Item(job, replace(result, error=str(error)))
         except (OSError, MemoryError) as error:
-            return Item(job, replace(result, error=f"{named(job.source)}: {_reason(error)}"))
+            return Item(job, replace(result, error=f"{named(job.source)}: {reason(error)}"))
         height, width = picture.pixels.shape[:2]
         result = replace(result, width=width, height=height, notes=picture.notes)
         if result.replaces is None or self.policy.existing == "overwrite":
@@ -330,7 +351,7 @@ class Batch:
         except OutputError:
             raise
         except (ValueError, OSError, MemoryError) as error:
-            return replace(item.result, status="failed", error=f"{named(target)}: {_reason(error)}")
+            return replace(item.result, status="failed", error=f"{named(target)}: {reason(error)}")
         return replace(item.result, notes=(*item.result.notes, *lost), output_sha256=digest)
 
 
@@ -365,7 +386,7 @@ def _claim(target: Path) -> str:
     return str(target.resolve())
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """One line for an error."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
@@ -378,5 +399,5 @@ def _failure(job: Job, error: Exception) -> str:
         if not out_of_memory(error):
             raise error
         advice = "a smaller model, --precision bf16 or another --device would help"
-        return f"{named(job.source)}: {_reason(error)}; {advice}"
-    return f"{named(job.source)}: {_reason(error)}"
+        return f"{named(job.source)}: {reason(error)}; {advice}"
+    return f"{named(job.source)}: {reason(error)}"

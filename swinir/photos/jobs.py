@@ -1,6 +1,7 @@
 """Files to restore and the names of their outputs, known before the work begins."""
 
 import os
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,26 +101,76 @@ def plan_jobs(inputs: Sequence[Path], output: Path, naming: Output, *, recursive
 def _jobs_of(given: Path, output: Path, naming: Output, recursive: bool) -> list[Job]:
     if not given.is_dir():
         return [Job(given, output / naming.name(given))]
-    folder = given.resolve()
-    if output.resolve() == folder and not naming.suffix:
-        raise ValueError(f"{named(output)} is the input folder itself; name another with -o, or a --suffix")
-    if recursive and output.resolve() != folder and output.resolve().is_relative_to(folder):
-        raise ValueError(f"{named(output)} lies inside the input folder {named(given)}; name another with -o")
-    files = sorted(path for path in _files(given, recursive) if path.suffix.lower() in EXTENSIONS)
+    check_folders(named(given), named(output), str(given.resolve()), str(output.resolve()), naming, recursive)
+    files = sorted(given / below / name for below, names in image_folders(given, recursive) for name in names)
     if not files:
-        below = "" if recursive else "; -r also takes subfolders"
-        raise ValueError(f"no images in {named(given)}{below}")
+        raise no_images(named(given), recursive)
     return [Job(path, output / path.relative_to(given).parent / naming.name(path)) for path in files]
 
 
-def _files(folder: Path, recursive: bool) -> Iterator[Path]:
-    """Files that are not hidden; links to folders are not followed."""
-    if not recursive:
-        yield from (path for path in folder.iterdir() if not path.name.startswith("."))
-        return
+def check_folders(
+    given: str, output: str, given_place: str, output_place: str, naming: Output, recursive: bool
+) -> None:
+    """Refuse an output folder among the inputs.
+
+    Args:
+        given, output: names for messages.
+        given_place, output_place: absolute paths or URLs.
+
+    Raises:
+        ValueError: with the way out.
+    """
+    if output_place == given_place and not naming.suffix:
+        raise ValueError(f"{output} is the input folder itself; name another with -o, or a --suffix")
+    if recursive and output_place.startswith(given_place.rstrip("/") + "/"):
+        raise ValueError(f"{output} lies inside the input folder {given}; name another with -o")
+
+
+def no_images(given: str, recursive: bool) -> ValueError:
+    """Return the error for a folder without images."""
+    return ValueError(f"no images in {given}" + ("" if recursive else "; -r also takes subfolders"))
+
+
+def is_image(name: str) -> bool:
+    """Tell whether a file in a folder is taken: it is not hidden, and has the suffix of an image."""
+    return not name.startswith(".") and Path(name).suffix.lower() in EXTENSIONS
+
+
+def image_folders(folder: Path, recursive: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yield each subfolder that is not hidden, by its path in the folder, with the sorted names of its images.
+
+    Links to folders are not followed.
+    """
+    os.scandir(folder).close()  # raises an OSError; `walk` yields nothing instead
     for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in names if not name.startswith("."))
+        folders[:] = sorted(name for name in folders if recursive and not name.startswith("."))
+        yield os.path.relpath(root, folder), sorted(name for name in names if is_image(name))
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of several parts of the jobs, such as for the machines of a cluster.
+
+    The name of an output decides its part, so that files that come or go meanwhile move no others.
+    """
+
+    number: int
+    of: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Parse "I/N".
+
+        Raises:
+            ValueError: unless I is from 1 to N.
+        """
+        number, _, of = text.partition("/")
+        if not (number.isdecimal() and of.isdecimal() and 1 <= int(number) <= int(of)):
+            raise ValueError(f"--shard must be I/N with I from 1 to N, such as 3/16, got {text!r}")
+        return cls(int(number), int(of))
+
+    def __contains__(self, target: object) -> bool:
+        return zlib.crc32(os.fsencode(str(target))) % self.of == self.number - 1
 
 
 def _check(jobs: Sequence[Job]) -> None:

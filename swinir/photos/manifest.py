@@ -13,12 +13,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import Annotated, Literal
 
 from pydantic import Field, InstanceOf, TypeAdapter
 
 from swinir.image_io.reader import named
+from swinir.locks import alone_in
 from swinir.photos.jobs import Job, Output
 from swinir.photos.loaded_models import LoadedModels
 from swinir.photos.restore_photo import Treatment
@@ -94,28 +95,41 @@ def read_rows(path: Path, start: int = 0) -> tuple[list[Result], int, int]:
     """
     rows: list[Result] = []
     invalid, end = 0, start
+    for _, end, row in each_row(path, start):  # noqa: B007 - the last one counts
+        if row is not None:
+            rows.append(row)
+        else:
+            invalid += 1
+    return rows, invalid, end
+
+
+def each_row(path: Path, start: int = 0) -> Iterator[tuple[int, int, Result | None]]:
+    """Yield first byte, end and record of each whole line from a byte on; None for a line that is no record."""
     with path.open("rb") as file:
         file.seek(start)
         while line := file.readline(MAX_LINE):
             rest = line
             while rest and not rest.endswith(b"\n"):  # of a line that is too long
                 rest = file.readline(MAX_LINE)
-            row = _parse(line)
-            if row is not None:
-                rows.append(row)
-            elif not rest:  # another process may be writing this line, or was killed meanwhile
+            row = parse_row(line)
+            if row is None and not rest:  # another process may be writing this line, or was killed meanwhile
                 break
-            else:
-                invalid += bool(line.strip())
-            end = file.tell()
-    return rows, invalid, end
+            begin, start = start, file.tell()
+            if line.strip():
+                yield begin, start, row
 
 
-def _parse(line: bytes) -> Result | None:
+def parse_row(line: bytes | str) -> Result | None:
+    """Return the record in a line of JSON; None if it is none."""
     try:
         return _LINE.validate_python(json.loads(line))
     except (ValueError, RecursionError, OverflowError):
         return None
+
+
+def row_text(result: Result) -> str:
+    """Return a record as one line of JSON, in ASCII."""
+    return json.dumps(asdict(result), ensure_ascii=True)
 
 
 @contextmanager
@@ -145,6 +159,8 @@ def settings_digest(treatment: Treatment, output: Output, precision: str) -> str
 class Records:
     """The lines of `results.jsonl`, to which several runs may append.
 
+    Memory holds the place of the last line about each output, 0.1 KB, and not the line.
+
     Attributes:
         ignored: number of lines that are no records.
     """
@@ -153,44 +169,62 @@ class Records:
         self.path = folder / RECORDS
         self.ignored = 0
         self._read_to = 0
-        self._reading = Lock()  # images are read in another thread than the one that writes records
-        self._made: dict[str, Result] = {}  # the last record of each output that was made
-        self._begun: dict[str, Result] = {}  # later attempts, which may have been killed after the output was written
+        self._busy = RLock()  # images are read in another thread than the one that writes records
+        self._made: dict[int, int] = {}  # first byte of the last record of each output that was made
+        self._begun: dict[int, int] = {}  # later attempts, which may have been killed after the output was written
         self.refresh()
 
     def refresh(self) -> None:
         """Read the lines that were added since the last time."""
-        with self._reading:
+        with self._busy:
             if not self.path.is_file():
                 return
-            rows, ignored, self._read_to = read_rows(self.path, self._read_to)
-            self.ignored += ignored
-            for row in rows:
-                if row.status in DONE:
-                    self._made[row.output] = row
-                    self._begun.pop(row.output, None)
+            for begin, end, row in each_row(self.path, self._read_to):
+                self._read_to = end
+                if row is None:
+                    self.ignored += 1
+                elif row.status in DONE:
+                    self._made[_key(row.output)] = begin
+                    self._begun.pop(_key(row.output), None)
                 elif row.status == "begun":
-                    self._begun[row.output] = row
+                    self._begun[_key(row.output)] = begin
 
     def add(self, result: Result) -> None:
         """Append a line; it is on the disk when this returns."""
-        text = json.dumps(asdict(result), ensure_ascii=True) + "\n"
-        with raise_output_errors(self.path), self.path.open("a+b") as file:
-            # A process that was killed while writing leaves half a line.
-            torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
-            file.write(b"\n" * torn + text.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self.refresh()
+        text = row_text(result) + "\n"
+        with self._busy:
+            with raise_output_errors(self.path), self.path.open("a+b") as file, alone_in(file):
+                file.seek(0, os.SEEK_END)
+                # A process that was killed while writing leaves half a line.
+                torn = file.tell() > 0 and (file.seek(-1, os.SEEK_END), file.read(1))[1] != b"\n"
+                file.write(b"\n" * torn + text.encode())
+                file.flush()
+                os.fsync(file.fileno())
+            self.refresh()
+
+    def last(self, output: str) -> tuple[Result | None, Result | None]:
+        """Return the last record of an output that was made, and that of a later attempt."""
+        with self._busy:
+            return self._record(self._made, output), self._record(self._begun, output)
+
+    def _record(self, places: dict[int, int], output: str) -> Result | None:
+        begin = places.get(_key(output))
+        if begin is None:
+            return None
+        with self.path.open("rb") as file:
+            file.seek(begin)
+            row = parse_row(file.readline(MAX_LINE))
+        return row if row is not None and row.output == output else None
 
     def maker(self, target: Path) -> Result | None:
         """Return the record of the output that is there; None if there is none, or no record of it."""
-        state, begun = state_of(target), self._begun.get(str(target))
+        state = state_of(target)
         if state is None:
             return None
+        made, begun = self.last(str(target))
         if begun is not None and begun.replaces != state:  # interrupted after the output had its name
             return begun
-        return self._made.get(str(target))
+        return made
 
     def is_done(self, job: Job, input_hash: str, settings: str, models: LoadedModels) -> bool:
         """Tell whether the output is there and was made from this input with these settings and checkpoints."""
@@ -212,3 +246,8 @@ def state_of(path: Path) -> tuple[int, int] | None:
     except FileNotFoundError:
         return None
     return status.st_size, status.st_mtime_ns
+
+
+def _key(output: str) -> int:
+    """64 bits for the name of an output; of ten million names, two are the same with a probability of 3e-6."""
+    return int.from_bytes(hashlib.blake2b(output.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -1,5 +1,6 @@
 """`swinir restore` on the command line: options, exit codes, messages, outputs."""
 
+import importlib.util
 import inspect
 import io
 import json
@@ -19,6 +20,7 @@ from PIL import Image
 
 import swinir
 from swinir.cli.main import main
+from swinir.cli.restore_options import expand_bare_ray
 from swinir.image_io.reader import read_picture
 from swinir.photos.options import RestoreOptions
 
@@ -57,6 +59,27 @@ def test_no_option_is_needed(folder):
     (row,) = json.loads((folder / "all.json").read_text())["pictures"]
     assert row["output"] == "restored/photo.png"
     assert "colorDN" in row["experts"][0][0]
+
+
+def test_parts_together_are_the_whole(folder, capsys):
+    for number in range(4):
+        write(folder / "in" / f"{number}.png", smooth(8, 8))
+    codes = [restore("in", "-n", "x2.pth", "-o", "out", "--shard", f"{part}/2") for part in (1, 2)]
+    said = capsys.readouterr().out
+    assert codes == [0, 0]
+    assert said.count(" -> ") == len(list((folder / "out").glob("*.png"))) == 6
+    assert said.count("0 skipped, 0 failed") == 2
+
+
+def test_a_ray_option_without_an_address_is_this_machine():
+    words = ["restore", "--ray", "in", "--ray", "10.0.0.1:6379", "--ray", "auto", "--ray"]
+    assert expand_bare_ray(words) == [*words[:2], "local", *words[2:], "local"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_its_extra_is_named(folder, capsys):
+    assert restore("in", "-n", "x2.pth", "--ray") == 2
+    assert "pip install 'swinir-toolkit[ray]'" in capsys.readouterr().err
 
 
 def test_explain_prints_estimates_and_reasons(folder, capsys):
@@ -112,6 +135,9 @@ def test_a_bad_file_fails_alone_and_the_exit_code_tells(folder, capsys):
         (["in", "--alpha_upsampler", "nearest"], "alpha must be model or bicubic"),
         (["in", "--max-pixels", "0"], "max_pixels must be positive"),
         (["in", "--json", "nowhere/all.json"], "folder not found"),
+        (["in", "--shard", "3/2"], "--shard must be I/N with I from 1 to N, such as 3/16, got '3/2'"),
+        (["in", "--workers", "2"], "--workers and --records are for --ray; leave them out, or add it"),
+        (["in", "--ray", "--dry-run"], "--ray excludes --dry-run and --compare"),
     ],
 )
 def test_a_mistake_is_one_line_before_the_work(folder, capsys, words, message):

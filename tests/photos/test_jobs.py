@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pictures import smooth, write, write_folder
 
-from swinir.photos.jobs import Output, describe_request, plan_jobs
+from swinir.photos.jobs import Output, Shard, describe_request, plan_jobs
 from swinir.photos.restore_photo import Treatment
 from swinir.photos.select_models import Wish
 
@@ -89,3 +89,17 @@ def test_names_that_differ_only_in_case_collide(tmp_path):
 def test_an_impossible_output_is_refused(options):
     with pytest.raises(ValueError, match=r"suffix must be|images are written as"):
         Output(**options)
+
+
+def test_each_output_belongs_to_one_part_whatever_else_there_is():
+    targets = [Path(f"out/{number}.png") for number in range(200)]
+    parts = [{target for target in targets if target in Shard.parse(f"{i}/3")} for i in (1, 2, 3)]
+    assert set.union(*parts) == set(targets)
+    assert sum(map(len, parts)) == len(targets)
+    assert min(map(len, parts)) > 40
+
+
+@pytest.mark.parametrize("text", ["0/3", "4/3", "1", "1/0", "a/b", "-1/3", "1/3/5"])
+def test_an_impossible_part_is_refused(text):
+    with pytest.raises(ValueError, match="--shard must be I/N with I from 1 to N"):
+        Shard.parse(text)

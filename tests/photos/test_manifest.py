@@ -63,3 +63,16 @@ def test_half_a_line_is_read_once_it_is_whole(tmp_path):
     assert (len(rows), invalid) == (1, 0)
     path.write_bytes(record().encode() + b"\n" + line + b"\n")
     assert [row.output for row in read_rows(path, end)[0]] == ["out/late.png"]
+
+
+def test_memory_holds_places_of_records_and_not_the_records(tmp_path):
+    count = 3000
+    lines = [record(output=f"out/{number}.png", seconds=number) for number in range(count)]
+    (tmp_path / RECORDS).write_text("\n".join(lines) + "\n")
+    tracemalloc.start()
+    records = Records(tmp_path)
+    held = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert held < 200 * count  # bytes; a record itself takes more than 1,000
+    assert records.last("out/1234.png")[0].seconds == 1234
+    assert records.last("out/none.png") == (None, None)

@@ -1,0 +1,148 @@
+"""A worker: an actor that holds models and restores images as `restore_files` does."""
+
+import json
+import os
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import torch
+
+from swinir.cluster.records import SharedRecords
+from swinir.cluster.storage import Copies
+from swinir.inference.device import choose_device
+from swinir.inference.memory import free_memory
+from swinir.photos.batch import MEMORY_SHARE, Batch, Clock, Item, Policy, reason
+from swinir.photos.jobs import Job, Output
+from swinir.photos.loaded_models import BUDGET_SHARE, LoadedModels, load_by
+from swinir.photos.manifest import OutputError, Result, raise_output_errors, row_text
+from swinir.photos.restore_photo import Treatment
+
+
+@dataclass(frozen=True)
+class Work:
+    """The options of a run, for its workers.
+
+    Attributes:
+        folder: of outputs; None if they go to a URL.
+        current: folder that relative paths refer to, if the machine has it.
+        device, backend: as `choose_device` and `load_by` take them.
+        threads: of each worker on the CPU.
+        beside: number of workers on a machine, which share its memory.
+    """
+
+    treatment: Treatment
+    naming: Output
+    policy: Policy
+    folder: Path | None
+    current: Path
+    device: str | None = None
+    backend: str | None = None
+    threads: int = 1
+    beside: int = 1
+
+
+class WorkerBatch(Batch):
+    """The stages of a run, with copies of files behind URLs."""
+
+    def __init__(self, work: Work, models: LoadedModels, copies: Copies, keeper: Any) -> None:
+        share = MEMORY_SHARE / work.beside * free_memory(torch.device("cpu"))
+        policy = replace(work.policy, memory_limit=share)
+        super().__init__(work.folder or copies.folder, work.treatment, models, work.naming, policy)
+        self.copies, self.shared = copies, SharedRecords(self.folder, keeper, copies)
+
+    def load_records(self) -> SharedRecords:
+        """Return the records that the keeper has."""
+        return self.shared
+
+    def read(self, job: Job) -> Item | None:
+        """Fetch and read an image, and its output if there is one."""
+        try:
+            self.copies.fetch(job.source, required=True)
+            self.copies.fetch(job.target, required=False)
+        except Exception as error:  # storages have errors of many kinds
+            url = self.copies.name(job.source)
+            message = str(error) if isinstance(error, FileNotFoundError) else f"{url}: {reason(error)}"
+            return Item(job, Result(str(job.source), str(job.target), "failed", message))
+        return super().read(job)
+
+    def write(self, item: Item) -> Result:
+        """Write the output, and send it."""
+        result = super().write(item)
+        if result.status == "failed":
+            return result
+        url = self.copies.name(item.job.target)
+        try:
+            with raise_output_errors(Path(url)):
+                self.copies.send(item.job.target)
+        except OutputError:
+            raise
+        except Exception as error:
+            return replace(result, status="failed", error=f"{url}: {reason(error)}")
+        return result
+
+
+class Worker:
+    """Restore images; called with blocks of jobs by Ray Data.
+
+    A worker that cannot write, or cannot start its models, refuses all work from then on: its machine is left out.
+
+    Args:
+        keeper: handle of the `Keeper`.
+    """
+
+    def __init__(self, work: Work, keeper: Any) -> None:
+        if work.current.is_dir():
+            os.chdir(work.current)
+        torch.set_num_threads(work.threads)
+        self.work, self.keeper = work, keeper
+        self.batch: WorkerBatch | None = None
+        self.refusal = ""
+
+    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, list[str]]:
+        """Restore the images of a block.
+
+        Args:
+            block: "item", a JSON list of input and output for each image.
+
+        Returns:
+            "row", a record for each image that was not refused; {"refused", "node"} if any was; {"broken"} for an error
+            of programming.
+        """
+        rows: list[str] = []
+        try:
+            if not self.refusal:
+                for result in self._restore([json.loads(text) for text in block["item"]]):
+                    rows.append(row_text(result))
+        except (OutputError, OSError, ValueError) as error:
+            self.refusal = reason(getattr(error, "cause", error))  # of the keeper's
+        except Exception:
+            rows.append(json.dumps({"broken": traceback.format_exc()}))
+        if self.refusal:
+            rows.append(json.dumps({"refused": self.refusal, "node": ray.get_runtime_context().get_node_id()}))
+        return {"row": rows}
+
+    def _restore(self, names: Sequence[tuple[str, str]]) -> Iterator[Result]:
+        batch = self.batch = self.batch or self._open()
+        jobs = [batch.copies.job(*pair) for pair in names]
+        by_target = {str(job.target): job for job in jobs}
+        for result in batch.run(jobs, Clock()):
+            yield batch.shared.named(result)
+            batch.copies.drop(by_target[result.output])
+
+    def _open(self) -> WorkerBatch:
+        device = choose_device(self.work.device)
+        precision = self.work.treatment.run.precision
+        models = LoadedModels(
+            device,
+            BUDGET_SHARE / self.work.beside * free_memory(device),
+            load_by(self.work.backend, device, precision),
+            self.work.treatment.run,
+        )
+        batch = WorkerBatch(self.work, models, Copies(self.work.policy.max_pixels), self.keeper)
+        batch.open()
+        return batch
