@@ -30,6 +30,7 @@ from swinir.cli import (
     reproduce,
     restore,
     restore_options,
+    serve,
     test,
     train,
     zoo,
@@ -66,6 +67,7 @@ def _options(
 
 app.command("restore", cls=GroupedHelp)(restore.restore)
 app.command("report")(report.report)
+app.command("serve", cls=GroupedHelp)(serve.serve)
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
 app.command("compare")(compare.compare)

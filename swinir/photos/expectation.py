@@ -28,11 +28,13 @@ class Expectation:
         tiles: number of tiles, over all passes.
         pixels: that networks compute, overlaps and padding counted, in low-quality pixels over all passes.
         bytes: of memory or temporary files for the image, its output and the largest tile; without the networks.
+        tile_bytes: of the device's memory for the largest tile alone.
     """
 
     tiles: int
     pixels: dict[str, int]
     bytes: int
+    tile_bytes: float
 
 
 def expect(picture: Picture, decision: Decision, treatment: Treatment, models: LoadedModels) -> Expectation:
@@ -53,9 +55,8 @@ def expect(picture: Picture, decision: Decision, treatment: Treatment, models: L
         most = batch * max(spans[0]) * max(spans[1])
         largest = max(largest, most * memory_factor(model) * bytes_per_pixel(config))
         height, width = height * config.upscale, width * config.upscale
-    return Expectation(
-        tiles, pixels, picture.pixels.nbytes + largest + bytes_needed(picture, decision, treatment, models)
-    )
+    images = picture.pixels.nbytes + bytes_needed(picture, decision, treatment, models)
+    return Expectation(tiles, pixels, images + largest, largest)
 
 
 class Stopwatch:

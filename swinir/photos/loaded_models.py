@@ -51,10 +51,15 @@ class LoadedModels:
         with self._loading:
             if name not in self._loaded:
                 self._loaded[name] = optimize_for(self.load(name, self.device), self.options)
-                while len(self._loaded) > 1 and sum(map(_bytes, self._loaded.values())) > self.budget:
+                while len(self._loaded) > 1 and self.bytes > self.budget:
                     self._loaded.popitem(last=False)
             self._loaded.move_to_end(name)
             return self._loaded[name]
+
+    @property
+    def bytes(self) -> float:
+        """Estimated memory of the loaded networks."""
+        return sum(map(_bytes, list(self._loaded.values())))
 
     def scale(self, name: str) -> int:
         """Return the factor by which a model enlarges."""

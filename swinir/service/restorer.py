@@ -18,6 +18,7 @@ from swinir.image_io.errors import ImageError, TooManyPixelsError, UnknownFormat
 from swinir.image_io.picture import Picture
 from swinir.image_io.reader import EXTENSIONS, MAX_PIXELS, probe, read_picture
 from swinir.inference.device import choose_device
+from swinir.inference.memory import free_memory
 from swinir.inference.options import RunOptions
 from swinir.locks import POLL
 from swinir.photos.batch import Policy, restore_files
@@ -126,7 +127,9 @@ class Restorer:
         self.run = RunOptions(precision=precision, compile=compile)
         self.models = LoadedModels(self.device, budget, load_by(backend, self.device, precision), self.run)
         self.experts = {path.name: path for path in experts}
-        self._stopwatch = Stopwatch()
+        if len(self.experts) < len(experts):
+            raise ValueError(f"two of the models have one file name: {', '.join(map(str, experts))}; rename one")
+        self.stopwatch = Stopwatch()
         self._busy = Lock()
 
     def check(self, request: Request) -> None:
@@ -212,12 +215,6 @@ class Restorer:
                 raise RefusedError(str(error)) from error
         return options.treatment
 
-    def expected_seconds(self, picture: Picture, decision: Decision, treatment: Treatment) -> float | None:
-        """Expected time of a restoration; the first call for a model measures it on a small image."""
-        if self.run.compile:  # which is slow at first
-            return None
-        return self._stopwatch.seconds(expect(picture, decision, treatment, self.models), treatment, self.models)
-
 
 class _Run:
     """The limits, the progress and the end of one restoration."""
@@ -239,11 +236,11 @@ class _Run:
             raise CancelledError(f"{self.request.name} was cancelled")
 
     def planned(self, _job: Job, picture: Picture, decision: Decision) -> None:
-        """Check the size of the output, and announce the expected time."""
+        """Check the sizes of the output and of tiles, and announce the expected time."""
         self.stop_if_asked()
-        limit = self.restorer.limits.max_output_pixels
+        models, limit = self.restorer.models, self.restorer.limits.max_output_pixels
         height, width = picture.pixels.shape[:2]
-        factor = math.prod(map(self.restorer.models.scale, decision.models))
+        factor = math.prod(map(models.scale, decision.models))
         for wide, high in ((decision.size[1], decision.size[0]), (width * factor, height * factor)):
             if wide * high > limit:
                 raise RefusedError(
@@ -251,7 +248,14 @@ class _Run:
                     f"{limit / 1e6:g} megapixels; ask for a smaller scale",
                     HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 )
-        self.progress(0.0, self.restorer.expected_seconds(picture, decision, self.treatment))
+        expected = expect(picture, decision, self.treatment, models)
+        if expected.tile_bytes > free_memory(self.restorer.device):
+            raise RefusedError(
+                f"{self.request.name}: tiles of this size need {expected.tile_bytes / 1e9:.1f} GB of memory, "
+                "more than is free; leave tile and tile_overlap out"
+            )
+        compiled = self.treatment.run.compile  # which is slow at first
+        self.progress(0.0, None if compiled else self.restorer.stopwatch.seconds(expected, self.treatment, models))
         self.started = time.monotonic()
 
     def progressed(self, _job: Job, share: float) -> None:
