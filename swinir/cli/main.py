@@ -33,6 +33,7 @@ from swinir.cli import (
     serve,
     test,
     train,
+    web,
     zoo,
 )
 from swinir.cli.options import GroupedHelp
@@ -68,6 +69,7 @@ def _options(
 app.command("restore", cls=GroupedHelp)(restore.restore)
 app.command("report")(report.report)
 app.command("serve", cls=GroupedHelp)(serve.serve)
+app.command("web")(web.web)
 app.command("test")(test.benchmark)
 app.command("demo")(demo.demo)
 app.command("compare")(compare.compare)

@@ -4,7 +4,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,7 +101,7 @@ class Display:
     ) -> None:
         from tqdm import tqdm
 
-        from swinir.photos.expectation import Stopwatch
+        from swinir.photos.expectation import Stopwatch, megapixels
 
         self.treatment, self.models, self.keep = treatment, models, keep
         self.explain, self.verbose, self.quiet = explain, verbose, quiet
@@ -115,8 +115,8 @@ class Display:
             self.bar = tqdm(unit=" images", disable=not shown, dynamic_ncols=True)
             return
         self.total = len(jobs)
-        megapixels = [_megapixels(job.source) if shown else 0.0 for job in jobs]
-        self.done = list(accumulate(megapixels, initial=0.0))  # megapixels after each number of images
+        sizes = [megapixels(job.source) if shown else 0.0 for job in jobs]
+        self.done = list(accumulate(sizes, initial=0.0))  # megapixels after each number of images
         self.bar = tqdm(total=self.done[-1], bar_format=BAR, disable=not shown, dynamic_ncols=True)
 
     def announce(self, job: "Job", picture: "Picture", decision: "Decision") -> None:
@@ -191,13 +191,3 @@ class Display:
         busy = f"; networks computed {clock.utilisation:.0%} of the time" if self.verbose and clock else ""
         typer.echo(f"{', '.join(parts)}; see {folder}{busy}", err=bool(counts["failed"] or missing))
         sys.stdout.flush()
-
-
-def _megapixels(path: Path) -> float:
-    """The size of an image by its header; 0 for a file that cannot be read."""
-    from swinir.image_io.reader import ImageError, probe
-
-    with suppress(ImageError):
-        header = probe(path)
-        return header.width * header.height / 1e6
-    return 0.0

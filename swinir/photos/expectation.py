@@ -3,11 +3,14 @@
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
 from swinir.image_io.picture import Picture
+from swinir.image_io.reader import ImageError, probe
 from swinir.inference.arrays import NetworkInput
 from swinir.inference.forward import Runnable, memory_factor
 from swinir.inference.memory import bytes_per_pixel
@@ -83,3 +86,11 @@ class Stopwatch:
             restore(model, image, options).sum().item()  # waits for a GPU
             seconds = self.clock() - start
         return seconds / padded_side(SAMPLE, model.config) ** 2
+
+
+def megapixels(path: Path) -> float:
+    """Return the size of an image by its header; 0 for a file that cannot be read."""
+    with suppress(ImageError):
+        header = probe(path)
+        return header.width * header.height / 1e6
+    return 0.0

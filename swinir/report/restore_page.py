@@ -213,6 +213,11 @@ def fitted_size(width: int, height: int, max_side: int) -> tuple[int, int]:
 
 
 def inline_jpeg(picture: Picture, size: tuple[int, int]) -> InlineJpeg:
+    """Encode a picture as `jpeg_bytes` does, as a data URI."""
+    return InlineJpeg("data:image/jpeg;base64," + base64.b64encode(jpeg_bytes(picture, size)).decode(), *size)
+
+
+def jpeg_bytes(picture: Picture, size: tuple[int, int]) -> bytes:
     """Encode a picture at a (width, height), by antialiased bicubic interpolation, on white where it is transparent."""
     image = Image.fromarray(to_rgb(to_8_bits(picture.pixels)))
     if picture.alpha is not None:
@@ -225,7 +230,7 @@ def inline_jpeg(picture: Picture, size: tuple[int, int]) -> InlineJpeg:
     fits = icc is not None and icc[16:20] == b"RGB " and picture.pixels.shape[2] == 3
     data = io.BytesIO()
     image.save(data, "JPEG", quality=QUALITY, subsampling=0, icc_profile=icc if fits else None)
-    return InlineJpeg("data:image/jpeg;base64," + base64.b64encode(data.getvalue()).decode(), *size)
+    return data.getvalue()
 
 
 def _models_text(entry: Entry) -> str:

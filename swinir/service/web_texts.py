@@ -1,0 +1,73 @@
+"""The texts of the web page in English and Chinese. Messages about images are those of the command, in English."""
+
+TEXTS: dict[str, dict[str, str]] = {
+    "en": {
+        "title": "# SwinIR: restore images",
+        "intro": "Drop images below. Noise and JPEG quality are estimated, and suitable models are chosen. "
+        "Files stay on the computer that runs this page and are deleted after {keep} minutes.",
+        "files": "Images",
+        "examples": "Or try an example",
+        "options": "Options",
+        "scale": "Enlarge by",
+        "scale_info": "1 keeps the size, or takes the scale of the model",
+        "strength": "Strength of the repair",
+        "strength_info": "0.5 is halfway to the input",
+        "task": "Task",
+        "model": "Model",
+        "tile": "Tile size",
+        "restore": "Restore",
+        "cancel": "Cancel",
+        "result": "Before and after",
+        "result_info": "Drag the line; zoom with the wheel or two fingers.",
+        "which": "Image under the slider",
+        "downloads": "Downloads",
+        "estimates": "Noise {noise}, {jpeg}",
+        "jpeg": "JPEG quality {quality}",
+        "no_jpeg": "no JPEG compression",
+        "models": "Models: {models}",
+        "no_models": "none needed",
+        "reasons": "Reasons",
+        "more": "and {count} more",
+        "left": "{time} left",
+        "done": "{count} restored in {time}",
+        "cancelled": "Cancelled",
+        "no_files": "Choose an image first.",
+    },
+    "zh": {
+        "title": "# SwinIR 图像复原",
+        "intro": "将图片拖到下面。程序会估计噪声和 JPEG 质量，并选择合适的模型。"
+        "文件只保存在运行本页面的电脑上，{keep} 分钟后删除。",
+        "files": "图片",
+        "examples": "或者试试示例",
+        "options": "选项",
+        "scale": "放大倍数",
+        "scale_info": "1 表示保持尺寸，或采用所选模型的倍数",
+        "strength": "修复强度",
+        "strength_info": "0.5 表示原图与修复结果各占一半",
+        "task": "任务",
+        "model": "模型",
+        "tile": "分块大小",
+        "restore": "开始复原",
+        "cancel": "取消",
+        "result": "前后对比",
+        "result_info": "拖动分界线；用滚轮或双指缩放。",
+        "which": "对比的图片",
+        "downloads": "下载",
+        "estimates": "噪声 {noise}，{jpeg}",
+        "jpeg": "JPEG 质量 {quality}",
+        "no_jpeg": "无 JPEG 压缩",
+        "models": "模型：{models}",
+        "no_models": "无需修复",
+        "reasons": "依据",
+        "more": "另有 {count} 张",
+        "left": "剩余 {time}",
+        "done": "已复原 {count} 张，用时 {time}",
+        "cancelled": "已取消",
+        "no_files": "请先选择图片。",
+    },
+}  # fmt: skip
+
+
+def language_of(accepted: str) -> str:
+    """Return "zh" or "en" for an Accept-Language header: the language that the browser names first."""
+    return "zh" if accepted.strip().lower().startswith("zh") else "en"
