@@ -49,7 +49,7 @@ class Repeat:
         self.exact = self
 
     def __call__(self, x: Tensor) -> Tensor:
-        scale = self.config.upscale
+        scale = int(self.config.upscale)
         return x.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
 
 

@@ -109,7 +109,7 @@ class Conditioned(SwinIR):
         super().__init__(config)
         self.conv_level = nn.Conv2d(1, config.embed_dim, 3, 1, 1, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
         """Restore the image in the first channels."""
         return framed(self.config, self.mean, x[:, :-1], partial(self._restore_at, x[:, -1:, :1, :1]))
 

@@ -3,6 +3,7 @@
 A difference between tasks is a field of its row; no other module asks for a task by name.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -58,15 +59,29 @@ class TaskSpec:
     in_paper: bool = True
 
     @property
+    def any_scale(self) -> bool:
+        """True if low-quality images are bicubic reductions, which exist for any scale."""
+        return self.training == "bicubic"
+
+    @property
     def levels(self) -> tuple[int, ...]:
         """The scales, noise levels or JPEG qualities that the paper trains one model each for."""
         return {"noise": NOISE_LEVELS, "jpeg": JPEG_QUALITIES, None: self.scales}[self.degradation]
 
-    def crop_border(self, scale: int) -> int:
-        """Return the number of pixels that metrics leave out at each side."""
-        return scale if self.crop_scale else 0
+    def crop_border(self, scale: float) -> int:
+        """Return the number of pixels that metrics leave out at each side: the scale, rounded up."""
+        return math.ceil(scale) if self.crop_scale else 0
 
-    def network_for(self, scale: int = 1, *, img_size: int | None = None, large: bool = False) -> NetworkConfig:
+    def check_scale(self, scale: float) -> None:
+        """Raise a ValueError for a scale that no model of the task can have."""
+        if scale not in self.scales and not (self.any_scale and 1 <= scale <= max(self.scales)):
+            allowed = ", ".join(map(str, self.scales))
+            between = ", and any between 1 and the last by a model of any scale" if self.any_scale else ""
+            raise ValueError(
+                f"{self.name} takes scale {allowed}{between}, got {scale:g}; pass --scale {self.scales[-1]}"
+            )
+
+    def network_for(self, scale: float = 1, *, img_size: int | None = None, large: bool = False) -> NetworkConfig:
         """Return the configuration of the released network at `scale`, trained on `img_size` low-quality pixels.
 
         Raises:
@@ -77,10 +92,10 @@ class TaskSpec:
             raise ValueError(f"{self.name} has no large model; leave --large_model out")
         if scale not in self.scales:
             allowed = ", ".join(map(str, self.scales))
-            raise ValueError(f"{self.name} takes scale {allowed}, got {scale}; pass --scale {self.scales[-1]}")
+            raise ValueError(f"{self.name} takes scale {allowed}, got {scale:g}; pass --scale {self.scales[-1]}")
         return replace(base, upscale=scale, img_size=img_size or base.img_size)
 
-    def result_folder(self, *, scale: int = 1, noise: int = 0, jpeg: int = 0, large: bool = False) -> str:
+    def result_folder(self, *, scale: float = 1, noise: int = 0, jpeg: int = 0, large: bool = False) -> str:
         """Return the name of the results folder, as in the released program."""
         return self.folder.format(name=self.name, scale=scale, noise=noise, jpeg=jpeg, large="_large" if large else "")
 

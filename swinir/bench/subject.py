@@ -1,6 +1,6 @@
 """The network and the image that are measured."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import skimage
@@ -10,6 +10,7 @@ from torch import Tensor
 from swinir.image_io.image import read
 from swinir.inference.restore import align_tile
 from swinir.inference.tiling import align_overlap, mirrored
+from swinir.models.any_scale import at_scale
 from swinir.models.complexity import count_macs
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import get_task
@@ -37,7 +38,7 @@ class Subject:
     def build(self, device: torch.device) -> SwinIR:
         """Build the network with its weights, in eval mode."""
         if self.file is not None:
-            return build_model(read_checkpoint(self.file), device)
+            return at_scale(build_model(read_checkpoint(self.file), device), self.network.upscale)
         return SwinIR.from_state(self.network, live_weights(self.network)).requires_grad_(False).eval().to(device)
 
 
@@ -54,7 +55,10 @@ def find_subject(name: str) -> Subject:
         scale = parts.level if parts.kind == "x" else 1
         network = get_task(parts.task).network_for(scale, img_size=parts.patch, large=parts.size == "L")
         return Subject(name, network)
-    return Subject(name, read_checkpoint(file).network, file)
+    network = read_checkpoint(file).network
+    if network.any_scale:  # measured at its largest scale
+        network = replace(network, upsampler="pixelshuffledirect")
+    return Subject(name, network, file)
 
 
 def live_weights(network: NetworkConfig, seed: int = SEED) -> dict[str, Tensor]:

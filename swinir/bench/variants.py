@@ -29,7 +29,7 @@ class FunctionNetwork(ExternalNetwork):
 
     def __init__(self, name: str, model: SwinIR, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
-        self.config = BaselineConfig(name, model.config.in_chans, model.config.upscale, window=model.config.window)
+        self.config = BaselineConfig(name, model.config.in_chans, int(model.config.upscale), window=model.config.window)
         weight = model.conv_first.weight
         self.like = nn.Parameter(weight.new_empty(0), requires_grad=False)  # tells `restore` its device and dtype
         self.function = function

@@ -36,7 +36,7 @@ def demo(
     make_folder(output.parent)
     check_parent(output)
     model = load_model(MODEL, device=choose_device(device))
-    scale = model.config.upscale
+    scale = int(model.config.upscale)
     gt = read(Path(skimage.__file__).parent / "data" / PHOTOGRAPH)
     gt = gt[: gt.shape[0] // scale * scale, : gt.shape[1] // scale * scale]
     lq = imresize(gt, 1 / scale)

@@ -97,7 +97,7 @@ def _in_paper(network: "NetworkConfig", tasks: list[str]) -> str | None:
     for task in tasks:
         released = TASKS[task].network_for(network.upscale, img_size=network.img_size)
         if replace(network, drop_path_rate=0.0, use_checkpoint=False) == released:
-            count, why = PAPER_PARAMETERS.get((task, network.upscale), (None, ""))
+            count, why = PAPER_PARAMETERS.get((task, int(network.upscale)), (None, ""))
             return f"{count}, {why}" if count else None
     return None
 

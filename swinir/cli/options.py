@@ -85,14 +85,15 @@ def split_words(text: str) -> list[str]:
     return [word.strip() for word in text.split(",") if word.strip()]
 
 
-def make_protocol(task: str, options: "RunOptions", *, scale: int, noise: int, jpeg: int) -> "Protocol":
+def make_protocol(task: str, options: "RunOptions", *, scale: float, noise: int, jpeg: int) -> "Protocol":
     """Build the protocol of a benchmark; a ValueError for levels that the task does not have."""
     from swinir.evaluation.protocol import Protocol
+    from swinir.models.phases import whole
     from swinir.tasks import get_task
 
     spec = get_task(task)
-    spec.network_for(scale)  # raises for a scale that the task does not have
+    spec.check_scale(scale)
     for option, value, least, most in (("--noise", noise, 0, 255), ("--jpeg", jpeg, 1, 100)):
         if not least <= value <= most:
             raise ValueError(f"{option} must be from {least} to {most}, got {value}")
-    return Protocol(spec, scale, noise, jpeg, options)
+    return Protocol(spec, whole(scale), noise, jpeg, options)

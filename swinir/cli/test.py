@@ -53,7 +53,9 @@ def benchmark(
             "real_photo.",
         ),
     ] = "color_dn",
-    scale: Annotated[int, typer.Option("--scale", help="Enlargement: 1, 2, 3, 4, 8.")] = 1,
+    scale: Annotated[
+        float, typer.Option("--scale", help="Enlargement: 1, 2, 3, 4, 8; with a model of any scale also 2.5.")
+    ] = 1,
     noise: Annotated[int, typer.Option("--noise", help="Noise level: 15, 25, 50.")] = 15,
     jpeg: Annotated[int, typer.Option("--jpeg", help="JPEG quality: 10, 20, 30, 40.")] = 40,
     training_patch_size: Annotated[
@@ -69,7 +71,10 @@ def benchmark(
             "and level that is on this machine.",
         ),
     ] = None,
-    folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images.")] = None,
+    folder_lq: Annotated[
+        Path | None,
+        typer.Option("--folder_lq", help="Low-quality images; without it they are made for scales such as 2.5."),
+    ] = None,
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images.")] = None,
     tile: Annotated[
         int | None, typer.Option("--tile", help="Tile side in low-quality pixels; bare: 400; whole images without.")
@@ -115,7 +120,7 @@ def benchmark(
         checkpoint = _read_exported(Path(model_path), chosen, protocol.options.precision)
     else:
         chosen = choose_device(device)
-        checkpoint = _read(model_path, protocol.task.weights_key)
+        checkpoint = _read(model_path, protocol.task.weights_key, protocol.scale)
     if protocol.options.precision == "auto":
         _notice(f"--precision auto means {resolve_precision('auto', chosen)} on {chosen}")
     check_network(checkpoint.network, protocol, checkpoint.path.name, stated=checkpoint.task)
@@ -126,7 +131,7 @@ def benchmark(
         _check_level(checkpoint, protocol)
     protocol = _fit_tile(protocol, checkpoint)
 
-    name = protocol.task.result_folder(scale=scale, noise=noise, jpeg=jpeg, large=large_model)
+    name = protocol.task.result_folder(scale=protocol.scale, noise=noise, jpeg=jpeg, large=large_model)
     folder = save_dir or Path("results") / name
     if not no_save:
         for option, given in (("--folder_lq", folder_lq), ("--folder_gt", folder_gt)):
@@ -190,10 +195,11 @@ def _notice(text: str) -> None:
     typer.echo(f"note: {text}", err=True)
 
 
-def _read(model_path: str, key: str) -> Weights:
+def _read(model_path: str, key: str, scale: float) -> Weights:
     """Read the checkpoint of a path or zoo name; a released one that is missing is downloaded."""
     import torch
 
+    from swinir.models.any_scale import at_scale
     from swinir.weights import zoo
     from swinir.weights.checkpoint import build_model, read_checkpoint
 
@@ -222,7 +228,7 @@ def _read(model_path: str, key: str) -> Weights:
         checkpoint.key,
         checkpoint.task,
         f"torch {torch.__version__}",
-        lambda d: build_model(checkpoint, device=d),
+        lambda device: at_scale(build_model(checkpoint, device), scale),
     )
 
 

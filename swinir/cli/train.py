@@ -121,15 +121,16 @@ def _list_recipes() -> None:
 
 def _describe(config: "TrainConfig") -> None:
     """Check the images, and print the complete configuration, the number of parameters and the numbers of images."""
+    from swinir.models.phases import enlarged
     from swinir.train.images import check_headers, find_sources, first_images, split_holdout
     from swinir.train.initialize import build_network
     from swinir.train.validation import Validation
 
     typer.echo(config.model_dump_json(indent=2))
     typer.echo(f"parameters: {sum(p.numel() for p in build_network(config).parameters()):,}")
-    sources = first_images(find_sources(config.data.train, config.data.train_lq, config.scale), config.data.images)
+    sources = first_images(find_sources(config.data.train, config.data.train_lq, config.top_scale), config.data.images)
     train, held = split_holdout(sources, config.data.holdout)
-    pixels = check_headers(train, config.data.patch * config.scale)
+    pixels = check_headers(train, enlarged(config.data.patch, config.top_scale))
     validation = Validation(config, held)
     validation.check()
     typer.echo(

@@ -17,13 +17,13 @@ class Protocol:
     """The task of a benchmark, its level, and how the network is run; `noise` and `jpeg` serve their tasks only."""
 
     task: TaskSpec
-    scale: int = 1
+    scale: float = 1
     noise: int = 15
     jpeg: int = 40
     options: RunOptions = RELEASED
 
     @property
-    def level(self) -> int:
+    def level(self) -> float:
         """The scale, noise level or JPEG quality, as the task has it."""
         return {"noise": self.noise, "jpeg": self.jpeg, None: self.scale}[self.task.degradation]
 
@@ -53,20 +53,21 @@ def check_network(network: NetworkConfig, protocol: Protocol, source: str, *, st
             Otherwise the reconstruction tells tasks of super-resolution apart, and the image range denoising from
             JPEG artifact removal.
     """
-    task = protocol.task
-    wanted = task.network_for(protocol.scale)
+    task, scale = protocol.task, protocol.scale
+    wanted = task.network_for(scale if scale in task.scales else task.scales[0])
     told = stated in (task.name, *task.served_by)
-    for field, what, free in (
-        ("upscale", "scale", False),
-        ("in_chans", "channels", network.in_chans == 3),
-        ("upsampler", "reconstruction", told or protocol.scale == 1),
-        ("img_range", "image range", told),
+    for field, what, asked, free in (
+        ("upscale", "scale", scale, network.any_scale and task.any_scale and scale <= network.upscale),
+        ("in_chans", "channels", wanted.in_chans, network.in_chans == 3),
+        ("upsampler", "reconstruction", wanted.upsampler, told or scale == 1 or network.any_scale),
+        ("img_range", "image range", wanted.img_range, told),
     ):
-        seen, asked = getattr(network, field), getattr(wanted, field)
+        seen = getattr(network, field)
         if seen != asked and not free:
+            most = "at most " if network.any_scale and field == "upscale" else ""
             raise ValueError(
-                f"{source} does not fit --task {task.name} --scale {protocol.scale}: "
-                f"its {what} is {seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"
+                f"{source} does not fit --task {task.name} --scale {scale:g}: "
+                f"its {what} is {most}{seen!r}, the task needs {asked!r}; name another checkpoint, task or scale"
             )
 
 

@@ -11,8 +11,9 @@ from swinir.degradations.noise import benchmark_noise
 from swinir.evaluation.protocol import Protocol
 from swinir.image_io.color import luma
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
+from swinir.models.phases import enlarged
 from swinir.testsets import BenchmarkSet
-from swinir.testsets.pairs import fits
+from swinir.testsets.pairs import cropped, fits, reduced, reduced_side
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | N
     """Pair the files of a benchmark.
 
     Tasks that make their own input read `folder_gt`, or, without one, restore `folder_lq` as it is.
-    Other tasks pair ground truth NAME.png with low-quality NAMEx{scale}.png, at scale 1 also with NAME.png.
+    Other tasks pair ground truth NAME.png with low-quality NAMEx{scale}.png, at scale 1 also with NAME.png. For
+    other scales than those of the task, low-quality images are made when they are loaded, if `folder_lq` is None.
 
     Raises:
         ValueError, FileNotFoundError, NotADirectoryError: for folders that are missing or hold no images.
@@ -45,7 +47,7 @@ def find_samples(protocol: Protocol, folder_lq: Path | None, folder_gt: Path | N
         raise ValueError(f"no images in {main}; look at {option}")
     if not with_gt:
         samples = [Sample(p.stem, lq=p, gt=None) for p in images]
-    elif task.degradation:
+    elif task.degradation or (folder_lq is None and protocol.scale not in task.scales):
         samples = [Sample(p.stem, lq=None, gt=p) for p in images]
     else:
         if folder_lq is None:
@@ -65,12 +67,13 @@ def find_set(protocol: Protocol, benchmark: BenchmarkSet, testsets: Path) -> lis
     gt = benchmark.gt_folder(testsets)
     if not (benchmark.reference and protocol.task.has_reference):
         return find_samples(protocol, gt, None)
-    lq = benchmark.lq_folder(testsets, protocol.scale) if protocol.task.degradation is None else None
+    has_lq = protocol.task.degradation is None and protocol.scale in protocol.task.scales
+    lq = benchmark.lq_folder(testsets, int(protocol.scale)) if has_lq else None
     return find_samples(protocol, lq, gt)
 
 
-def _pair(gt: Path, partners: dict[str, Path], folder_lq: Path, scale: int) -> Sample:
-    stems = ([gt.stem] if scale == 1 else []) + [f"{gt.stem}x{scale}"]
+def _pair(gt: Path, partners: dict[str, Path], folder_lq: Path, scale: float) -> Sample:
+    stems = ([gt.stem] if scale == 1 else []) + [f"{gt.stem}x{scale:g}"]
     same_format = [folder_lq / f"{stem}{gt.suffix}" for stem in stems]
     found = [path for path in same_format if path.is_file()] + [partners[stem] for stem in stems if stem in partners]
     lq = found[0] if found else None
@@ -90,6 +93,8 @@ def _only_first(sample: Sample, samples: list[Sample]) -> Sample:
 def load_sample(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
     """Low-quality (H, W, C) float32 in units of 1 and ground-truth (H*scale, W*scale, C) uint8, if there is one.
 
+    What has no file is made of the ground truth by the task's degradation, or by MATLAB's bicubic.
+
     Raises:
         ValueError: for unreadable files and pairs whose sizes do not match, named.
     """
@@ -102,6 +107,8 @@ def load_sample(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndar
             gt = _crop_to(gt, lq, protocol.scale, sample)
         return lq.astype(np.float32) / 255, gt
     assert gt is not None
+    if task.degradation is None:
+        return reduced(gt, protocol.scale).astype(np.float32) / 255, cropped(gt, protocol.scale)
     if task.degradation == "noise":
         return benchmark_noise(gt, protocol.noise), gt
     return jpeg(gt, protocol.jpeg).astype(np.float32) / 255, gt
@@ -112,11 +119,12 @@ def _to_luma_or_gray(image: np.ndarray) -> np.ndarray:
     return image if image.shape[2] == 1 else luma(image).round().astype(np.uint8)
 
 
-def _crop_to(gt: np.ndarray, lq: np.ndarray, scale: int, sample: Sample) -> np.ndarray:
-    height, width = lq.shape[0] * scale, lq.shape[1] * scale
+def _crop_to(gt: np.ndarray, lq: np.ndarray, scale: float, sample: Sample) -> np.ndarray:
+    height, width = enlarged(lq.shape[0], scale), enlarged(lq.shape[1], scale)
     if not fits(gt.shape, lq.shape, scale):
+        expected = f"{reduced_side(gt.shape[1], scale)}x{reduced_side(gt.shape[0], scale)}"
         raise ValueError(
-            f"{sample.lq}: {lq.shape[1]}x{lq.shape[0]} at scale {scale} does not match "
-            f"{sample.gt} of {gt.shape[1]}x{gt.shape[0]}; expected about {gt.shape[1] // scale}x{gt.shape[0] // scale}"
+            f"{sample.lq}: {lq.shape[1]}x{lq.shape[0]} at scale {scale:g} does not match "
+            f"{sample.gt} of {gt.shape[1]}x{gt.shape[0]}; expected about {expected}"
         )
     return gt[:height, :width]

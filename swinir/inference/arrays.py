@@ -13,6 +13,7 @@ from swinir.inference.options import RunOptions
 from swinir.inference.restore import DEFAULTS, restore_into
 from swinir.inference.tiling import Canvas, Image, Progress
 from swinir.inference.transfer import to_device, to_host
+from swinir.models.phases import enlarged
 
 DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16, "float32": torch.float32}
 
@@ -110,7 +111,8 @@ def restore_array(
     height, width, channels = lq.shape
     if channels not in (1, model.config.in_chans):
         raise ValueError(f"lq must be (H, W, {model.config.in_chans}), or grey (H, W, 1), got {lq.shape}")
-    restored = np.empty((height * model.config.upscale, width * model.config.upscale, channels), np.uint8)
+    size = enlarged(height, model.config.upscale), enlarged(width, model.config.upscale)
+    restored = np.empty((*size, channels), np.uint8)
 
     def scratch(shape: tuple[int, ...]) -> Tensor:
         return torch.empty(shape, dtype=place_of(model).dtype)

@@ -33,6 +33,7 @@ from torch import Tensor
 
 from swinir.atomic import atomic_path
 from swinir.inference.runtimes import METADATA, ExportedNetwork, load_exported, optional
+from swinir.models.any_scale import at_scale
 from swinir.models.swinir import (
     NetworkConfig,
     SwinIR,
@@ -79,7 +80,8 @@ def export(
     """Export a network to `path`; an existing file is replaced only after the check.
 
     Args:
-        model: on any device, of any dtype; the file computes in float32.
+        model: on any device, of any dtype; the file computes in float32. A network of any scale is exported at its
+            present one, which must be whole.
         path: ends in .onnx, .xml or .pt2 as the format says; OpenVINO's weights go into a .bin file beside the .xml.
         format: "onnx", "openvino" or "torch".
         task, checkpoint, checkpoint_sha256: the source of the weights, recorded in the file.
@@ -97,6 +99,9 @@ def export(
         raise ValueError(f"{path}: a file in the format {format} ends in {SUFFIXES[format]}, got {path.suffix!r}")
     if not path.parent.is_dir():
         raise FileNotFoundError(f"folder not found: {path.parent}; make it, or write {path.name} elsewhere")
+    model = at_scale(model, model.config.upscale)
+    if model.config.any_scale:
+        raise ValueError(f"a network of any scale is exported at 2, 3 or more, got {model.config.upscale:g}")
     window = model.config.window
     sizes = sizes or [(rows * window, columns * window) for rows, columns in CHECKED_WINDOWS]
     facts = {

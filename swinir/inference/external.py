@@ -19,9 +19,10 @@ from swinir.degradations.resize import imresize
 from swinir.inference.forward import Runnable, out_of_memory
 from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.inference.tiling import mirrored
+from swinir.models.any_scale import at_scale
 from swinir.models.complexity import count_macs, count_parameters, measure_macs
 from swinir.models.rcan import BaselineConfig, ExternalNetwork
-from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR, enlarged_size
 from swinir.tasks import TaskSpec
 from swinir.weights.checkpoint import (
     ENTRIES,
@@ -71,7 +72,7 @@ class Bicubic:
     dtype = torch.float32
     precision = "fp32"
 
-    def __init__(self, chans: int, scale: int) -> None:
+    def __init__(self, chans: int, scale: float) -> None:
         self.config = BaselineConfig(INTERPOLATION, chans, scale, extra_window=False)
         self.exact = self
 
@@ -79,7 +80,8 @@ class Bicubic:
         if self.config.upscale == 1:
             return x.clone()
         images = (x.clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
-        enlarged = np.stack([imresize(image, self.config.upscale) for image in images])
+        size = enlarged_size(x, self.config.upscale)
+        enlarged = np.stack([imresize(image, size=size) for image in images])
         return torch.from_numpy(enlarged).permute(0, 3, 1, 2).float() / 255
 
 
@@ -121,11 +123,11 @@ class SpandrelNetwork(ExternalNetwork):
             if out_of_memory(error):
                 raise
             raise ValueError(f"{self.path}: {self.config.name} cannot run: {reason(error)}") from error
-        scale = self.config.upscale
+        scale = int(self.config.upscale)
         return restored[..., : height * scale, : width * scale]
 
 
-def load_external(name: str, task: TaskSpec, scale: int, device: torch.device) -> Loaded:
+def load_external(name: str, task: TaskSpec, scale: float, device: torch.device) -> Loaded:
     """Load a network for a task and scale, on the device if it can run there.
 
     Args:
@@ -141,6 +143,8 @@ def load_external(name: str, task: TaskSpec, scale: int, device: torch.device) -
         return Loaded(bicubic, "interpolation" if scale > 1 else "the input", 0, None, "none", False, "")
     path = Path(name) if Path(name).suffix in SUFFIXES else find_checkpoint(name)
     model = load_exported(path) if path.suffix in SUFFIXES else _from_weights(path, task, device)
+    if isinstance(model, SwinIR) and model.config.any_scale:
+        model = at_scale(model, scale)
     check(model.config, task, scale, path.name)
     config, digest = model.config, sha256(path)
     if isinstance(config, NetworkConfig):
@@ -161,11 +165,11 @@ def load_external(name: str, task: TaskSpec, scale: int, device: torch.device) -
     )
 
 
-def check(config: NetworkConfig | BaselineConfig, task: TaskSpec, scale: int, source: str) -> None:
+def check(config: NetworkConfig | BaselineConfig, task: TaskSpec, scale: float, source: str) -> None:
     """Refuse a network of another scale, or for grey images in a task of color; a ValueError naming what differs."""
     chans = 1 if task.gray else 3
     if config.upscale != scale:
-        raise ValueError(f"{source} enlarges by {config.upscale}, not by {scale}; name one of that scale")
+        raise ValueError(f"{source} enlarges by {config.upscale:g}, not by {scale:g}; name one of that scale")
     if config.in_chans not in (chans, 3):
         raise ValueError(f"{source} takes {config.in_chans} channels, {task.name} has {chans}; name another")
 

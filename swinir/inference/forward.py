@@ -70,6 +70,7 @@ def optimize_for(model: Runnable, options: RunOptions) -> Runnable:
 def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tensor]:
     """The network as a function of an image on any device; its output lies on the network's.
 
+    Of a network of any scale that is not at an integer one, this is the part at low resolution.
     A network that is optimized or exported already has a precision of its own, which "fp32", the default, and "auto"
     leave alone.
 
@@ -88,7 +89,9 @@ def as_function(model: Runnable, options: RunOptions) -> Callable[[Tensor], Tens
 
     def run(x: Tensor, precision: str) -> Tensor:
         if not isinstance(network, nn.Module):
-            return network(x) if network.precision == precision else network.exact(x)
+            backend = network if network.precision == precision else network.exact
+            enlarged_later = isinstance(backend, OptimizedSwinIR) and backend.phase_weights is not None
+            return backend.coefficients(x) if enlarged_later else backend(x)  # type: ignore[attr-defined]
         half = precision == "bf16"
         with nullcontext() if half else exact_convolutions(), torch.autocast(device.type, torch.bfloat16, enabled=half):
             restored: Tensor = network(x)

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from swinir.models.graphs import drop_recordings, reserved_bytes
+from swinir.models.phases import COEFFICIENTS
 from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig
 
@@ -62,7 +63,7 @@ def bytes_per_pixel(network: NetworkConfig | BaselineConfig) -> int:
     Counted in float32 tensors that live at one time: in the deep features the shallow ones, the residual stream, and
     the image, convolution and reordering of one RSTB; in the reconstruction its widest step.
     """
-    subpixels = network.upscale**2
+    subpixels = math.ceil(network.upscale) ** 2
     width = network.embed_dim if isinstance(network, NetworkConfig) else 64
     feat = network.num_feat if isinstance(network, NetworkConfig) else 64
     image = 3 * network.in_chans * subpixels
@@ -72,6 +73,7 @@ def bytes_per_pixel(network: NetworkConfig | BaselineConfig) -> int:
         "nearest+conv": 3 * feat * subpixels + image,
         "pixelshuffledirect": image,
         "": image,
+        "any": 3 * network.in_chans * COEFFICIENTS + image,
     }[upsampler]
     return 4 * (2 * width + max(6 * width, tail))
 

@@ -10,17 +10,27 @@ import torch
 from torch import Tensor, nn
 
 from swinir.image_io.canvas import row_blocks
-from swinir.inference.forward import Backend, Runnable, as_function, memory_factor, place_of, within_memory
+from swinir.inference.forward import (
+    Backend,
+    Runnable,
+    as_function,
+    memory_factor,
+    optimize_for,
+    place_of,
+    within_memory,
+)
 from swinir.inference.memory import auto_tile, free_memory
 from swinir.inference.options import RunOptions
 from swinir.inference.self_ensemble import TURNS, TurnedImage, TurnedTotal
 from swinir.inference.tiling import Canvas, Image, Progress, mirrored, run_cut, run_mean
 from swinir.models.optimized import OptimizedSwinIR
+from swinir.models.phases import COEFFICIENTS, Axis, PhaseWeights, enlarged, pixels_of
 from swinir.models.rcan import BaselineConfig
 from swinir.models.swinir import NetworkConfig
 
 GPU_PIXELS = 512 * 512  # low-quality pixels of a call that keep a GPU busy: smaller tiles run together
 SCRATCH_SHARE = 0.05  # of a GPU's free memory, which tiles need
+ENLARGED_PIXELS = 2**17  # of the output, that are made of coefficients at once
 LEEWAY = 1e-3  # beyond [0, 1], for rounding
 DEFAULTS = RunOptions()
 
@@ -51,7 +61,7 @@ def restore(
         changes: fields of `RunOptions` that differ from `options`, as in `restore(model, lq, tile=256)`.
 
     Returns:
-        (B, C, H*scale, W*scale) in [0, 1], in the model's dtype.
+        (B, C, H*scale, W*scale), rounded sides, in [0, 1], in the model's dtype.
 
     Raises:
         TypeError: for something else than a tensor.
@@ -109,6 +119,7 @@ def restore_into(
     """
     if not options.extra_window and not isinstance(model, nn.Module | OptimizedSwinIR):
         raise ValueError("extra_window=False is for networks in PyTorch; leave it out")
+    model = optimize_for(model, options)
     scratch = partial(_scratch, place_of(model), scratch)
     run = _Run(model, image, options, scratch, progress)
     if not options.self_ensemble:
@@ -145,7 +156,7 @@ def padded_side(size: int, config: NetworkConfig | BaselineConfig) -> int:
 
 def _output_shape(image: Image, model: Runnable) -> tuple[int, ...]:
     batch, channels, height, width = image.shape
-    return batch, channels, height * model.config.upscale, width * model.config.upscale
+    return batch, channels, enlarged(height, model.config.upscale), enlarged(width, model.config.upscale)
 
 
 def _scratch(place: Tensor | Backend, elsewhere: Callable[[tuple[int, ...]], Tensor], shape: tuple[int, ...]) -> Tensor:
@@ -169,6 +180,32 @@ class _Clamped:
         within_memory(part.device, write, (part.shape[-2], part.shape[-1]))
 
 
+class _Enlarged:
+    """A canvas for coefficients of an image of (height, width), which writes the pixels that they stand for.
+
+    Each output pixel depends on the coefficients at one low-quality pixel, so that parts need no overlap.
+    """
+
+    def __init__(self, canvas: Canvas, phases: PhaseWeights, given: tuple[int, int], scale: float) -> None:
+        self.canvas, self.phases = canvas, phases
+        self.axes = [(side, enlarged(side, scale)) for side in given]
+
+    def __setitem__(self, region: tuple[Any, slice, slice], part: Tensor) -> None:
+        rows, cols = (pixels_of(span, *axis) for span, axis in zip(region[1:], self.axes, strict=True))
+        if cols.start == cols.stop:
+            return
+        across = self._axis(1, region[2], cols)
+        height = max(1, ENLARGED_PIXELS // (cols.stop - cols.start))
+        for start in range(rows.start, rows.stop, height):
+            block = slice(start, min(start + height, rows.stop))
+            pixels = self.phases(part.to(self.phases.fc1.weight.dtype), self._axis(0, region[1], block), across)
+            self.canvas[..., block, cols] = pixels.to(part.dtype)
+
+    def _axis(self, number: int, span: slice, pixels: slice) -> Axis:
+        axis = Axis.of(*self.axes[number], pixels)
+        return axis._replace(nearest=axis.nearest - span.start)
+
+
 class _Run:
     """One network over images of one size, whole or in tiles."""
 
@@ -181,6 +218,7 @@ class _Run:
         progress: Progress | None,
     ) -> None:
         self.forward, self.config, self.options = as_function(model, options), model.config, options
+        self.phases = model.phase_weights if isinstance(model, OptimizedSwinIR) else None
         self.scratch, self.progress = scratch, progress
         self.tile = chosen_tile(model, self._padded(image), options, image.shape[0])
         # Tiles chosen by free memory fill it, so they run one by one.
@@ -195,21 +233,24 @@ class _Run:
 
     def __call__(self, image: Image, canvas: Canvas) -> None:
         """Run the network over an image; the output is not clamped."""
-        scale, size = self.config.upscale, self._padded(image)
+        scale, channels, size = self.config.upscale, image.shape[1], self._padded(image)
+        if self.phases is not None:
+            canvas = _Enlarged(canvas, self.phases, (image.shape[-2], image.shape[-1]), self.config.upscale)
+            scale, channels = 1, channels * COEFFICIENTS
         if self.tile is None:
             rows, cols = (slice(0, side) for side in size)
             restored = self.forward(mirrored(image, rows, cols))
-            rows, cols = (slice(0, side * scale) for side in image.shape[-2:])
+            rows, cols = (slice(0, enlarged(side, scale)) for side in image.shape[-2:])
             canvas[..., rows, cols] = restored[..., rows, cols]
         elif self.options.tile_blend == "mean":
-            shape = (*image.shape[:2], size[0] * scale, size[1] * scale)
+            shape = (image.shape[0], channels, size[0] * int(scale), size[1] * int(scale))
             run_mean(
                 self.forward, image, canvas, self.scratch(shape),
-                size=size, scale=scale, tile=self.tile, overlap=self.options.tile_overlap, progress=self.progress,
+                size=size, scale=int(scale), tile=self.tile, overlap=self.options.tile_overlap, progress=self.progress,
             )  # fmt: skip
         else:
             run_cut(
                 self.forward, image, canvas,
-                size=size, scale=scale, tile=self.tile, overlap=self.options.tile_overlap,
+                size=size, scale=int(scale), tile=self.tile, overlap=self.options.tile_overlap,
                 window=self.config.window, batch=self.batch, progress=self.progress,
             )  # fmt: skip

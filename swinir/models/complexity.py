@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from swinir.models.phases import COEFFICIENTS
 from swinir.models.reconstruction import shuffle_steps
 from swinir.models.swinir import NetworkConfig, SwinIR, closing_conv
 
@@ -16,17 +17,20 @@ def count_parameters(config: NetworkConfig) -> int:
 def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     """Count the multiply-accumulates for a (1, C, height, width) image: convolutions, linear layers, attention.
 
-    The image is counted as extended to whole windows. Normalisation, softmax and activations are left out.
+    The image is counted as extended to whole windows. Normalisation, softmax and activations are left out, as are the
+    weights of coefficients and their sums by a network of any scale.
     """
     w = config.window
     pixels = (-(-height // w) * w) * (-(-width // w) * w)
-    dim, chans, feat, scale = config.embed_dim, config.in_chans, config.num_feat, config.upscale
+    dim, chans, feat, scale = config.embed_dim, config.in_chans, config.num_feat, int(config.upscale)
     hidden = int(dim * config.mlp_ratio)
     layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * hidden
     single = {"1conv": 9 * dim * dim, "none": 9 * dim * dim, "1x1": dim * dim}
     closing = single.get(config.resi_connection, 18 * dim * (dim // 4) + (dim // 4) ** 2)
     total = 9 * chans * dim + sum(config.depths) * layer + (len(config.depths) + 1) * closing
-    if config.upsampler == "pixelshuffle":
+    if config.any_scale:
+        total += 9 * dim * chans * COEFFICIENTS
+    elif config.upsampler == "pixelshuffle":
         total += 9 * dim * feat
         area = 1
         for factor in shuffle_steps(scale):
@@ -88,7 +92,7 @@ def count_macs_as_published(config: NetworkConfig) -> int:
     if config.upsampler != "pixelshuffledirect" or config.resi_connection != "1conv":
         raise ValueError("the published count exists for pixelshuffledirect networks only")
     w, dim, chans, depth = config.window_size, config.embed_dim, config.in_chans, sum(config.depths)
-    height, width = ((side // config.upscale // w + 1) * w for side in (1024, 720))
+    height, width = ((side // int(config.upscale) // w + 1) * w for side in (1024, 720))
     layer = 4 * dim * dim + 2 * w * w * dim + 2 * dim * int(dim * config.mlp_ratio) + 2 * dim
     total = 9 * chans * dim + depth * layer + len(config.depths) * 9 * dim * dim + 3 * dim * dim
     return height * width * (total + 9 * dim * chans + dim)

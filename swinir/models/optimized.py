@@ -9,23 +9,25 @@ import functools
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from swinir.models.any_scale import at_scale
 from swinir.models.cpu_layer import CpuLayer, cpu_problem
 from swinir.models.eager_layer import EagerLayer
 from swinir.models.fused import FusedLayer, fused_problem
 from swinir.models.graphs import Recordings
 from swinir.models.reconstruction import MergedShuffles, Reconstruction
-from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, framed
+from swinir.models.swinir import RSTB, SwinIR, SwinTransformerLayer, enlarge, enlarged_size, framed
 
 logger = logging.getLogger(__name__)
 
 PRECISIONS = ("fp32", "bf16", "auto")
+M = TypeVar("M", bound=nn.Module)
 LayerForm = Literal["fused", "kernels", "eager", "compiled"]
 NATIVE_BF16 = ("avx512_bf16", "amx_bf16")  # instruction sets of CPUs with which bf16 was measured to be faster
 # In float32, tensor cores do not help, and wider layers spill registers: by estimate PyTorch's operators are faster.
@@ -77,6 +79,7 @@ class OptimizedSwinIR:
             self.norm = _ready(model.norm, wide)
             self.conv_after_body = _ready(model.conv_after_body, narrow, layout)
             self.reconstruction = _optimize_reconstruction(model, form)
+            self.phase_weights = _ready(model.phase_weights, wide) if self.config.any_scale else None
 
     @functools.cached_property
     def exact(self) -> "OptimizedSwinIR":
@@ -85,10 +88,19 @@ class OptimizedSwinIR:
             return self
         return OptimizedSwinIR(self._source, "fp32", layers=self.form.layers, graphs=self.recordings is not None)
 
+    def __call__(self, x: Tensor) -> Tensor:
+        restored = self.coefficients(x)
+        if self.phase_weights is None:
+            return restored
+        with torch.no_grad():
+            size = enlarged_size(x, self.config.upscale)
+            return enlarge(self.phase_weights, restored.to(self.mean.dtype), size).to(self.dtype)
+
     # For all callers alike: in another mode layers would be compiled anew, and recordings could not be used.
     @torch.inference_mode(False)
     @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
+    def coefficients(self, x: Tensor) -> Tensor:
+        """Compute the coefficients of a network of any scale, (B, J * in_chans, H, W); of another, its output."""
         if self.device.type != "cuda":
             return self._compute(x)
         with sdpa_kernel(ATTENTION), exact_convolutions() if self.precision == "fp32" else nullcontext():
@@ -128,6 +140,7 @@ def optimize(model: SwinIR, precision: str = "fp32", *, compile: bool = False) -
     """
     device = model.conv_first.weight.device
     precision = resolve_precision(precision, device)
+    model = at_scale(model, model.config.upscale)
     return OptimizedSwinIR(model, precision, layers="compiled" if compile else None)
 
 
@@ -260,7 +273,7 @@ def _optimize_reconstruction(model: SwinIR, form: Form) -> Reconstruction:
     return Reconstruction(ready, residual)
 
 
-def _ready(module: nn.Module, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> nn.Module:
+def _ready(module: M, dtype: torch.dtype, layout: torch.memory_format = torch.contiguous_format) -> M:
     """Copy a module for inference."""
     ready = copy.deepcopy(module).requires_grad_(False).eval()
     return ready.to(dtype).to(memory_format=layout)

@@ -19,7 +19,7 @@ class BaselineConfig:
 
     name: str
     in_chans: int
-    upscale: int
+    upscale: float
     options: dict[str, Any] = field(default_factory=dict)
     window: int = 1  # images of any size
     extra_window: bool = True

@@ -1,4 +1,4 @@
-"""High-quality image reconstruction, the last stage of SwinIR (Section 3.1), in the four forms that its tasks need.
+"""High-quality image reconstruction, the last stage of SwinIR (Section 3.1), in its tasks' four forms and one of ours.
 
 | upsampler             | task                              | steps                                                    |
 |-----------------------|-----------------------------------|----------------------------------------------------------|
@@ -6,6 +6,7 @@
 | "pixelshuffledirect"  | lightweight super-resolution      | one sub-pixel convolution                                |
 | "nearest+conv"        | real-world super-resolution       | nearest-neighbour enlargement and convolutions by turns  |
 | ""                    | denoising, JPEG artifact removal  | one convolution, whose output is added to the input      |
+| "any"                 | super-resolution by a real scale  | one convolution, before `swinir.models.phases`           |
 """
 
 import copy
@@ -16,14 +17,17 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from swinir.models.phases import COEFFICIENTS, PhaseWeights
 
-def check_upsampler(upsampler: str, upscale: int) -> None:
+
+def check_upsampler(upsampler: str, upscale: float) -> None:
     """Raise a ValueError for an unknown form, and for an enlargement that the form does not have."""
     forms = {
         "pixelshuffle": (upscale == 3 or upscale in (2**n for n in range(1, 32)), "3 or a power of two from 2"),
-        "pixelshuffledirect": (upscale >= 2, "2 or more"),
+        "pixelshuffledirect": (upscale >= 2 and isinstance(upscale, int), "2 or more, a whole number"),
         "nearest+conv": (upscale in (2, 4), "2 or 4"),
         "": (upscale == 1, "1"),
+        "any": (upscale >= 1, "1 or more"),
     }
     if upsampler not in forms:
         raise ValueError(f"unknown upsampler {upsampler!r}; choose one of {', '.join(map(repr, forms))}")
@@ -37,7 +41,7 @@ def shuffle_steps(upscale: int) -> list[int]:
     return [3] if upscale == 3 else [2] * (upscale.bit_length() - 1)
 
 
-def reconstruction_modules(upsampler: str, upscale: int, dim: int, feat: int, chans: int) -> dict[str, nn.Module]:
+def reconstruction_modules(upsampler: str, upscale: float, dim: int, feat: int, chans: int) -> dict[str, nn.Module]:
     """The modules with weights, by the names that they have in released files.
 
     Args:
@@ -45,6 +49,9 @@ def reconstruction_modules(upsampler: str, upscale: int, dim: int, feat: int, ch
     """
     if upsampler == "":
         return {"conv_last": _conv(dim, chans)}
+    if upsampler == "any":
+        return {"conv_coefficients": _conv(dim, COEFFICIENTS * chans), "phase_weights": PhaseWeights()}
+    assert isinstance(upscale, int)
     if upsampler == "pixelshuffledirect":
         return {"upsample": nn.Sequential(_conv(dim, upscale**2 * chans), nn.PixelShuffle(upscale))}
     modules: dict[str, nn.Module] = {"conv_before_upsample": nn.Sequential(_conv(dim, feat), nn.LeakyReLU())}
@@ -82,7 +89,8 @@ class Reconstruction(NamedTuple):
         """The reconstruction of a network that has the modules of `reconstruction_modules` as attributes."""
         modules = dict(network.named_children())
         steps: list[nn.Module] = []
-        for name in ("conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last"):
+        names = "conv_before_upsample", "upsample", "conv_up1", "conv_up2", "conv_hr", "conv_last", "conv_coefficients"
+        for name in names:
             if name in modules:
                 enlarging = [nn.Upsample(scale_factor=2, mode="nearest")] if name.startswith("conv_up") else []
                 activation = [nn.LeakyReLU(0.2)] if name.startswith(("conv_up", "conv_hr")) else []

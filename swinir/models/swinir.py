@@ -23,6 +23,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from swinir.models.phases import Axis, PhaseWeights, enlarged, whole
 from swinir.models.reconstruction import Reconstruction, check_upsampler, reconstruction_modules
 from swinir.models.windows import (
     Permute,
@@ -47,6 +48,8 @@ RGB_MEAN = (0.4488, 0.4371, 0.4040)  # of DIV2K; subtracted from three-channel i
 class NetworkConfig:
     """The options of the network, by the released program's names; checked on construction.
 
+    `upscale` is whole, except for the upsampler "any": any number from 1 on, the scale that the network runs at, and in
+    a file the largest one that it was trained for.
     `img_size` is the side of training patches in low-quality pixels. It fixes the shape of a derived buffer and of the
     absolute position embedding (`ape`). If it does not exceed `window_size`, windows have this side and do not shift.
 
@@ -55,7 +58,7 @@ class NetworkConfig:
     """
 
     in_chans: int = 3
-    upscale: int = 1
+    upscale: float = 1
     upsampler: str = ""
     window_size: int = 8
     img_range: float = 1.0
@@ -76,6 +79,7 @@ class NetworkConfig:
         # Lists come from JSON and TOML; tuples keep the configuration hashable.
         object.__setattr__(self, "depths", tuple(self.depths))
         object.__setattr__(self, "num_heads", tuple(self.num_heads))
+        object.__setattr__(self, "upscale", whole(self.upscale))
         for name in ("in_chans", "upscale", "window_size", "embed_dim", "img_size", "num_feat"):
             value = getattr(self, name)
             _require(1 <= value <= MAX_SIZE, f"{name} must be from 1 to {MAX_SIZE}, got {value}")
@@ -119,6 +123,11 @@ class NetworkConfig:
     def shifted(self) -> bool:
         """True if every second layer shifts its windows."""
         return self.img_size > self.window_size
+
+    @property
+    def any_scale(self) -> bool:
+        """True if the network makes coefficients at low resolution, which stand for an output of any size."""
+        return self.upsampler == "any"
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "NetworkConfig":
@@ -353,6 +362,8 @@ class PatchEmbed(nn.Module):
 class SwinIR(nn.Module):
     """SwinIR for any of the paper's tasks: (B, in_chans, H, W) in [0, 1] to (B, in_chans, H*upscale, W*upscale).
 
+    Sides of the output are rounded where the scale is not whole.
+
     Sides that are no multiple of the window are extended by reflection, and the output is cropped. It is not clamped.
     The state dict has the keys of the released weights, derived buffers included.
 
@@ -361,6 +372,8 @@ class SwinIR(nn.Module):
     """
 
     mean: Tensor
+    conv_coefficients: nn.Conv2d  # of networks of any scale
+    phase_weights: PhaseWeights
 
     def __init__(self, config: NetworkConfig) -> None:
         super().__init__()
@@ -383,9 +396,9 @@ class SwinIR(nn.Module):
         self.conv_after_body = closing_conv(config)
 
         modules = reconstruction_modules(config.upsampler, config.upscale, dim, config.num_feat, chans)
-        for name, module in modules.items():
-            self.add_module(name, module)
         self.apply(_init_linear)
+        for name, module in modules.items():  # which have initial weights of their own
+            self.add_module(name, module)
         self.reset_derived_buffers()
 
     @classmethod
@@ -410,8 +423,13 @@ class SwinIR(nn.Module):
             elif isinstance(layer, StochasticDepth):
                 layer.reset_derived_buffers()
 
-    def forward(self, x: Tensor) -> Tensor:
-        return framed(self.config, self.mean, x, self._restore)
+    def forward(self, x: Tensor, size: tuple[int, int] | None = None) -> Tensor:
+        """Restore an image; a network of any scale takes the (height, width) of the output instead of its scale."""
+        restored = framed(self.config, self.mean, x, self._restore)
+        if not self.config.any_scale:
+            return restored
+        with torch.autocast(x.device.type, enabled=False):
+            return enlarge(self.phase_weights, restored, size or enlarged_size(x, self.config.upscale))
 
     def reconstruction(self) -> Reconstruction:
         """The last stage, made of this network's own modules."""
@@ -439,6 +457,8 @@ class SwinIR(nn.Module):
 def framed(config: NetworkConfig, mean: Tensor, x: Tensor, restore: Callable[[Tensor], Tensor]) -> Tensor:
     """Extend an image to whole windows, normalise it, apply `restore`, and undo both.
 
+    With the upsampler "any", the result is made of coefficients, of which the first of each colour gets the mean back.
+
     Raises:
         ValueError: for input that is not (B, in_chans, H, W), or another size than `img_size` with `ape`.
     """
@@ -451,8 +471,22 @@ def framed(config: NetworkConfig, mean: Tensor, x: Tensor, restore: Callable[[Te
             "a network with an absolute position embedding takes only images of its training size, "
             f"{config.img_size}x{config.img_size}, got {x.shape[-2]}x{x.shape[-1]}"
         )
-    x = restore(x) / config.img_range + mean
-    return x[:, :, : height * config.upscale, : width * config.upscale]
+    x = restore(x) / config.img_range
+    x = x + F.pad(mean, (0, 0, 0, 0, 0, x.shape[1] - mean.shape[1]))
+    scale = int(1 if config.any_scale else config.upscale)
+    return x[:, :, : height * scale, : width * scale]
+
+
+def enlarge(phases: PhaseWeights, coefficients: Tensor, size: tuple[int, int]) -> Tensor:
+    """Compute the (B, C, *size) image that (B, J * C, H, W) coefficients stand for."""
+    rows, cols = (Axis.of(*sides) for sides in zip(coefficients.shape[-2:], size, strict=True))
+    restored: Tensor = phases(coefficients, rows, cols)
+    return restored
+
+
+def enlarged_size(x: Tensor, scale: float) -> tuple[int, int]:
+    """Return the height and width of an image enlarged by a scale."""
+    return enlarged(x.shape[-2], scale), enlarged(x.shape[-1], scale)
 
 
 def _init_linear(module: nn.Module) -> None:

@@ -63,7 +63,7 @@ class LoadedModels:
 
     def scale(self, name: str) -> int:
         """Return the factor by which a model enlarges."""
-        return self.get(name).config.upscale
+        return int(self.get(name).config.upscale)
 
     def engine(self, name: str) -> tuple[str, str]:
         """Return the library that runs a model, with its version, and the precision that it computes in."""

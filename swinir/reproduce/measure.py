@@ -160,7 +160,8 @@ class Bench:
         lq = facts["lq_as_matlab"]
         if MATLAB not in tried and lq is not None and lq["same"] < lq["compared"]:
             self.notice(f"{cell.title} differs: measured again with inputs made by MATLAB's bicubic")
-            tried[MATLAB] = _means(evaluate(loaded.model, samples, protocol, load=_load_reduced))
+            made = [replace(sample, lq=None) for sample in samples]
+            tried[MATLAB] = _means(evaluate(loaded.model, made, protocol))
         if tried != facts["alternatives"]:
             facts["alternatives"] = tried
             write_json(self.folder / cell.file, measured.rows, facts)
@@ -306,12 +307,3 @@ def _is_reduced(sample: Sample, scale: int) -> bool:
         return np.array_equal(reduced(to_rgb(read(sample.gt)), scale), to_rgb(read(sample.lq)))
     except (ValueError, OSError):  # reported by the image's failed row
         return False
-
-
-def _load_reduced(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-    """Load a sample as `load_sample`, but make the low-quality image by MATLAB's bicubic."""
-    assert sample.gt is not None
-    gt = to_rgb(read(sample.gt))
-    lq = reduced(gt, protocol.scale)
-    height, width = (side * protocol.scale for side in lq.shape[:2])
-    return lq.astype(np.float32) / 255, gt[:height, :width]

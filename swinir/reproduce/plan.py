@@ -186,7 +186,7 @@ def _of_file(path: Path) -> Weights:
         if not tasks:
             raise ValueError(f"{path}: its network fits none of the tasks; see `swinir info {path}`") from None
         is_sr = zoo.TASK_IN_NAME[tasks[0]][1] == "x"
-        return Weights(path.stem, path, tasks[0], checkpoint.network.upscale if is_sr else None)
+        return Weights(path.stem, path, tasks[0], int(checkpoint.network.upscale) if is_sr else None)
     return _named(path.stem, path, parts)
 
 

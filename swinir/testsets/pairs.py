@@ -13,20 +13,34 @@ MAX_LEFTOVER = (
 ROUNDED_ONCE = (8,)  # scales of which the released files were computed in floating point
 
 
-def reduced(gt: np.ndarray, scale: int) -> np.ndarray:
-    """Make the benchmark's low-quality image, (H // scale, W // scale, C), of an (H, W, C) ground truth, both uint8.
+def reduced_side(side: int, scale: float) -> int:
+    """Length of a side of the low-quality image, side / scale rounded down."""
+    return int(round(side / scale, 9))  # 33 / 1.1 is 29.999999999999996
 
-    The ground truth is cropped at the right and bottom to a multiple of the scale and reduced by MATLAB's bicubic, on
-    bytes that are rounded after each axis, except at scale 8. All 20 released files of Set5 are reproduced exactly.
+
+def reduced(gt: np.ndarray, scale: float) -> np.ndarray:
+    """Make the benchmark's low-quality image, (H / scale, W / scale, C), of an (H, W, C) ground truth, both uint8.
+
+    The ground truth is cropped at the right and bottom by `cropped` and reduced by MATLAB's bicubic, on bytes that are
+    rounded after each axis, except at scale 8. All 20 released files of Set5 are reproduced exactly.
 
     Raises:
         ValueError: for a ground truth smaller than the scale.
     """
-    height, width = (side // scale * scale for side in gt.shape[:2])
-    if not height * width:
-        raise ValueError(f"{gt.shape[1]}x{gt.shape[0]} is too small to be reduced by {scale}")
-    gt = gt[:height, :width]
-    return rounded_once(gt, scale) if scale in ROUNDED_ONCE else imresize(gt, 1 / scale)
+    size = reduced_side(gt.shape[0], scale), reduced_side(gt.shape[1], scale)
+    if not min(size):
+        raise ValueError(f"{gt.shape[1]}x{gt.shape[0]} is too small to be reduced by {scale:g}")
+    gt = cropped(gt, scale)
+    return rounded_once(gt, int(scale)) if scale in ROUNDED_ONCE else imresize(gt, size=size)
+
+
+def cropped(gt: np.ndarray, scale: float) -> np.ndarray:
+    """Crop a ground truth to the size that the low-quality image has when it is enlarged.
+
+    At an integer scale that is a multiple of it, at another the low-quality side times the scale, rounded, as for LIIF.
+    """
+    height, width = (round(reduced_side(side, scale) * scale) for side in gt.shape[:2])
+    return gt[:height, :width]
 
 
 def rounded_once(gt: np.ndarray, scale: int) -> np.ndarray:
@@ -34,9 +48,9 @@ def rounded_once(gt: np.ndarray, scale: int) -> np.ndarray:
     return np.floor(imresize(gt.astype(np.float64), 1 / scale).clip(0, 255) + 0.5).astype(np.uint8)
 
 
-def fits(gt: tuple[int, ...], lq: tuple[int, ...], scale: int) -> bool:
+def fits(gt: tuple[int, ...], lq: tuple[int, ...], scale: float) -> bool:
     """Compare the shapes of a ground truth and a low-quality image; a few extra pixels of the former are allowed."""
-    leftover = [g - n * scale for g, n in zip(gt[:2], lq[:2], strict=True)]
+    leftover = [g - round(n * scale) for g, n in zip(gt[:2], lq[:2], strict=True)]
     return min(leftover) >= 0 and max(leftover) < max(MAX_LEFTOVER, scale)
 
 

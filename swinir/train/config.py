@@ -13,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from swinir.degradations.chains import chain_options
 from swinir.evaluation.protocol import Protocol
+from swinir.models.phases import whole
 from swinir.models.swinir import NetworkConfig
 from swinir.tasks import TaskSpec, get_task
 
@@ -23,6 +24,7 @@ PositiveFloat = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Weight = Annotated[float, Field(ge=0)]
 Betas = tuple[Share, Share]
+Scale = Annotated[float, Field(ge=1, le=8)]
 Quality = Annotated[int, Field(ge=1, le=100)]
 REST_LR = 1e-3  # of Adam beside Muon
 
@@ -117,7 +119,7 @@ class InitConfig(Section):
             their random initial weights.
         adapt_scale: for networks that end in "pixelshuffledirect": initialize the convolution before the shuffle from
             a checkpoint of another scale, each subpixel from the nearest one. A random convolution takes thousands of
-            steps to get there.
+            steps to get there. A network of any scale is initialized so that it equals the checkpoint at its scale.
         discriminator: weights of a discriminator, as a run with an adversarial loss writes them.
     """
 
@@ -215,7 +217,8 @@ class TrainConfig(Section):
     Attributes:
         name: name of the run, its folder and its final weights.
         task: a key of `swinir.tasks.TASKS`, which decides the network, the degradation and the metrics.
-        scale, noise, jpeg: level of the task, as in the tester's options.
+        scale, noise, jpeg: level of the task, as in the tester's options. A range of scales trains one network for any
+            of them (upsampler "any"): each batch has one, drawn uniformly, and validation has the largest.
         network: overrides for fields of the task's released network; `name = "rcan"` trains RCAN instead.
         accumulate: parts of a batch that are run one after the other, to need less memory.
         precision: type of products and convolutions in the network; parameters, residuals and losses are float32,
@@ -227,7 +230,7 @@ class TrainConfig(Section):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.+-]+$")]
     task: str
-    scale: Positive = 1
+    scale: Positive | tuple[Scale, Scale] = 1
     noise: Positive = 15
     jpeg: Quality = 40
     data: DataConfig
@@ -269,10 +272,25 @@ class TrainConfig(Section):
             raise ValueError("loss.perceptual needs colour images, the task is grey; leave it out")
         self._check_optimizer()
         chain_options(self.degradation_kind, self.degradation.options)
+        if isinstance(self.scale, tuple):
+            self._check_scales(*self.scale)
+            return self
         keeps_size = ("noise", "jpeg", "photo")
         if not data.train_lq and (self.degradation_kind in keeps_size) != (self.scale == 1):
             raise ValueError(f"degradation {self.degradation_kind!r} does not go with scale {self.scale}")
         return self
+
+    def _check_scales(self, low: float, high: float) -> None:
+        if low >= high:
+            raise ValueError(f"scale must go from low to high, got {low:g} to {high:g}")
+        if self.degradation_kind != "bicubic":
+            raise ValueError(f"a range of scales needs the degradation 'bicubic', got {self.degradation_kind!r}")
+        if self.data.train_lq:
+            raise ValueError(
+                "a range of scales needs ground truths only, low-quality patches are made; leave data.train_lq out"
+            )
+        if self.network_name == "rcan" or self.network_config().upsampler != "any":
+            raise ValueError('a range of scales needs SwinIR with the upsampler "any"; leave both options out')
 
     def _check_optimizer(self) -> None:
         options = self.optimizer
@@ -301,9 +319,14 @@ class TrainConfig(Section):
         return self.degradation.kind or self.task_row.training
 
     @property
+    def top_scale(self) -> float:
+        """The scale, or the largest one of the range."""
+        return whole(self.scale[1]) if isinstance(self.scale, tuple) else self.scale
+
+    @property
     def protocol(self) -> Protocol:
         """The tester's protocol for this task and level."""
-        return Protocol(self.task_row, scale=self.scale, noise=self.noise, jpeg=self.jpeg)
+        return Protocol(self.task_row, scale=self.top_scale, noise=self.noise, jpeg=self.jpeg)
 
     @property
     def network_name(self) -> str:
@@ -312,7 +335,12 @@ class TrainConfig(Section):
 
     def network_config(self) -> NetworkConfig:
         """Return the network to train: the task's released one with this configuration's overrides."""
-        base = self.task_row.network_for(self.scale).to_dict() | {"img_size": self.data.patch}
+        task = self.task_row
+        if isinstance(self.scale, tuple):
+            base = task.network_for(task.scales[0]).to_dict() | {"upsampler": "any", "upscale": self.top_scale}
+        else:
+            base = task.network_for(self.scale).to_dict()
+        base["img_size"] = self.data.patch
         if self.network_name == "rcan":
             return NetworkConfig.from_dict(base)  # for the channels and the scale that RCAN takes
         if self.network_name != "swinir":

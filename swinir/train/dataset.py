@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from swinir.degradations.chains import CHAINS, chain_options
+from swinir.degradations.resize import imresize
 from swinir.degradations.sampling import draw_log_uniform
 from swinir.degradations.steps import Jpeg, luma
 from swinir.image_io.image import to_gray, to_rgb
+from swinir.models.phases import enlarged
 from swinir.train.config import DegradationConfig, TrainConfig
 from swinir.train.distributed import Processes
 from swinir.train.images import (
@@ -36,6 +38,8 @@ from swinir.train.images import (
 Batch = list[tuple[Tensor, Tensor]]  # low-quality and ground-truth images of each of a process's parts
 PatchDegradation = Callable[[np.ndarray, np.random.Generator], tuple[np.ndarray, np.ndarray]]
 Level = float | tuple[float, float]
+Key = tuple[int, int]  # number of a sample, and of the first one of its batch
+SCALE = 1  # marks the generator that draws a batch's scale
 SOFTEST = 1.2  # standard deviation in pixels, of a soft lens and bilinear demosaicing
 
 
@@ -124,6 +128,15 @@ def _photograph(
     return luma(lq) if gt.shape[2] == 1 else lq, gt
 
 
+def reducer(patch: int) -> Degrader:
+    """Return MATLAB's bicubic of a patch to the side `patch`, with borders like those of an image."""
+    return Degrader(partial(_reduce, patch))
+
+
+def _reduce(patch: int, gt: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    return imresize(gt, size=(patch, patch)), gt
+
+
 def grayed(degrader: Degrader, gray_prob: float) -> Degrader:
     """Return a degradation that makes a share of the colour patches grey, with three equal channels."""
     return replace(degrader, degrade=partial(_grayed, degrader.degrade, gray_prob))
@@ -160,16 +173,18 @@ def build_degrader(config: TrainConfig) -> Degrader | None:
     """Return a configuration's degradation of patches; None if whole images are degraded or are files."""
     options: DegradationConfig = config.degradation
     kind = config.degradation_kind
-    if config.data.train_lq or kind == "bicubic":
+    if config.data.train_lq or (kind == "bicubic" and not isinstance(config.scale, tuple)):
         return None
-    if kind == "noise":
+    if kind == "bicubic":
+        degrader = reducer(config.data.patch)
+    elif kind == "noise":
         degrader = noise_degrader(config.noise if options.noise is None else options.noise)
     elif kind == "jpeg":
         quality = config.jpeg if options.quality is None else options.quality
         shares = options.model_dump(include={"margin", "unaligned", "log_quality", "double_prob", "full_chroma_prob"})
         degrader = jpeg_degrader(JpegOptions(quality, config.data.patch, **shares))
     else:
-        degrader = chain_degrader(kind, config.scale, options.options)
+        degrader = chain_degrader(kind, int(config.top_scale), options.options)
     if options.gray_prob:
         degrader = grayed(degrader, options.gray_prob)
     return softened(degrader, options.soft_prob) if options.soft_prob else degrader
@@ -182,6 +197,8 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
     in [0, 1].
 
     Args:
+        scale: a range gives all samples of a batch one scale, by the number of its first sample; patch*scale is
+            rounded.
         draw: "pixels" draws images in proportion to their pixels, "images" draws all equally often.
     """
 
@@ -190,7 +207,7 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         images: Sequence[TrainingImage],
         *,
         patch: int,
-        scale: int,
+        scale: Level,
         seed: int,
         degrader: Degrader | None = None,
         draw: Literal["pixels", "images"] = "pixels",
@@ -199,21 +216,29 @@ class TrainingSamples(Dataset[tuple[Tensor, Tensor]]):
         shares = [image.height * image.width if draw == "pixels" else 1 for image in images]
         self._cumulative = np.cumsum(shares, dtype=np.float64) / sum(shares)
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, key: int | Key) -> tuple[Tensor, Tensor]:
+        number, first = key if isinstance(key, tuple) else (key, key)
         rng = np.random.default_rng((self.seed, number))
-        lq, gt = self._draw(rng)
+        lq, gt = self._draw(rng, self._scale_of(first))
         return _to_tensor(lq), _to_tensor(gt)
 
-    def _draw(self, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def _scale_of(self, first: int) -> float:
+        """Return the scale of the batch that begins with a sample."""
+        if not isinstance(self.scale, tuple):
+            return self.scale
+        return np.random.default_rng((self.seed, first, SCALE)).uniform(*self.scale)
+
+    def _draw(self, rng: np.random.Generator, scale: float) -> tuple[np.ndarray, np.ndarray]:
         chosen = int(np.searchsorted(self._cumulative, rng.random(), side="right"))
         image = self.images[min(chosen, len(self.images) - 1)]
-        turn, scale = int(rng.integers(8)), self.scale
+        turn = int(rng.integers(8))
         if self.degrader is None:
             assert image.lq is not None
+            scale = int(scale)
             y, x = (int(rng.integers(n // scale - self.patch + 1)) for n in (image.height, image.width))
             lq = _cut(image.lq(), y, x, self.patch)
             return _turn(lq, turn), _turn(_cut(image.gt(), y * scale, x * scale, self.patch * scale), turn)
-        side = self.patch * scale + self.degrader.margin
+        side = enlarged(self.patch, scale) + self.degrader.margin
         y, x = (int(rng.integers(n - side + 1)) for n in (image.height, image.width))
         return self.degrader.degrade(_turn(_cut(image.gt(), y, x, side), turn), rng)
 
@@ -230,9 +255,9 @@ def load_samples(
     images = load_images(
         sources,
         gray=config.task_row.gray,
-        scale=config.scale,
+        scale=1 if isinstance(config.scale, tuple) else config.scale,
         bicubic=degrader is None and not data.train_lq,
-        smallest=data.patch * config.scale + (degrader.margin if degrader else 0),
+        smallest=enlarged(data.patch, config.top_scale) + (degrader.margin if degrader else 0),
         cache=data.cache,
         progress=progress,
     )
@@ -268,18 +293,18 @@ def own_parts(config: TrainConfig, processes: Processes) -> list[Part]:
     return [Part(i * processes.count + processes.rank, count) for i in range(config.accumulate)]
 
 
-class _Numbers(Sampler[list[int]]):
-    """Sample numbers of one part after the other, batch after batch, without end."""
+class _Numbers(Sampler[list[Key]]):
+    """Samples of one part after the other, batch after batch, without end."""
 
     def __init__(self, first: int, batch: int, parts: Sequence[Part]) -> None:
         self.first, self.batch, self.parts = first, batch, parts
 
-    def __iter__(self) -> Iterator[list[int]]:
+    def __iter__(self) -> Iterator[list[Key]]:
         start = self.first
         while True:
             for part in self.parts:
                 size = self.batch // part.count
-                yield list(range(start + part.index * size, start + (part.index + 1) * size))
+                yield [(start + part.index * size + i, start) for i in range(size)]
             start += self.batch
 
 
@@ -362,7 +387,7 @@ class TaskStream:
 
     def __init__(self, config: TrainConfig, processes: Processes) -> None:
         self.config, self.processes, data = config, processes, config.data
-        sources = first_images(find_sources(data.train, data.train_lq, config.scale), data.images)
+        sources = first_images(find_sources(data.train, data.train_lq, config.top_scale), data.images)
         self._train, self.held_out = split_holdout(sources, data.holdout)
         self.facts: dict[str, Any] = {}
 

@@ -88,7 +88,7 @@ def _root(folder: Path) -> Path:
     return Path(str(importlib.resources.files("skimage") / "data")) if folder == SCIKIT_IMAGE else folder
 
 
-def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale: int = 1) -> list[Source]:
+def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale: float = 1) -> list[Source]:
     """Return the images of one or several folders, each with its low-quality image if there are folders of these.
 
     A low-quality image has the same path below its folder, with any image suffix, and with or without "x{scale}"
@@ -108,9 +108,9 @@ def find_sources(folders: Sequence[Path], folders_lq: Sequence[Path] = (), scale
             stem = relative.with_suffix("").as_posix()
             lq = None
             if partners is not None:
-                lq = partners.get(f"{stem}x{scale}") or partners.get(stem)
+                lq = partners.get(f"{stem}x{scale:g}") or partners.get(stem)
                 if lq is None:
-                    alone.append(f"{path}: no low-quality partner {folders_lq[number] / stem}x{scale}{path.suffix}")
+                    alone.append(f"{path}: no low-quality partner {folders_lq[number] / stem}x{scale:g}{path.suffix}")
             prefix = f"{number}/" if len(folders) > 1 else ""
             sources.append(Source(prefix + relative.as_posix(), path, lq, number))
     if alone:

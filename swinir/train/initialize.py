@@ -11,6 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from swinir.inference.forward import Restorer
+from swinir.models.any_scale import coefficients_of
 from swinir.models.rcan import RCAN
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig, TrainConfig
@@ -35,7 +36,7 @@ def build_network(config: TrainConfig) -> Restorer:
         network = config.network_config()
         if config.network_name == "rcan":
             options = {name: value for name, value in config.network.items() if name != "name"}
-            return RCAN(network.in_chans, network.upscale, **options)
+            return RCAN(network.in_chans, int(network.upscale), **options)
         return SwinIR(network)
 
 
@@ -55,12 +56,14 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
         network.load_released_state(read_state(path))
         return {"weights": path.name, "sha256": sha256(path), "fresh": []}
     checkpoint = read_checkpoint(path)
+    allowed_to_differ = init.allow_mismatch
     if init.adapt_scale:
         checkpoint = replace(checkpoint, state=_adapted(checkpoint, network.config))
+        allowed_to_differ += ("phase_weights.",)
     parameters = dict(network.named_parameters())
     fitting = {n: t for n, t in checkpoint.state.items() if n in parameters and t.shape == parameters[n].shape}
     misfits = _misfits(parameters, checkpoint.state)
-    refused = [text for name, text in misfits.items() if not name.startswith(init.allow_mismatch)]
+    refused = [text for name, text in misfits.items() if not name.startswith(allowed_to_differ)]
     if refused:
         more = f" and {len(refused) - MAX_NAMED} more" if len(refused) > MAX_NAMED else ""
         allowed = json.dumps(sorted({name.split(".")[0] for name in misfits}))
@@ -75,17 +78,17 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
 
 
 def _adapted(checkpoint: Checkpoint, network: NetworkConfig) -> dict[str, Tensor]:
-    """Return a checkpoint's weights with the convolution of "pixelshuffledirect" adapted to another scale.
+    """Return a checkpoint's weights with the convolution of "pixelshuffledirect" adapted to another scale, or any.
 
     Raises:
-        ValueError: unless both networks end in "pixelshuffledirect".
+        ValueError: unless both networks end in "pixelshuffledirect", or the new one in "any".
     """
-    upsamplers = {checkpoint.network.upsampler, network.upsampler}
-    if upsamplers != {"pixelshuffledirect"}:
-        raise ValueError(
-            f"init.adapt_scale needs networks that end in pixelshuffledirect, got {' and '.join(sorted(upsamplers))}"
-        )
-    old, new = checkpoint.network.upscale, network.upscale
+    before, after = checkpoint.network.upsampler, network.upsampler
+    if before != "pixelshuffledirect" or after not in (before, "any"):
+        raise ValueError(f"init.adapt_scale needs networks that end in pixelshuffledirect, got {before} and {after}")
+    old, new = int(checkpoint.network.upscale), int(network.upscale)
+    if after == "any":
+        return coefficients_of(checkpoint.state, old)
     nearest = ((torch.arange(new) + 0.5) * old / new).long()
     state = dict(checkpoint.state)
     for name in ("upsample.0.weight", "upsample.0.bias"):

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from swinir.models.swinir import StochasticDepth, SwinTransformerLayer
+from swinir.models.swinir import StochasticDepth, SwinIR, SwinTransformerLayer
 from swinir.models.windows import Windows
 from swinir.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
 from swinir.train.dataset import Batch, Part, own_parts, to_unit
@@ -178,8 +178,10 @@ class Optimization(Generic[N]):
         self._part.fill_(part.index)
         if self.config.channels_last:
             lq = lq.contiguous(memory_format=torch.channels_last)
+        # Of a network of any scale, which has another one for each batch.
+        size = (gt.shape[-2:],) if isinstance(forward, SwinIR) and forward.config.any_scale else ()
         with self._autocast():
-            restored = forward(lq)
+            restored = forward(lq, *size)
         loss, named = objective(restored, gt)
         share = self.config.accumulate
         self.scaler.scale(loss / share).backward()

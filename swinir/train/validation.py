@@ -6,13 +6,13 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import evaluate
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.results import Row
 from swinir.evaluation.samples import Sample, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.forward import Restorer
+from swinir.testsets.pairs import cropped
 from swinir.testsets.sources import set_of
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import chain_degrader
@@ -59,16 +59,12 @@ class Validation:
         return processes.gather(list(evaluate(network, share, self.protocol, load=self.load)))
 
     def load(self, sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
-        """Load a sample as `evaluate.load_sample` does; without a low-quality file, degrade the ground truth."""
-        if sample.lq is not None or protocol.task.degradation or sample.gt is None:
-            return load_sample(sample, protocol)
-        gt = (to_gray if protocol.task.gray else to_rgb)(read(sample.gt))
-        scale = protocol.scale
-        gt = gt[: gt.shape[0] // scale * scale, : gt.shape[1] // scale * scale]
+        """Load a sample as `evaluate.load_sample` does, or degrade the ground truth by the training's chain."""
         kind = self.config.degradation_kind
-        if kind == "bicubic":
-            return imresize(gt, 1 / scale).astype(np.float32) / 255, gt
-        degrader = chain_degrader(kind, scale, self.config.degradation.options)
+        if sample.lq is not None or protocol.task.degradation or sample.gt is None or kind == "bicubic":
+            return load_sample(sample, protocol)
+        gt = cropped((to_gray if protocol.task.gray else to_rgb)(read(sample.gt)), protocol.scale)
+        degrader = chain_degrader(kind, int(protocol.scale), self.config.degradation.options)
         lq, gt = degrader.degrade(gt, np.random.default_rng(zlib.crc32(sample.name.encode())))
         return lq, gt
 

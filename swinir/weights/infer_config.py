@@ -18,6 +18,7 @@ from swinir.models.swinir import MAX_LAYERS, NetworkConfig, SwinIR
 from swinir.weights.safe_load import DOWNLOAD_AGAIN, CheckpointError, reason, shown, some
 
 MAX_UPSCALE = 1024
+ANY_UPSCALE = 4  # largest scale of the training, of files that do not state it
 MAX_DERIVED_BYTES = 2 * 2**30  # of buffers that follow from the window and the training size
 
 MASK = ".attn_mask"
@@ -83,7 +84,7 @@ def infer(state: Mapping[str, Tensor]) -> tuple[NetworkConfig, dict[str, str]]:
             qkv_bias=any(name.endswith(".attn.qkv.bias") for name in state),
             ape="absolute_pos_embed" in state,
             patch_norm="patch_embed.norm.weight" in state,
-            **_reconstruction(state, in_chans),
+            **_reconstruction(state, in_chans, rules),
         )
     except CheckpointError:
         raise
@@ -186,8 +187,11 @@ def _root(square: int, what: str) -> int:
     return root
 
 
-def _reconstruction(state: Mapping[str, Tensor], in_chans: int) -> dict[str, Any]:
+def _reconstruction(state: Mapping[str, Tensor], in_chans: int, rules: dict[str, str]) -> dict[str, Any]:
     """Options of the part after the deep features: upsampler, upscale, and num_feat where it exists."""
+    if "conv_coefficients.weight" in state:
+        rules["upscale"] = f"upscale is {ANY_UPSCALE}, the usual limit of networks of any scale; weights do not tell it"
+        return {"upsampler": "any", "upscale": ANY_UPSCALE}
     before = "conv_before_upsample.0.weight"
     if "conv_up1.weight" in state:
         upscale = 4 if "conv_up2.weight" in state else 2
@@ -273,7 +277,7 @@ def reconcile(
     network = stated_network(described, inferred)
     known = [field.name for field in fields(NetworkConfig)]
     unseen = {"use_checkpoint", "mlp_ratio", "window_size", *rules}
-    if inferred.upsampler in ("", "pixelshuffledirect"):
+    if inferred.upsampler in ("", "pixelshuffledirect", "any"):
         unseen.add("num_feat")
     differing = {name for name in known if name not in unseen and getattr(network, name) != getattr(inferred, name)}
     if int(inferred.embed_dim * network.mlp_ratio) != int(inferred.embed_dim * inferred.mlp_ratio):

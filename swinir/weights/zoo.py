@@ -45,8 +45,8 @@ Kind = Literal["x", "noise", "jpeg"]
 RELEASE_URL = "https://github.com/JingyunLiang/SwinIR/releases/download/v0.0/"
 SUFFIXES = (".pth", ".safetensors")
 GRAMMAR = (
-    "{id}_{task}_{data}_s{patch}w{window}_SwinIR-{T | S | M | L}_{x4 | noise25 | noise0-55 | jpeg40}[_GAN | _PSNR], "
-    "for example 001_classicalSR_DF2K_s64w8_SwinIR-M_x4"
+    "{id}_{task}_{data}_s{patch}w{window}_SwinIR-{T | S | M | L}_"
+    "{x4 | x1-4 | noise25 | noise0-55 | jpeg40}[_GAN | _PSNR], for example 001_classicalSR_DF2K_s64w8_SwinIR-M_x4"
 )
 
 # How names spell each task, and what its level counts. Kept beside the grammar, so that it needs no torch;
@@ -78,7 +78,8 @@ class WeightsName:
         kind: what `level` counts: scale, noise level or JPEG quality.
         level: 4 in x4, 25 in noise25, 40 in jpeg40, 0 in noise0-55.
         objective: "GAN", "PSNR" or "".
-        level_to: 55 in noise0-55, a model for any level from 0 to 55; None for one level.
+        level_to: 55 in noise0-55, a model for any level from 0 to 55, 4 in x1-4, a model of any scale; None for one
+            level.
 
     Raises:
         ValueError: naming the part that no file name could hold.
@@ -113,9 +114,8 @@ class WeightsName:
         kind = TASK_IN_NAME[self.task][1]
         if self.kind != kind:
             raise ValueError(f"the level of {self.task} is written {kind}<number>, got {self.level_text!r}")
-        if self.level_to is not None and (kind == "x" or self.level >= self.level_to):
-            problem = "a scale has no range" if kind == "x" else "a range of levels must rise"
-            raise ValueError(f"{problem}, got {self.level_text!r}; names follow {GRAMMAR}")
+        if self.level_to is not None and self.level >= self.level_to:
+            raise ValueError(f"a range of levels must rise, got {self.level_text!r}; names follow {GRAMMAR}")
 
     @property
     def level_text(self) -> str:

@@ -4,9 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
+from swinir.degradations.resize import imresize
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.samples import Sample, find_samples, find_set, load_sample
-from swinir.image_io.image import write
+from swinir.image_io.image import read, write
 from swinir.tasks import TASKS, get_task
 from swinir.testsets import BENCHMARK_SETS
 
@@ -53,6 +54,17 @@ def test_images_of_one_size_are_joined_by_the_same_name(tmp_path, files, partner
     (sample,) = find_samples(Protocol(TASKS["real_photo"]), tmp_path / "lq", tmp_path / "gt")
     problem = "" if partner else f"{tmp_path / 'gt/a.png'}: no low-quality partner {tmp_path / 'lq/a.png'}"
     assert (sample.lq and sample.lq.name, sample.gt.name, sample.problem) == (partner, "a.png", problem)
+
+
+@pytest.mark.parametrize(
+    ("scale", "lq", "gt"), [(2.5, (12, 16), (30, 40)), (3.7, (8, 10), (30, 37)), (1.1, (29, 36), (32, 40))]
+)
+def test_at_another_scale_low_quality_images_are_made_and_ground_truths_cropped(pairs, scale, lq, gt):
+    protocol = Protocol(TASKS["lightweight_sr"], scale=scale)
+    loaded = load_sample(find_samples(protocol, None, pairs[1])[0], protocol)
+    picture = read(pairs[1] / "a.png")[: gt[0], : gt[1]]
+    assert np.array_equal(loaded[0], imresize(picture, size=lq).astype(np.float32) / 255)
+    assert np.array_equal(loaded[1], picture)
 
 
 def test_a_missing_partner_is_named_and_the_others_stay(pairs):

@@ -11,10 +11,12 @@ from golden_state import state
 import swinir.inference.forward
 import swinir.inference.memory
 import swinir.inference.restore
+import swinir.models.optimized
 from swinir.inference.arrays import restore_array
 from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import align_tile, restore
 from swinir.inference.tiling import TooLargeError
+from swinir.models.any_scale import at_scale
 from swinir.models.optimized import OptimizedSwinIR, optimize
 from swinir.models.swinir import NetworkConfig, SwinIR
 
@@ -147,6 +149,59 @@ def test_cut_tiles_approach_the_whole_image_as_the_overlap_grows(window, depths)
     assert worst["cut"][0] > worst["cut"][1] > worst["cut"][2]
     assert worst["cut"][2] < 1e-4
     assert min(worst["mean"]) > 1e-2
+
+
+def build_any(scale):
+    """As `build`, of any scale, at this one."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SwinIR(replace(TINY, upsampler="any", upscale=4)).double().eval()
+        torch.nn.init.normal_(network.phase_weights.fc2.weight, std=0.1)
+    with torch.no_grad():
+        for parameter in network.conv_coefficients.parameters():
+            parameter.mul_(0.02)
+    return at_scale(network, scale)
+
+
+@pytest.mark.parametrize("scale", [1, 1.3, 2.5, 3.7])
+def test_tiles_of_any_scale_have_the_offsets_of_the_whole_image(scale):
+    network, lq = build_any(scale), image(79, 90)
+    whole = restore(network, lq)
+    assert whole.shape == (1, 3, round(79 * scale), round(90 * scale))
+    assert whole.std() > 0.01
+    with torch.no_grad():
+        assert (restore(network, lq, extra_window=False) - network(lq)).abs().max() < 1e-12
+    assert 0 < whole.min() < whole.max() < 1
+    # Two windows, one of them shifted, and the convolutions reach no further than half of this overlap.
+    assert (restore(network, lq, tile=64, tile_overlap=48) - whole).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("blend", ["cut", "mean"])
+def test_tiles_of_any_scale_are_those_of_an_ordinary_network_at_an_integer_one(blend, monkeypatch):
+    network, lq, options = build_any(3), image(40, 27), {"tile": 16, "tile_overlap": 8, "tile_blend": blend}
+    expected = restore(network, lq, **options)
+    assert network.config.upsampler == "pixelshuffledirect"
+    monkeypatch.setattr(swinir.models.optimized, "at_scale", lambda model, scale: model)
+    assert (restore(replace_scale(3), lq, **options) - expected).abs().max() < 1e-12
+
+
+def replace_scale(scale):
+    """A network of any scale at an integer one, without its conversion to an ordinary one."""
+    network = build_any(2.5)
+    network.config = replace(network.config, upscale=scale)
+    return network
+
+
+def test_the_self_ensemble_of_any_scale_is_the_mean_of_the_eight_turned_outputs():
+    network, lq = build_any(2.5), image(16, 24)
+    turned = []
+    for turn in range(8):
+        part = torch.rot90(lq, turn % 4, (-2, -1))
+        restored = restore(network, part.flip(-1) if turn >= 4 else part)
+        turned.append(torch.rot90(restored.flip(-1) if turn >= 4 else restored, -(turn % 4), (-2, -1)))
+    expected = torch.stack(turned).mean(0)
+    assert (expected - turned[0]).abs().max() > 1e-3
+    assert (restore(network, lq, self_ensemble=True) - expected).abs().max() < 1e-12
 
 
 @pytest.mark.parametrize(("blend", "overlap", "tiles"), [("mean", 12, 3), ("cut", 8, 2)])

@@ -1,5 +1,6 @@
 """Training configurations: checks, defaults from the task, and errors that name the key."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,12 @@ def refusal(path, *overrides):
         ('"small"', '"a/b"', "name: String should match pattern"),
         ('"lightweight_sr"', '"lightweight"', "unknown task 'lightweight'"),
         ('"lightweight_sr"', '"color_dn"', "color_dn takes scale 1, got 2"),
+        ("scale = 2", "scale = [4, 1.1]", "scale must go from low to high, got 4 to 1.1"),
+        (
+            "scale = 2",
+            'scale = [1.1, 4]\ndegradation = {kind = "bsrgan"}',
+            "a range of scales needs the degradation 'bicubic', got 'bsrgan'",
+        ),
         ("scale = 2", "scale = 8", "lightweight_sr takes scale 2, 3, 4, got 8"),
         ("embed_dim = 12", "embed_dim = 13", "embed_dim must be divisible by num_heads"),
         ("patch = 16", "patch = 17", "img_size must be a multiple of window_size 8"),
@@ -112,6 +119,22 @@ def test_values_that_do_not_go_together_are_refused(toml, override, message):
 def test_brackets_without_end_are_not_toml(toml):
     assert "not valid TOML" in refusal(toml(new=f"\nx = {'[' * 100_000}"))
     assert "seed: Input should be a valid integer" in refusal(toml(), f"seed={'[' * 100_000}")[:300]
+
+
+def test_a_range_of_scales_trains_a_network_of_any_scale():
+    config = configuration("images", scale=[1.1, 4])
+    network = config.network_config()
+    assert (network.upsampler, network.upscale, config.protocol.scale) == ("any", 4, 4)
+    assert network == replace(configuration("images").network_config(), upsampler="any", upscale=4)
+    again = TrainConfig.model_validate_json(config.model_dump_json())
+    assert again == config
+    for options in (
+        {"data": {"train_lq": "lq"}},
+        {"network": {"upsampler": "pixelshuffledirect"}},
+        {"network": {"name": "rcan"}},
+    ):
+        with pytest.raises(ValueError, match="a range of scales"):
+            configuration("images", scale=[1.1, 4], **options)
 
 
 def test_options_that_contradict_each_other_are_refused():

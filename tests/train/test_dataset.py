@@ -30,6 +30,7 @@ from swinir.train.dataset import (
     load_samples,
     noise_degrader,
     on_device,
+    reducer,
     to_unit,
 )
 from swinir.train.distributed import Processes
@@ -83,6 +84,26 @@ def test_patches_are_turned_in_all_eight_ways_and_reach_every_place(degrader):
     assert set(places) == {(y, x) for y in range(4) for x in range(3)}
     assert all(abs(count - 150) < 5 * math.sqrt(150) for count in ways.values())
     assert all(abs(count - 100) < 5 * math.sqrt(100) for count in places.values())
+
+
+def test_samples_of_a_batch_share_a_scale_however_it_is_split_and_batches_differ():
+    images = [image(noisy_picture(40, 44))]
+    samples = TrainingSamples(images, patch=8, scale=(1.1, 4), seed=0, degrader=reducer(8))
+    whole = [part for [part] in islice(batches(samples, first=6, batch=4), 5)]
+    sides = [gt.shape[-1] for _, gt in whole]
+    assert all(lq.shape == (4, 3, 8, 8) for lq, _ in whole)
+    assert len(set(sides)) > 2
+    assert all(round(1.1 * 8) <= side <= 32 for side in sides)
+    for index in range(2):
+        for (lq, gt), [part] in zip(whole, batches(samples, first=6, batch=4, parts=[Part(index, 2)]), strict=False):
+            assert torch.equal(part[0], lq[2 * index : 2 * index + 2])
+            assert torch.equal(part[1], gt[2 * index : 2 * index + 2])
+
+
+def test_patches_of_any_scale_are_reduced_to_their_size():
+    samples = TrainingSamples([image(noisy_picture(40, 44))], patch=8, scale=(1.1, 4), seed=0, degrader=reducer(8))
+    for lq, gt in patches(samples, 5):
+        assert np.array_equal(lq, imresize(gt, size=(8, 8)))
 
 
 def test_images_are_drawn_in_proportion_to_their_pixels():

@@ -122,6 +122,20 @@ def test_a_reconstruction_of_another_scale_starts_from_the_nearest_subpixels(sca
     assert torch.allclose(enlarged, double[..., rows[:, None], cols], atol=1e-6)
 
 
+def test_a_network_of_any_scale_equals_the_one_that_it_starts_from_at_its_scale(tmp_path):
+    small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "img_size": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SwinIR(NetworkConfig(upscale=2, upsampler="pixelshuffledirect", **small))
+        other = SwinIR(NetworkConfig(upscale=4, upsampler="any", **small))
+    write_checkpoint(tmp_path / "x2.pth", network.state_dict(), network.config)
+    facts = start_from(other, InitConfig(weights=str(tmp_path / "x2.pth"), adapt_scale=True))
+    assert facts["fresh"] == [f"phase_weights.fc{i}.{name}" for i in (1, 2) for name in ("bias", "weight")]
+    x = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        assert torch.allclose(other(x, (32, 48)), network(x), atol=1e-5)
+
+
 def test_adapting_the_scale_needs_the_same_kind_of_reconstruction(tmp_path):
     small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "img_size": 16}
     network = SwinIR(NetworkConfig(upscale=2, upsampler="pixelshuffle", **small))

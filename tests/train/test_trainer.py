@@ -23,6 +23,7 @@ from training import (
     train,
 )
 
+from swinir.models.any_scale import at_scale
 from swinir.train.distributed import Processes
 from swinir.train.optimizer import NotFiniteError
 from swinir.train.trainer import Trainer
@@ -210,6 +211,18 @@ def test_a_run_with_muon_that_was_stopped_ends_with_the_same_weights(images, tmp
     assert_same_ending(tmp_path / "parts", tmp_path / "whole")
 
 
+def test_a_run_of_any_scale_that_was_stopped_ends_with_the_same_weights_and_takes_any_scale(images, tmp_path):
+    options = {"scale": [1.1, 2], "accumulate": 2, "precision": "bf16", "schedule": {"iterations": 6}}
+    config = configuration(images, **options)
+    train(config, tmp_path / "whole")
+    stopped(config, tmp_path / "parts", 3)
+    gone_on(config, tmp_path / "parts")
+    assert_same_ending(tmp_path / "parts", tmp_path / "whole")
+    network = load_model(tmp_path / "whole" / "small.pth", "cpu")
+    assert (network.config.upsampler, network.config.upscale) == ("any", 2)
+    assert at_scale(network, 1.5)(torch.rand(1, 3, 8, 8)).shape == (1, 3, 12, 12)
+
+
 def test_a_finished_run_may_be_made_longer(images, tmp_path):
     train(configuration(images, schedule={"iterations": 16}), tmp_path / "whole")
     train(configuration(images), tmp_path / "parts")
@@ -359,9 +372,9 @@ class Spoiled:
     def __init__(self, samples, number):
         self.samples, self.number = samples, number
 
-    def __getitem__(self, number):
-        lq, gt = (tensor.float() / 255 for tensor in self.samples[number])
-        if number == self.number:
+    def __getitem__(self, key):
+        lq, gt = (tensor.float() / 255 for tensor in self.samples[key])
+        if key[0] == self.number:
             lq[0, 3, 4] = math.inf
         return lq, gt
 

@@ -169,7 +169,13 @@ def test_a_network_of_no_task_is_not_guessed() -> None:
 def networks(draw: st.DrawFn) -> NetworkConfig:
     upsampler, scales = draw(
         st.sampled_from(
-            [("pixelshuffle", (2, 3, 4, 8)), ("pixelshuffledirect", (2, 3, 5)), ("nearest+conv", (2, 4)), ("", (1,))]
+            [
+                ("pixelshuffle", (2, 3, 4, 8)),
+                ("pixelshuffledirect", (2, 3, 5)),
+                ("nearest+conv", (2, 4)),
+                ("", (1,)),
+                ("any", (4,)),
+            ]
         )
     )
     dim = draw(st.sampled_from([4, 12, 15]))
@@ -858,6 +864,16 @@ def test_a_description_decides_what_weights_do_not_tell(tmp_path: Path, small: d
     path = described(tmp_path, learned(small), network={"img_range": 255.0, "img_size": 48}, task="lightweight_sr")
     found = read_checkpoint(path)
     assert (found.network.img_range, found.network.img_size, found.rules) == (255.0, 48, ())
+
+
+def test_a_network_of_any_scale_keeps_its_largest_one(tmp_path: Path) -> None:
+    network = replace(SMALL, upsampler="any", upscale=3.5)
+    state = SwinIR(network).state_dict()
+    write_checkpoint(tmp_path / "x1-4.pth", state, network, task="lightweight_sr")
+    assert read_checkpoint(tmp_path / "x1-4.pth").network == network
+    inferred, rules = infer_network(state)
+    assert inferred == replace(network, upscale=4)
+    assert any(rule.startswith("upscale is 4") for rule in rules)
 
 
 def test_rules_remain_for_what_a_description_leaves_out(tmp_path: Path, small: dict[str, Tensor]) -> None:

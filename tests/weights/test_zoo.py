@@ -98,7 +98,7 @@ def test_any_text_parses_or_is_a_value_error(text: str) -> None:
         ("005_colorDN_TK410_s32w8_SwinIR-T_noise0", "level"),
         ("005_colorDN_TK410_s32w8_SwinIR-T_noise0-", "level"),
         ("005_colorDN_TK410_s32w8_SwinIR-T_noise00-55", "should be written"),
-        ("001_classicalSR_DF2K_s64w8_SwinIR-M_x2-4", "a scale has no range, got 'x2-4'"),
+        ("001_classicalSR_DF2K_s64w8_SwinIR-M_x4-1", "a range of levels must rise, got 'x4-1'"),
     ],
 )
 def test_a_parse_error_names_the_part(name: str, part: str) -> None:
@@ -112,6 +112,9 @@ def test_a_name_with_a_range_is_for_every_level_in_it() -> None:
     many = zoo.parse_name("006_colorCAR_TK410_s35w7_SwinIR-T_jpeg5-95")
     assert (many.level, many.level_to, many.level_text) == (5, 95, "jpeg5-95")
     assert [level for level in (1, 4.9, 5, 40, 95, 96) if many.covers(level)] == [5, 40, 95]
+    scales = zoo.parse_name("002_lightweightSR_TK410_s48w8_SwinIR-T_x1-4")
+    assert [scale for scale in (0.9, 1, 2.5, 4, 4.1) if scales.covers(scale)] == [1, 2.5, 4]
+    assert zoo.format_name(scales) == "002_lightweightSR_TK410_s48w8_SwinIR-T_x1-4"
 
 
 def test_the_spelling_of_tasks_is_that_of_the_task_table() -> None:
