@@ -57,7 +57,7 @@ def find_subject(name: str) -> Subject:
         return Subject(name, network)
     network = read_checkpoint(file).network
     if network.any_scale:  # measured at its largest scale
-        network = replace(network, upsampler="pixelshuffledirect")
+        network = replace(network, upsampler="pixelshuffledirect", upscale=int(network.upscale))
     return Subject(name, network, file)
 
 
