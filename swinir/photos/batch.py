@@ -228,15 +228,19 @@ class Batch:
             self.lock.release(_claim(Path(result.output)))
         return result
 
-    def read(self, job: Job) -> Item | None:
-        """Read an image, unless its output is there already; None if another run works on it."""
+    def begin(self, job: Job) -> Result | None:
+        """Claim an output and hash its input; None if another run works on it.
+
+        Returns:
+            A record that is "begun"; "skipped" if the output is there already, "failed" if the input cannot be read.
+        """
         if not self.lock.claim(_claim(job.target)):
             return None
         self.records.refresh()
         result = Result(
             input=str(job.source),
             output=str(job.target),
-            status="failed",
+            status="begun",
             settings=self.settings,
             precision=self.precision,
             strength=self.treatment.strength,
@@ -250,21 +254,35 @@ class Batch:
                 if self.policy.existing != "overwrite" and self.records.is_done(
                     job, digest, self.settings, self.models
                 ):
-                    return Item(job, replace(result, status="skipped", error="done before"))
-            picture = read_picture(job.source, max_pixels=self.policy.max_pixels, workspace=self.workspace)
-        except ImageError as error:
-            return Item(job, replace(result, error=str(error)))
-        except (OSError, MemoryError) as error:
-            return Item(job, replace(result, error=f"{named(job.source)}: {reason(error)}"))
-        height, width = picture.pixels.shape[:2]
-        result = replace(result, width=width, height=height, notes=picture.notes)
+                    return replace(result, status="skipped", error="done before")
+        except OSError as error:
+            return replace(result, status="failed", error=f"{named(job.source)}: {reason(error)}")
+        return result
+
+    def allow(self, job: Job, result: Result) -> Result:
+        """Skip or refuse a job whose output is there and was not asked to be replaced."""
         if result.replaces is None or self.policy.existing == "overwrite":
-            return Item(job, replace(result, status="begun"), picture)
+            return result
         differs = self._difference(job, result)
         if self.policy.existing == "skip":
-            return Item(job, replace(result, status="skipped", error=f"{named(job.target)} {differs}"))
+            return replace(result, status="skipped", error=f"{named(job.target)} {differs}")
         advice = "--overwrite makes it again, --skip-existing leaves it, --suffix names another"
-        return Item(job, replace(result, error=f"{named(job.target)} {differs}; {advice}"))
+        return replace(result, status="failed", error=f"{named(job.target)} {differs}; {advice}")
+
+    def read(self, job: Job) -> Item | None:
+        """Read an image, unless its output is there already; None if another run works on it."""
+        result = self.begin(job)
+        if result is None or result.status != "begun":
+            return None if result is None else Item(job, result)
+        try:
+            picture = read_picture(job.source, max_pixels=self.policy.max_pixels, workspace=self.workspace)
+        except ImageError as error:
+            return Item(job, replace(result, status="failed", error=str(error)))
+        except (OSError, MemoryError) as error:
+            return Item(job, replace(result, status="failed", error=f"{named(job.source)}: {reason(error)}"))
+        height, width = picture.pixels.shape[:2]
+        result = self.allow(job, replace(result, width=width, height=height, notes=picture.notes))
+        return Item(job, result, picture if result.status == "begun" else None)
 
     def _difference(self, job: Job, result: Result) -> str:
         """Say how an output that is there differs from the one that was asked for."""
@@ -296,8 +314,8 @@ class Batch:
         except OutputError:
             raise
         except (MemoryError, RuntimeError, ValueError, OSError) as error:
-            return replace(item, result=replace(item.result, status="failed", error=_failure(job, error)))
-        result = self._described(item.result, decision, picture)
+            return replace(item, result=replace(item.result, status="failed", error=failure(job, error)))
+        result = self.described(item.result, decision, picture)
         return replace(item, result=replace(result, seconds=time.perf_counter() - start), restored=restored)
 
     def _reserve(self, job: Job, size: int) -> None:
@@ -309,7 +327,7 @@ class Batch:
                 named(job.source), size / 1e9, named(self.folder),
             )  # fmt: skip
 
-    def _described(self, result: Result, decision: Decision, picture: Picture) -> Result:
+    def described(self, result: Result, decision: Decision, picture: Picture) -> Result:
         height, width = decision.size
         changed = decision.models or decision.size != picture.pixels.shape[:2]
         measured = decision.measured
@@ -393,7 +411,7 @@ def reason(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _failure(job: Job, error: Exception) -> str:
+def failure(job: Job, error: Exception) -> str:
     """The message for an image that could not be restored. Errors of programming are raised."""
     if isinstance(error, MemoryError | RuntimeError):
         if not out_of_memory(error):

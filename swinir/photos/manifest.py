@@ -148,10 +148,10 @@ def raise_output_errors(path: Path) -> Iterator[None]:
         ) from error
 
 
-def settings_digest(treatment: Treatment, output: Output, precision: str) -> str:
+def settings_digest(treatment: Treatment, output: Output, precision: str, **more: object) -> str:
     """Return a hash of everything that decides an output, apart from its input and the weights."""
     form = {"extension": output.extension, "quality": output.quality, "keep_metadata": output.keep_metadata}
-    settings = asdict(treatment) | form | {"precision": precision, "version": __version__}
+    settings = asdict(treatment) | form | {"precision": precision, "version": __version__} | more
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -89,18 +89,20 @@ class Decision:
     measured: Findings | None = None
 
 
-def decide(picture: Picture, treatment: Treatment, models: LoadedModels) -> Decision:
+def decide(picture: Picture, treatment: Treatment, models: LoadedModels, measured: Findings | None = None) -> Decision:
     """Choose the passes that an image needs. Noise and JPEG quality are estimated only where they matter.
+
+    Args:
+        measured: estimates that serve in place of those of the image.
 
     Raises:
         ValueError: when a model is needed that is not there, with the command that downloads it.
     """
-    measured: Findings | None = None
     findings: tuple[str, ...] = ()
     if treatment.model is not None:
-        names = _repeated(treatment.model, treatment.outscale, models)
+        names, measured = _repeated(treatment.model, treatment.outscale, models), None
     else:
-        measured = _estimate(picture)
+        measured = measured or estimate(picture)
         selection = select_models(measured, treatment.wish, zoo.present())
         names = tuple(step.model.name for step in selection.passes)
         findings = (*measured.explain(), *selection.explain())
@@ -139,7 +141,7 @@ def _repeated(model: str, outscale: float | None, models: LoadedModels) -> tuple
     return (model,) * count
 
 
-def _estimate(picture: Picture) -> Findings:
+def estimate(picture: Picture) -> Findings:
     """Estimate noise and JPEG quality, of a large image from crops at even distances on JPEG's grid."""
     pixels = picture.pixels
     height, width = pixels.shape[:2]
