@@ -29,6 +29,7 @@ ORDER = (
     "metrics",
     "inference",
     "photos",
+    "video",
     "cluster",
     "testsets",
     "evaluation",

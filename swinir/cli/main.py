@@ -33,6 +33,7 @@ from swinir.cli import (
     serve,
     test,
     train,
+    video,
     web,
     zoo,
 )
@@ -67,6 +68,7 @@ def _options(
 
 
 app.command("restore", cls=GroupedHelp)(restore.restore)
+app.command("video", cls=GroupedHelp)(video.video)
 app.command("report")(report.report)
 app.command("serve", cls=GroupedHelp)(serve.serve)
 app.command("web")(web.web)

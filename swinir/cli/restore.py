@@ -78,7 +78,7 @@ def restore(
     check_parent(json_file)
     context.with_resource(messages(logging.INFO if verbose else logging.WARNING))
     treatment = RestoreOptions(
-        scale, model, task, noise, jpeg, strength, cast(Any, alpha), _tile(tile), tile_overlap,
+        scale, model, task, noise, jpeg, strength, cast(Any, alpha), parse_tile(tile), tile_overlap,
         "fp32" if fp32 else precision, self_ensemble, compile,
     ).treatment  # fmt: skip
     naming = Output(
@@ -101,7 +101,7 @@ def restore(
 
         work = treatment, naming, policy, device, backend
         results = restore_by_ray(inputs, output, work, ray, part, recursive=recursive, workers=workers, records=records)
-        _follow(show(None), results, as_text(output), json_file)
+        follow(show(None), results, as_text(output), json_file)
         return
     if workers is not None or records is not None:
         raise ValueError("--workers and --records are for --ray; leave them out, or add it")
@@ -122,10 +122,10 @@ def restore(
         jobs, folder, treatment, models, naming, policy,
         clock=clock, planned=display.announce, progress=display.progress, shown=_write_comparison if compare else None,
     )  # fmt: skip
-    _follow(display, results, str(output), json_file, clock)
+    follow(display, results, str(output), json_file, clock)
 
 
-def _follow(
+def follow(
     display: "Display", results: "Iterable[Result]", place: str, json_file: Path | None, clock: "Clock | None" = None
 ) -> None:
     """Show results as they come, and exit with the code that they deserve."""
@@ -146,7 +146,7 @@ def _follow(
         raise typer.Exit(1)
 
 
-def _tile(text: str) -> Any:
+def parse_tile(text: str) -> Any:
     """Parse --tile."""
     if text == "auto":
         return text

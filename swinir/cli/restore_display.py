@@ -119,6 +119,12 @@ class Display:
         self.done = list(accumulate(sizes, initial=0.0))  # megapixels after each number of images
         self.bar = tqdm(total=self.done[-1], bar_format=BAR, disable=not shown, dynamic_ncols=True)
 
+    def measure(self, megapixels: float, share: float) -> None:
+        """Set the size of the only job, which its header does not tell, and the share that an earlier run did."""
+        self.done = [0.0, megapixels]
+        self.bar.total = megapixels
+        self.bar.initial = self.bar.n = share * megapixels
+
     def announce(self, job: "Job", picture: "Picture", decision: "Decision") -> None:
         """Print the expected time of an image that will take long."""
         from swinir.image_io.reader import named

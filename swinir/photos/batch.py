@@ -200,7 +200,7 @@ class Batch:
         shown: Callable[[Item], None] | None = None,
     ) -> Iterator[Result]:
         """Restore images, and wait for those that other runs work on; the arguments are those of `restore_files`."""
-        self._remove_leftovers(jobs)
+        self.remove_leftovers(jobs)
         waiting = jobs
         while waiting:
             elsewhere: list[Job] = []  # images that other runs work on
@@ -211,7 +211,7 @@ class Batch:
                 time.sleep(POLL)
             waiting = elsewhere
 
-    def _remove_leftovers(self, jobs: Sequence[Job]) -> None:
+    def remove_leftovers(self, jobs: Sequence[Job]) -> None:
         """Remove temporary files of runs that were killed."""
         parents = {job.target.parent for job in jobs} - self._tidied
         self._tidied |= parents
