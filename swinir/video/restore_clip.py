@@ -57,7 +57,8 @@ def plan_clip(source: Path, output: Path, naming: Output) -> Job:
         ValueError: for an output of a format that is not written, and for the input itself.
     """
     if output.is_dir() or not output.suffix:
-        suffix = source.suffix if source.suffix.lower() in CONTAINERS else ".mkv"
+        kept = source.suffix.lower() in CONTAINERS.keys() - {".webm"}  # which holds AV1 alone
+        suffix = source.suffix if kept else ".mkv"
         output /= f"{source.stem}{naming.request if naming.suffix is None else naming.suffix}{suffix}"
     container_of(output)
     if output.exists() and source.exists() and output.samefile(source):

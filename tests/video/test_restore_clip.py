@@ -1,5 +1,6 @@
 """Whole clips: frames by the one path, what is kept of the source, kills and continuations."""
 
+import errno
 import gc
 import json
 import os
@@ -24,6 +25,7 @@ from swinir.locks import BusyError  # noqa: E402
 from swinir.photos.batch import Policy  # noqa: E402
 from swinir.photos.jobs import Output  # noqa: E402
 from swinir.photos.loaded_models import LoadedModels  # noqa: E402
+from swinir.photos.manifest import OutputError  # noqa: E402
 from swinir.photos.restore_photo import Decision, Treatment  # noqa: E402
 from swinir.video import restore_clip as module  # noqa: E402
 from swinir.video.color import to_rgb  # noqa: E402
@@ -277,10 +279,48 @@ def test_sound_and_frames_end_together_after_ten_thousand_frames(tmp_path, stub,
     ntsc = Fraction(1, 30000)
     write_clip(source, images, options={"preset": "ultrafast"}, time_base=ntsc, gaps=(1001, 1001, 1301), sound=8000)
     assert restore(source, target).status == "restored"
-    ends = []
+    times = [seconds(path) for path in (source, target)]
+    ends = [sum(packets(path, "audio")[-1][:2]) for path in (source, target)]
+    assert len(stub) == len(times[1]) == 10_000
+    assert abs((times[0][-1] - ends[0]) - (times[1][-1] - ends[1])) < Fraction(1, 1000)
+    assert max(abs(a - b) for a, b in zip(*times, strict=True)) < Fraction(1, 1000)
+
+
+@pytest.mark.parametrize(
+    ("name", "target"), [("a.mp4", "a_x2.mp4"), ("a.MOV", "a_x2.MOV"), ("a.webm", "a_x2.mkv"), ("a.avi", "a_x2.mkv")]
+)
+def test_an_output_in_a_folder_keeps_a_format_that_holds_every_encoder(tmp_path, name, target):
+    assert plan_clip(tmp_path / name, tmp_path, Output(request="_x2")).target == tmp_path / target
+
+
+def test_a_transport_stream_keeps_its_times_and_sound_in_mp4(tmp_path, stub):
+    source, target = tmp_path / "in.ts", tmp_path / "out.mp4"
+    write_clip(source, moving(10), time_base=Fraction(1, 90000), gaps=(3600, 4000))
+    assert restore(source, target).status == "restored"
+    offsets = []
     for path in (source, target):
-        last_frame, last_sound = seconds(path)[-1], packets(path, "audio")[-1]
-        ends.append(last_frame - (last_sound[0] + last_sound[1]))
-    assert len(stub) == len(seconds(target)) == 10_000
-    assert abs(ends[0] - ends[1]) < Fraction(1, 1000)
-    assert max(abs(a - b) for a, b in zip(seconds(source), seconds(target), strict=True)) < Fraction(1, 1000)
+        times, sound = seconds(path), packets(path, "audio")
+        offsets.append((sound[0][0] - times[0], [time - times[0] for time in times]))
+    assert offsets[0][1] == offsets[1][1]
+    assert abs(offsets[0][0] - offsets[1][0]) < Fraction(1, 1000)
+    with av.open(str(target)) as found:
+        assert sum(frame.samples for frame in found.decode(audio=0)) > 15000
+
+
+def test_a_full_disk_stops_the_run_and_the_segments_stay(tmp_path, stub, monkeypatch):
+    source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
+    write_clip(source, moving(11), sound=False)
+    encode = module.encode
+
+    def fill(path, *more):
+        if len(stub) >= 8:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        encode(path, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "encode", fill)
+        with pytest.raises(OutputError, match="make room, and run the same command again"):
+            restore(source, target)
+    stub.clear()
+    assert restore(source, target).status == "restored"
+    assert len(stub) == 3
