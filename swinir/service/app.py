@@ -15,7 +15,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, FastAPI, Header, UploadFile
+from fastapi import APIRouter, Depends, FastAPI, Header, UploadFile
 from fastapi import Request as HttpRequest
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, JSONResponse, Response
@@ -85,7 +85,6 @@ def make_app(queue: JobQueue, metrics: ServiceMetrics | None = None, *, token: s
         token: that clients must send, as `Authorization: Bearer TOKEN`; None lets everyone in.
     """
     metrics = metrics or ServiceMetrics()
-    limits = queue.restorers[0].limits
     scheme = HTTPBearer(auto_error=False)
 
     def authorised(sent: Annotated[HTTPAuthorizationCredentials | None, Depends(scheme)]) -> None:
@@ -101,9 +100,26 @@ def make_app(queue: JobQueue, metrics: ServiceMetrics | None = None, *, token: s
         sweeping.cancel()
 
     app = FastAPI(title="SwinIR", version=__version__, lifespan=lifespan, redoc_url=None)
-    guarded: Any = {"dependencies": [Depends(authorised)]}
+    guarded = [Depends(authorised)]
+    app.include_router(_restoration(queue), dependencies=guarded)
+    app.include_router(_reports(queue, metrics), dependencies=guarded)
 
-    @app.post("/v1/restore", openapi_extra=_documented_form(), responses=_documented_answers(), **guarded)
+    @app.get("/health")
+    def health() -> JSONResponse:
+        """Tell whether requests are accepted, and the load of each device."""
+        return _health(queue)
+
+    app.add_exception_handler(RefusedError, _refused)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(metrics.middleware())
+    return app
+
+
+def _restoration(queue: JobQueue) -> APIRouter:
+    """The routes that take images and give them back."""
+    routes, limits = APIRouter(), queue.restorers[0].limits
+
+    @routes.post("/v1/restore", openapi_extra=_documented_form(), responses=_documented_answers())
     async def restore(http: HttpRequest, prefer: Annotated[str, Header()] = "") -> Response:
         """Restore an image as `swinir restore` does."""
         job = queue.admit()
@@ -120,55 +136,61 @@ def make_app(queue: JobQueue, metrics: ServiceMetrics | None = None, *, token: s
             queue.forget(job)
             raise
 
-    @app.get("/v1/jobs/{id}", **guarded)
+    @routes.get("/v1/jobs/{id}")
     def job(id: str) -> dict[str, Any]:
         """Show the progress of a job, and its record when it is done."""
         return _described(queue, queue.get(id))
 
-    @app.get("/v1/jobs/{id}/result", responses=_documented_answers(), **guarded)
+    @routes.get("/v1/jobs/{id}/result", responses=_documented_answers())
     def result(id: str) -> Response:
         """Download the output of a job."""
         return _output(queue.get(id))
 
-    @app.delete("/v1/jobs/{id}", status_code=HTTPStatus.NO_CONTENT, **guarded)
+    @routes.delete("/v1/jobs/{id}", status_code=HTTPStatus.NO_CONTENT)
     def cancel(id: str) -> None:
         """Cancel a job, unless it is done, and delete its files."""
         queue.forget(queue.get(id))
 
-    @app.get("/v1/models", **guarded)
+    return routes
+
+
+def _reports(queue: JobQueue, metrics: ServiceMetrics) -> APIRouter:
+    """The routes that tell about models and numbers."""
+    routes = APIRouter()
+
+    @routes.get("/v1/models")
     def models() -> list[dict[str, Any]]:
         """List the models that a request may name."""
         rows = [asdict(row) for row in list_models() if row.state in ("bundled", "downloaded")]
         return [*rows, *({"name": name} for name in queue.restorers[0].experts)]
 
-    @app.get("/health")
-    def health() -> JSONResponse:
-        """Tell whether requests are accepted, and the load of each device."""
-        devices = [
-            {"device": str(one.device)} | dict(zip(("running", "waiting"), queue.load(number), strict=True))
-            for number, one in enumerate(queue.restorers)
-        ]
-        state = {"status": "stopping" if queue.stopping else "ok", "version": __version__, "devices": devices}
-        return JSONResponse(state, HTTPStatus.SERVICE_UNAVAILABLE if queue.stopping else HTTPStatus.OK)
-
-    @app.get("/metrics", **guarded)
+    @routes.get("/metrics")
     def measured() -> Response:
         """Report counts and times in the format of Prometheus."""
         return Response(*metrics.text(queue))
 
-    @app.exception_handler(RefusedError)
-    async def refused(_: HttpRequest, error: RefusedError) -> JSONResponse:
-        headers = {"Retry-After": "10"} if error.status in (429, 503) else {}
-        headers |= {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
-        return JSONResponse({"detail": str(error)}, error.status, headers)
+    return routes
 
-    @app.exception_handler(Exception)
-    async def failed(_: HttpRequest, error: Exception) -> JSONResponse:
-        message = "internal error; the log of the service has it"
-        return JSONResponse({"detail": message}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
-    app.add_middleware(metrics.middleware())
-    return app
+def _health(queue: JobQueue) -> JSONResponse:
+    devices = [
+        {"device": str(one.device)} | dict(zip(("running", "waiting"), queue.load(number), strict=True))
+        for number, one in enumerate(queue.restorers)
+    ]
+    state = {"status": "stopping" if queue.stopping else "ok", "version": __version__, "devices": devices}
+    return JSONResponse(state, HTTPStatus.SERVICE_UNAVAILABLE if queue.stopping else HTTPStatus.OK)
+
+
+async def _refused(_: HttpRequest, error: Exception) -> JSONResponse:
+    assert isinstance(error, RefusedError)
+    headers = {"Retry-After": "10"} if error.status in (429, 503) else {}
+    headers |= {"WWW-Authenticate": "Bearer"} if error.status == HTTPStatus.UNAUTHORIZED else {}
+    return JSONResponse({"detail": str(error)}, error.status, headers)
+
+
+async def _failed(_: HttpRequest, error: Exception) -> JSONResponse:
+    message = "internal error; the log of the service has it"
+    return JSONResponse({"detail": message}, HTTPStatus.INTERNAL_SERVER_ERROR)
 
 
 async def _sweep(queue: JobQueue) -> None:
