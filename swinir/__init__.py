@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from swinir.metrics.full_reference import psnr as psnr
     from swinir.metrics.full_reference import psnrb as psnrb
     from swinir.metrics.full_reference import ssim as ssim
+    from swinir.models.any_scale import at_scale as at_scale
     from swinir.models.optimized import optimize as optimize
     from swinir.models.swinir import NetworkConfig as NetworkConfig
     from swinir.models.swinir import SwinIR as SwinIR
@@ -40,6 +41,7 @@ _HOMES = {
     "restore": "inference.restore",
     "RunOptions": "inference.options",
     "optimize": "models.optimized",
+    "at_scale": "models.any_scale",
     "SwinIR": "models.swinir",
     "NetworkConfig": "models.swinir",
     "psnr": "metrics.full_reference",
@@ -52,6 +54,7 @@ __all__ = [
     "RestoreOptions",
     "RunOptions",
     "SwinIR",
+    "at_scale",
     "list_models",
     "load_exported",
     "load_model",

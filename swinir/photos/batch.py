@@ -331,7 +331,7 @@ class Batch:
         height, width = decision.size
         changed = decision.models or decision.size != picture.pixels.shape[:2]
         measured = decision.measured
-        engines = [self.models.engine(name) for name in decision.models] or [("", result.precision)]
+        engines = [self.models.engine(*step) for step in decision.steps] or [("", result.precision)]
         engine, precision = (", ".join(dict.fromkeys(words)) for words in zip(*engines, strict=True))
         return replace(
             result,

@@ -17,8 +17,9 @@ from swinir.inference.memory import bytes_per_pixel
 from swinir.inference.restore import chosen_tile, padded_side, restore
 from swinir.inference.self_ensemble import TURNS
 from swinir.inference.tiling import cut_spans
+from swinir.models.phases import enlarged
 from swinir.photos.loaded_models import LoadedModels
-from swinir.photos.restore_photo import Decision, Treatment, bytes_needed
+from swinir.photos.restore_photo import Decision, Step, Treatment, bytes_needed
 
 SAMPLE = 64  # side in pixels of the image that is timed; small tiles compute a little slower than large ones
 
@@ -35,7 +36,7 @@ class Expectation:
     """
 
     tiles: int
-    pixels: dict[str, int]
+    pixels: dict[Step, int]
     bytes: int
     tile_bytes: float
 
@@ -43,9 +44,9 @@ class Expectation:
 def expect(picture: Picture, decision: Decision, treatment: Treatment, models: LoadedModels) -> Expectation:
     """Count the tiles of an image and the memory they take. Nothing is computed."""
     run, (height, width) = treatment.run, picture.pixels.shape[:2]
-    tiles, pixels, largest = 0, dict.fromkeys(decision.models, 0), 0
-    for name in decision.models:
-        model = models.get(name)
+    tiles, pixels, largest = 0, dict.fromkeys(decision.steps, 0), 0
+    for step in decision.steps:
+        model = models.get(*step)
         config = model.config
         batch = NetworkInput(picture.pixels, model).shape[0]
         sides = padded_side(height, config), padded_side(width, config)
@@ -54,10 +55,10 @@ def expect(picture: Picture, decision: Decision, treatment: Treatment, models: L
                  for side in sides]  # fmt: skip
         turns = len(TURNS) if run.self_ensemble else 1
         tiles += len(spans[0]) * len(spans[1]) * turns
-        pixels[name] += sum(spans[0]) * sum(spans[1]) * batch * turns
+        pixels[step] += sum(spans[0]) * sum(spans[1]) * batch * turns
         most = batch * max(spans[0]) * max(spans[1])
         largest = max(largest, most * memory_factor(model) * bytes_per_pixel(config))
-        height, width = height * config.upscale, width * config.upscale
+        height, width = enlarged(height, config.upscale), enlarged(width, config.upscale)
     images = picture.pixels.nbytes + bytes_needed(picture, decision, treatment, models)
     return Expectation(tiles, pixels, images + largest, largest)
 
@@ -67,16 +68,16 @@ class Stopwatch:
 
     def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
         self.clock = clock
-        self._seconds: dict[str, float] = {}
+        self._seconds: dict[Step, float] = {}
 
     def seconds(self, expected: Expectation, treatment: Treatment, models: LoadedModels) -> float:
         """Return the expected time of an image in seconds."""
-        return math.fsum(count * self._measured(name, treatment, models) for name, count in expected.pixels.items())
+        return math.fsum(count * self._measured(step, treatment, models) for step, count in expected.pixels.items())
 
-    def _measured(self, name: str, treatment: Treatment, models: LoadedModels) -> float:
-        if name not in self._seconds:
-            self._seconds[name] = self._measure(models.get(name), treatment)
-        return self._seconds[name]
+    def _measured(self, step: Step, treatment: Treatment, models: LoadedModels) -> float:
+        if step not in self._seconds:
+            self._seconds[step] = self._measure(models.get(*step), treatment)
+        return self._seconds[step]
 
     def _measure(self, model: Runnable, treatment: Treatment) -> float:
         image = torch.full((1, model.config.in_chans, SAMPLE, SAMPLE), 0.5)

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -25,8 +25,9 @@ from swinir.inference.arrays import Blended, NetworkInput, NetworkOutput
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore_into
 from swinir.inference.tiling import Canvas
+from swinir.models.phases import enlarged
 from swinir.photos.loaded_models import LoadedModels, short_name, task_of
-from swinir.photos.select_models import Wish, select_models
+from swinir.photos.select_models import Wish, select_models, split_scale
 from swinir.tasks import TASKS
 from swinir.weights import zoo
 
@@ -70,23 +71,35 @@ class Treatment:
             raise ValueError(f"alpha must be model or bicubic, got {self.alpha!r}")
 
 
+class Step(NamedTuple):
+    """A pass: the name of a checkpoint, and the scale that a network of any scale is run at."""
+
+    model: str
+    scale: float | None = None
+
+
 @dataclass(frozen=True)
 class Decision:
     """The passes that an image needs.
 
     Attributes:
-        models: names of checkpoints, one for each pass.
+        steps: the passes in their order.
         size: height and width of the output.
         findings: sentences about the estimates and the choice of models.
         notes: remarks that are shown without being asked for, such as that no model enlarges.
         measured: the estimates; None where the model was named.
     """
 
-    models: tuple[str, ...]
+    steps: tuple[Step, ...]
     size: Size
     findings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     measured: Findings | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names of the checkpoints, one for each pass."""
+        return tuple(step.model for step in self.steps)
 
 
 def decide(picture: Picture, treatment: Treatment, models: LoadedModels, measured: Findings | None = None) -> Decision:
@@ -100,24 +113,25 @@ def decide(picture: Picture, treatment: Treatment, models: LoadedModels, measure
     """
     findings: tuple[str, ...] = ()
     if treatment.model is not None:
-        names, measured = _repeated(treatment.model, treatment.outscale, models), None
+        steps, measured = _repeated(treatment.model, treatment.outscale, models), None
     else:
         measured = measured or estimate(picture)
         selection = select_models(measured, treatment.wish, zoo.present())
-        names = tuple(step.model.name for step in selection.passes)
+        steps = tuple(Step(step.model.name, step.any_scale) for step in selection.passes)
         findings = (*measured.explain(), *selection.explain())
-    if names and treatment.strength < 1:
-        effect = "of the repair is applied" if models.scale(names[0]) == 1 else "has no effect: all models enlarge"
+    if steps and treatment.strength < 1:
+        effect = "of the repair is applied" if models.scale(*steps[0]) == 1 else "has no effect: all models enlarge"
         findings = (*findings, f"Strength: {treatment.strength:g} {effect}.")
     height, width = picture.pixels.shape[:2]
-    factor = math.prod(map(models.scale, names))
-    size = height * factor, width * factor
+    factor = math.prod(models.scale(*step) for step in steps)
+    size = enlarged(height, factor), enlarged(width, factor)
     if treatment.outscale is not None and treatment.outscale != factor:
         size = max(1, round(height * treatment.outscale)), max(1, round(width * treatment.outscale))
-    return Decision(names, size, findings, _notes(names, factor, (width, height), size), measured)
+    notes = _notes(tuple(step.model for step in steps), factor, (width, height), size)
+    return Decision(steps, size, findings, notes, measured)
 
 
-def _notes(names: tuple[str, ...], factor: int, given: tuple[int, int], size: Size) -> tuple[str, ...]:
+def _notes(names: tuple[str, ...], factor: float, given: tuple[int, int], size: Size) -> tuple[str, ...]:
     """Remarks on a size that models do not reach, and on the purpose of models."""
     notes = []
     height, width = size
@@ -133,12 +147,15 @@ def _notes(names: tuple[str, ...], factor: int, given: tuple[int, int], size: Si
     return tuple(notes)
 
 
-def _repeated(model: str, outscale: float | None, models: LoadedModels) -> tuple[str, ...]:
+def _repeated(model: str, outscale: float | None, models: LoadedModels) -> tuple[Step, ...]:
     """One pass through the model, or as many as reach the scale."""
+    largest = models.largest_scale(model)
+    if largest is not None and outscale is not None:
+        return tuple(Step(model, factor) for factor in split_scale(max(1.0, outscale), largest))
     scale, count = models.scale(model), 1
     while outscale is not None and scale > 1 and scale**count < outscale and count < MAX_PASSES:
         count += 1
-    return (model,) * count
+    return (Step(model),) * count
 
 
 def estimate(picture: Picture) -> Findings:
@@ -169,10 +186,12 @@ def bytes_needed(picture: Picture, decision: Decision, treatment: Treatment, mod
     """Bytes of the arrays that `restore_photo` makes: the output, and float32 between passes."""
     channels = picture.pixels.shape[2] + (picture.alpha is not None)
     total = math.prod(decision.size) * channels * picture.pixels.itemsize
-    pixels = math.prod(picture.pixels.shape[:2])
-    for number, scale in enumerate(map(models.scale, decision.models), start=1):
-        pixels *= scale**2
-        is_output = number == len(decision.models) and pixels == math.prod(decision.size)
+    height, width = picture.pixels.shape[:2]
+    for number, step in enumerate(decision.steps, start=1):
+        scale = models.scale(*step)
+        height, width = enlarged(height, scale), enlarged(width, scale)
+        pixels = height * width
+        is_output = number == len(decision.steps) and (height, width) == decision.size
         total += pixels * channels * 4 * ((not is_output) + treatment.run.self_ensemble)
     return total
 
@@ -199,14 +218,14 @@ def restore_photo(
         TooLargeError: when the device cannot hold the smallest tiles.
         DiskSpaceError: when there is no room for temporary files.
     """
-    pixels, alpha, names, size = picture.pixels, picture.alpha, decision.models, decision.size
-    if not names and size == pixels.shape[:2]:
+    pixels, alpha, steps, size = picture.pixels, picture.alpha, decision.steps, decision.size
+    if not steps and size == pixels.shape[:2]:
         return picture
     run = partial(_run, treatment=treatment, models=models, workspace=workspace)
     output = workspace.array((*size, pixels.shape[2]), pixels.dtype)
     gray_in_color = pixels.shape[2] == 3 and is_gray(pixels)
-    run(pixels[..., :1] if gray_in_color else pixels, output, names, progress=progress)
-    enlarging = tuple(name for name in names if models.scale(name) > 1) if treatment.alpha == "model" else ()
+    run(pixels[..., :1] if gray_in_color else pixels, output, steps, progress=progress)
+    enlarging = tuple(step for step in steps if models.scale(*step) > 1) if treatment.alpha == "model" else ()
     if alpha is not None and (enlarging or alpha.shape != size):
         enlarged = workspace.array(size, alpha.dtype)
         if _is_constant(alpha):  # opaque, mostly
@@ -226,7 +245,7 @@ def _is_constant(alpha: np.ndarray) -> bool:
 def _run(
     image: np.ndarray,
     output: np.ndarray,
-    names: tuple[str, ...],
+    steps: tuple[Step, ...],
     *,
     treatment: Treatment,
     models: LoadedModels,
@@ -234,7 +253,7 @@ def _run(
     progress: Callable[[float], None] | None = None,
 ) -> None:
     """Run (H, W, C) samples through all passes and resize them to the output; those that keep the size come first."""
-    given, keeping = image, sum(models.scale(name) == 1 for name in names)
+    given, keeping = image, sum(models.scale(*step) == 1 for step in steps)
 
     def scratch(shape: tuple[int, ...]) -> Tensor:
         return torch.from_numpy(workspace.array(shape, np.float32))
@@ -242,13 +261,13 @@ def _run(
     def after_tile(done: int, total: int, number: int) -> None:
         workspace.release()
         if progress is not None:
-            progress((number + done / total) / len(names))
+            progress((number + done / total) / len(steps))
 
-    for number, name in enumerate(names):
-        model = models.get(name)
+    for number, step in enumerate(steps):
+        model = models.get(*step)
         height, width, channels = image.shape
-        size = height * model.config.upscale, width * model.config.upscale
-        is_last = number == len(names) - 1 and size == output.shape[:2]
+        size = enlarged(height, model.config.upscale), enlarged(width, model.config.upscale)
+        is_last = number == len(steps) - 1 and size == output.shape[:2]
         target = output if is_last else workspace.array((*size, channels), np.float32)
         canvas: Canvas = NetworkOutput(target, channels)
         if number == keeping - 1 and treatment.strength < 1:

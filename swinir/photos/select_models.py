@@ -15,7 +15,7 @@ from itertools import combinations_with_replacement
 from typing import Literal
 
 from swinir.degradations.estimate import Findings
-from swinir.weights.zoo import RELEASED, TASK_IN_NAME, ZooEntry
+from swinir.weights.zoo import RELEASED, SIZE_WORDS, TASK_IN_NAME, ZooEntry
 
 LEAST_NOISE = 4.0  # there the denoiser improves nine images of ten, real_photo eight
 BEST_JPEG = 70.0  # there the model for JPEG improves nine images of ten; Set5 has a "clean" one of quality 75
@@ -85,14 +85,18 @@ class Pass:
     Attributes:
         model: its row in the zoo; `model.parts` has task and level.
         reason: one sentence.
+        any_scale: the scale that a network of any scale is run at; None for others.
     """
 
     model: ZooEntry
     reason: str
+    any_scale: float | None = None
 
     @property
-    def scale(self) -> int:
+    def scale(self) -> float:
         """The factor by which the pass enlarges."""
+        if self.any_scale is not None:
+            return self.any_scale
         return self.model.parts.level if self.model.parts.kind == "x" else 1
 
 
@@ -112,7 +116,7 @@ class Selection:
     left_alone: tuple[str, ...] = ()
 
     @property
-    def factor(self) -> int:
+    def factor(self) -> float:
         """The enlargement by all passes: the scale asked for or more."""
         return math.prod(step.scale for step in self.passes)
 
@@ -252,12 +256,48 @@ def _family(
 
 
 def _enlargement(scale: float, family: Sequence[ZooEntry]) -> list[Pass]:
-    """Choose the fewest passes that reach the scale, with the smallest output; small factors first, on small images."""
+    """Choose passes that reach the scale: by a model of any scale, unless others reach it exactly or are larger."""
+    asked = f"enlargement by {scale:g} was asked for"
+    ranges = [model for model in family if model.parts.level_to is not None]
+    steps = _fixed_steps(scale, [model for model in family if model.parts.level_to is None])
+    if ranges:
+        free = min(ranges, key=_rank)
+        exact = bool(steps) and math.prod(model.parts.level for model in steps) == scale
+        larger = bool(steps) and min(map(_size, steps)) > _size(free)
+        if not (larger or (exact and min(map(_size, steps)) == _size(free))):
+            factors = split_scale(scale, free.parts.level_to or 1)
+            count = len(factors)
+            return [Pass(free, f"{asked}; pass {n} of {count}.", factor) for n, factor in enumerate(factors, 1)]
+    return [Pass(model, f"{asked}; pass {number} of {len(steps)}.") for number, model in enumerate(steps, 1)]
+
+
+def _size(model: ZooEntry) -> int:
+    return list(SIZE_WORDS).index(model.parts.size)
+
+
+def _fixed_steps(scale: float, family: Sequence[ZooEntry]) -> list[ZooEntry]:
+    """Choose the fewest models that reach the scale, with the smallest output; small factors first, on small images."""
     best = {model.parts.level: model for model in sorted(family, key=_rank, reverse=True)}
+    if not best:
+        return []
     count = 1
     while max(best) ** count < scale:
         count += 1
     reach = (factors for factors in combinations_with_replacement(sorted(best), count) if math.prod(factors) >= scale)
-    factors = min(reach, key=math.prod)
-    asked = f"enlargement by {scale:g} was asked for"
-    return [Pass(best[factor], f"{asked}; pass {number} of {count}.") for number, factor in enumerate(factors, 1)]
+    return [best[factor] for factor in min(reach, key=math.prod)]
+
+
+def split_scale(scale: float, most: float) -> list[float]:
+    """Split a scale into the fewest factors up to `most`.
+
+    All but the last are whole, so that the size of the output is exact, and as small as can be, since later passes
+    compute all pixels that earlier ones made.
+    """
+    factors: list[float] = []
+    while scale > most:
+        passes = 2
+        while most**passes < scale:
+            passes += 1
+        factors.append(max(2, math.ceil(scale / most ** (passes - 1))))
+        scale /= factors[-1]
+    return [*factors, scale]

@@ -240,8 +240,8 @@ class _Run:
         self.stop_if_asked()
         models, limit = self.restorer.models, self.restorer.limits.max_output_pixels
         height, width = picture.pixels.shape[:2]
-        factor = math.prod(map(models.scale, decision.models))
-        for wide, high in ((decision.size[1], decision.size[0]), (width * factor, height * factor)):
+        factor = math.prod(models.scale(*step) for step in decision.steps)
+        for wide, high in ((decision.size[1], decision.size[0]), (round(width * factor), round(height * factor))):
             if wide * high > limit:
                 raise RefusedError(
                     f"{self.request.name}: {width}x{height} would become {wide}x{high}, more than the limit of "

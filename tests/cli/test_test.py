@@ -20,7 +20,7 @@ import torch
 from swinir.cli.main import main
 from swinir.cli.test import expand_bare_tile
 from swinir.image_io.image import read, write
-from swinir.models.swinir import SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import TASKS
 from swinir.weights import zoo
 from swinir.weights.checkpoint import write_checkpoint
@@ -247,6 +247,23 @@ def test_an_empty_or_absent_folder_is_refused(run, here):
     assert "not a folder: gt/a.png" in refused(run("--folder_gt", "gt/a.png"))
     assert "color_dn needs --folder_gt" in refused(run())
     assert "classical_sr needs --folder_lq" in refused(run(*SUPER[:4], "--folder_gt", "gt"))
+
+
+def test_a_model_of_any_scale_is_tested_at_any_scale_it_was_trained_for(run, here):
+    network = NetworkConfig(
+        upscale=3, upsampler="any", embed_dim=12, depths=(1,), num_heads=(2,), img_size=16, window_size=8
+    )
+    write_checkpoint(here / "any.pth", SwinIR(network).state_dict(), network, task="lightweight_sr")
+    words = ["--task", "lightweight_sr", "--folder_gt", "gt", "--model_path", "any.pth"]
+    code, _, err = run(*words, "--scale", "2.5", "--json", "x.json")
+    assert (code, err) == (0, "")
+    facts = json.loads((here / "x.json").read_text())
+    assert facts["scale"] == 2.5
+    assert [(row["height"], row["width"]) for row in facts["images"]] == [(30, 40)] * 2
+    assert read(here / "results" / "swinir_lightweight_sr_x2.5" / "a_SwinIR.png").shape == (30, 40, 3)
+    assert "its scale is at most 3, the task needs 3.5" in refused(run(*words, "--scale", "3.5"))
+    assert "its scale is 2, the task needs 2.5" in refused(run(*words[:4], "--scale", "2.5"))
+    assert "and any between 1 and the last by a model of any scale, got 9" in refused(run(*words, "--scale", "9"))
 
 
 def test_an_absent_checkpoint_is_refused(run):

@@ -20,8 +20,9 @@ from swinir.image_io.picture import Picture
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore
 from swinir.metrics.full_reference import psnr
-from swinir.photos.loaded_models import LoadedModels
-from swinir.photos.restore_photo import Decision, Treatment, bytes_needed, decide, restore_photo
+from swinir.models.any_scale import at_scale
+from swinir.photos.loaded_models import LoadedModels, load_by
+from swinir.photos.restore_photo import Decision, Step, Treatment, bytes_needed, decide, restore_photo
 from swinir.photos.select_models import Wish
 from swinir.weights.checkpoint import load_model
 
@@ -166,6 +167,42 @@ def test_an_output_that_is_not_finite_is_refused(tmp_path):
         restore_photo(picture, decision, Treatment(model="x"), models, Workspace(tmp_path))
 
 
+# Any scale
+
+
+@pytest.fixture
+def any_scale(tmp_path):
+    """A file of a network of any scale from 1 to 4."""
+    return write_expert(tmp_path / "x1-4.pth", upsampler="any", upscale=4)
+
+
+@pytest.mark.parametrize(("scale", "passes"), [(2.5, (2.5,)), (3, (3,)), (5, (2, 2.5))])
+def test_a_model_of_any_scale_reaches_a_scale_by_itself(any_scale, models, repair, scale, passes):
+    picture, treatment = Picture(smooth(21, 30), smooth(21, 30, 1)[..., 0]), Treatment(str(any_scale), outscale=scale)
+    decision = decide(picture, treatment, models)
+    assert decision.steps == tuple((str(any_scale), factor) for factor in passes)
+    assert decision.size == (round(21 * scale), round(30 * scale))
+    unit = picture.pixels.astype(np.float32) / 255
+    for factor in passes:
+        lq = torch.from_numpy(unit).permute(2, 0, 1)[None]
+        unit = restore(at_scale(load_model(any_scale), factor), lq)[0].permute(1, 2, 0).numpy()
+    restored = repair(picture, treatment)
+    assert np.array_equal(restored.pixels, (unit * 255).round())
+    assert restored.alpha.shape == decision.size
+
+
+def test_a_network_of_any_scale_is_loaded_for_each_scale(any_scale, models):
+    name = str(any_scale)
+    assert [models.scale(name), models.scale(name, 2.5), models.largest_scale(name)] == [4, 2.5, 4]
+    assert models.get(name, 2.5) is models.get(name, 2.5)
+
+
+def test_other_libraries_run_a_network_of_any_scale_at_whole_ones(any_scale, monkeypatch):
+    monkeypatch.setattr("swinir.inference.export.exported", lambda model, *_: model)
+    loaded = LoadedModels(CPU, load=load_by("onnx", CPU, "fp32"))
+    assert [loaded.scale(str(any_scale), scale) for scale in (1.3, 2.5, 3)] == [2, 3, 3]
+
+
 # Strength
 
 
@@ -194,7 +231,7 @@ def test_strength_counts_once_for_all_repairs_and_not_for_enlargement(tmp_path, 
     pixels = smooth(12, 16)
     lq = torch.from_numpy(pixels / np.float32(255)).permute(2, 0, 1)[None]
     expected = enlarge(lq.lerp(second(first(lq)), 0.5))[0].permute(1, 2, 0).numpy()
-    decision, treatment = Decision(tuple(paths), (24, 32)), Treatment(strength=0.5)
+    decision, treatment = Decision(tuple(map(Step, paths)), (24, 32)), Treatment(strength=0.5)
     restored = restore_photo(Picture(pixels), decision, treatment, models, Workspace(tmp_path)).pixels
     assert np.abs(restored - expected * 255).max() < 0.51
 

@@ -4,11 +4,20 @@ import math
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from swinir.degradations.estimate import Findings, Noise
-from swinir.photos.select_models import BEST_JPEG, FAINT_NOISE, LEAST_NOISE, NOISY_JPEG, Selection, Wish, select_models
+from swinir.photos.select_models import (
+    BEST_JPEG,
+    FAINT_NOISE,
+    LEAST_NOISE,
+    NOISY_JPEG,
+    Selection,
+    Wish,
+    select_models,
+    split_scale,
+)
 from swinir.weights import zoo
 
 CLEAN = Findings(Noise(0.4), jpeg_quality=None, jpeg_source=None, gray=False)
@@ -25,6 +34,7 @@ def tiny(name):
 ANY_NOISE = tiny("005_colorDN_TK410_s64w8_SwinIR-T_noise0-55")
 ANY_JPEG = tiny("006_colorCAR_TK410_s64w8_SwinIR-T_jpeg5-95")
 PHOTO = tiny("007_realPhoto_TK410_s64w8_SwinIR-T_x1")
+ANY_SCALE = tiny("002_lightweightSR_TK410_s48w8_SwinIR-T_x1-4")
 ENLARGING = [entry for entry in BUNDLED if entry.parts.kind == "x" and entry.parts.task != PHOTO.parts.task]
 TINY = (ANY_NOISE, ANY_JPEG, PHOTO, *ENLARGING)
 EVERYTHING = (*TINY, *zoo.RELEASED)
@@ -191,6 +201,39 @@ def test_as_few_passes_as_possible_and_never_too_small(scale, scales):
         assert max(scales) ** (len(selection.passes) - 1) < scale
     if len(selection.passes) == 1:
         assert selection.factor == min(s for s in scales if s >= scale)
+
+
+@pytest.mark.parametrize(
+    ("scale", "fixed", "passes"),
+    [
+        (2.5, (), [("x1-4", 2.5)]),
+        (6, (), [("x1-4", 2), ("x1-4", 3)]),
+        (2.5, ("T",), [("x1-4", 2.5)]),
+        (2, ("T",), [("x2", 2)]),  # a model of this scale alone
+        (6, ("T",), [("x2", 2), ("x3", 3)]),
+        (5, ("T",), [("x1-4", 2), ("x1-4", 2.5)]),
+        (2.5, ("T", "M"), [("x3", 3)]),  # a larger network
+    ],
+)
+def test_a_model_of_any_scale_comes_before_others_that_miss_the_scale_unless_they_are_larger(scale, fixed, passes):
+    fitting = {
+        "T": [entry for entry in ENLARGING if entry.parts.task == "lightweight_sr" and entry.parts.level_to is None],
+        "M": [entry for entry in zoo.RELEASED if entry.parts.task == "classical_sr"],
+    }
+    models = [ANY_SCALE, *(entry for size in fixed for entry in fitting[size])]
+    selection = select_models(CLEAN, Wish(scale=scale), models)
+    assert [(step.model.parts.level_text, step.scale) for step in selection.passes] == passes
+
+
+@given(st.floats(1, 1e4), st.integers(2, 8))
+@example(4.01, 4)
+@example(16, 4)
+def test_a_scale_is_split_into_the_fewest_factors_of_which_all_but_the_last_are_whole(scale, most):
+    factors = split_scale(scale, most)
+    assert math.prod(factors) == pytest.approx(scale)
+    assert all(1 <= factor <= most for factor in factors)
+    assert all(isinstance(factor, int) for factor in factors[:-1])
+    assert len(factors) == 1 or most ** (len(factors) - 1) < scale
 
 
 def test_a_grey_image_is_enlarged_as_colour():
