@@ -20,6 +20,7 @@ from skimage import data
 
 import swinir
 from swinir.cli.main import app, main
+from swinir.cli.restore_options import expand_bare_ray
 from swinir.cli.test import expand_bare_tile
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,7 @@ def check(command):
         variable, words = words[0].partition("=")[0], words[1:]
         assert variable in (ROOT / words[1]).read_text()
     match words:
-        case ["cd" | "source" | "cp" | "tmux", *_]:
+        case ["cd" | "source" | "cp" | "tmux" | "ray", *_]:
             return
         case ["bash", script, *arguments]:
             accept(ROOT / script, arguments)
@@ -78,7 +79,7 @@ def check(command):
         case ["torchrun", *arguments]:
             parse(app, arguments[arguments.index("swinir") + 1 :])
         case ["swinir", *arguments]:
-            parse(app, expand_bare_tile(arguments))
+            parse(app, expand_bare_ray(expand_bare_tile(arguments)))
         case _:
             raise AssertionError(f"unknown program: {words[0]}")
 

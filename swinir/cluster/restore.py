@@ -23,8 +23,8 @@ import ray.data
 import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from swinir.cluster.keeper import Keeper
 from swinir.cluster.plan import Pair
-from swinir.cluster.records import Keeper
 from swinir.cluster.worker import Work, Worker
 from swinir.image_io.reader import named
 from swinir.photos.manifest import RECORDS, OutputError, Result, parse_row
@@ -33,6 +33,7 @@ WAVE = 20_000  # images that the driver holds at once
 BLOCK = 8  # images in one task: the next is read and the last written meanwhile
 TRIES = 3  # of an image whose worker dies
 OBJECT_STORE = 100 * 2**20  # bytes, of a local cluster: it holds names and records only
+ASKING = 64  # workers whose records are written together
 LOCAL = "local"
 logger = logging.getLogger(__name__)
 
@@ -100,9 +101,10 @@ class _Cluster:
         cores = min(node["Resources"].get("CPU", 1) for node in nodes)
         beside = max(node["Resources"].get("GPU", 0) for node in nodes) if gpus else -(-(workers or 1) // len(nodes))
         beside = max(1, int(beside))
-        self.work = replace(work, threads=max(1, int(cores) // beside), beside=beside)
+        self.threads = work.threads or max(1, int(cores) // beside)
+        self.work = replace(work, threads=self.threads, beside=beside)
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        keeper = ray.remote(num_cpus=0, scheduling_strategy=here)(Keeper)
+        keeper = ray.remote(num_cpus=0, max_concurrency=ASKING, scheduling_strategy=here)(Keeper)
         self.keeper = keeper.remote(records.absolute())
         if ignored := ray.get(self.keeper.ignored.remote()):
             place = named(records / RECORDS)
@@ -152,7 +154,7 @@ class _Cluster:
 
     def _places(self) -> int:
         """Return the number of workers that fit the machines which are not left out."""
-        kind, each = ("GPU", 1) if self.gpus else ("CPU", self.work.threads)
+        kind, each = ("GPU", 1) if self.gpus else ("CPU", self.threads)
         nodes = [node for node in self._nodes() if node["NodeID"] not in self.excluded]
         return sum(int(node["Resources"].get(kind, 0) // each) for node in nodes)
 
@@ -173,7 +175,7 @@ class _Cluster:
         left_out = {"ray.io/node-id": f"!in({', '.join(sorted(self.excluded))})"} if self.excluded else None
         dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
             Worker, batch_size=None, compute=pool, fn_constructor_args=(self.work, self.keeper),
-            num_cpus=None if self.gpus else self.work.threads, num_gpus=self.gpus or None,
+            num_cpus=None if self.gpus else self.threads, num_gpus=self.gpus or None,
             label_selector=left_out, max_restarts=0,
         )  # fmt: skip
         for row in dataset.iter_rows():

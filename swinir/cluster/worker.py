@@ -12,14 +12,13 @@ import numpy as np
 import ray
 import torch
 
-from swinir.cluster.records import SharedRecords
 from swinir.cluster.storage import Copies
 from swinir.inference.device import choose_device
 from swinir.inference.memory import free_memory
 from swinir.photos.batch import MEMORY_SHARE, Batch, Clock, Item, Policy, reason
 from swinir.photos.jobs import Job, Output
 from swinir.photos.loaded_models import BUDGET_SHARE, LoadedModels, load_by
-from swinir.photos.manifest import OutputError, Result, raise_output_errors, row_text
+from swinir.photos.manifest import RECORDS, OutputError, Records, Result, raise_output_errors, row_text
 from swinir.photos.restore_photo import Treatment
 
 
@@ -31,7 +30,7 @@ class Work:
         folder: of outputs; None if they go to a URL.
         current: folder that relative paths refer to, if the machine has it.
         device, backend: as `choose_device` and `load_by` take them.
-        threads: of each worker on the CPU.
+        threads: of each worker on the CPU; None is its share of the machine.
         beside: number of workers on a machine, which share its memory.
     """
 
@@ -42,8 +41,40 @@ class Work:
     current: Path
     device: str | None = None
     backend: str | None = None
-    threads: int = 1
+    threads: int | None = None
     beside: int = 1
+
+
+class SharedRecords(Records):
+    """The records as a worker sees them. Copies stand in them under their URLs.
+
+    Args:
+        keeper: handle of the `Keeper`.
+    """
+
+    def __init__(self, folder: Path, keeper: Any, copies: Copies) -> None:
+        self.path, self.ignored = folder / RECORDS, 0
+        self.keeper, self.copies = keeper, copies
+
+    def refresh(self) -> None:
+        """Do nothing: `last` asks for the newest lines."""
+
+    def last(self, output: str) -> tuple[Result | None, Result | None]:
+        """Return the last record of an output that was made, and that of a later attempt."""
+        return ray.get(self.keeper.last.remote(self.copies.name(output)))
+
+    def add(self, *results: Result) -> None:
+        """Have records appended; they are on the disk when this returns."""
+        ray.get([self.keeper.add.remote(self.named(result)) for result in results])
+
+    def named(self, result: Result) -> Result:
+        """Put URLs in place of copies."""
+        return replace(
+            result,
+            input=self.copies.name(result.input),
+            output=self.copies.name(result.output),
+            error=self.copies.rename(result.error),
+        )
 
 
 class WorkerBatch(Batch):
@@ -98,7 +129,7 @@ class Worker:
     def __init__(self, work: Work, keeper: Any) -> None:
         if work.current.is_dir():
             os.chdir(work.current)
-        torch.set_num_threads(work.threads)
+        torch.set_num_threads(work.threads or 1)
         self.work, self.keeper = work, keeper
         self.batch: WorkerBatch | None = None
         self.refusal = ""

@@ -189,9 +189,9 @@ class Records:
                 elif row.status == "begun":
                     self._begun[_key(row.output)] = begin
 
-    def add(self, result: Result) -> None:
-        """Append a line; it is on the disk when this returns."""
-        text = row_text(result) + "\n"
+    def add(self, *results: Result) -> None:
+        """Append lines; they are on the disk when this returns."""
+        text = "".join(f"{row_text(result)}\n" for result in results)
         with self._busy:
             with raise_output_errors(self.path), self.path.open("a+b") as file, alone_in(file):
                 file.seek(0, os.SEEK_END)

@@ -1,0 +1,39 @@
+"""The script that measures a cluster: what it counts and prints."""
+
+import importlib
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from swinir.photos.manifest import Result
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "scripts")
+    return importlib.import_module("measure_cluster")
+
+
+def test_speed_counts_from_the_first_block_that_comes(script, monkeypatch):
+    moments = iter([0, 10, 10.001, 12, 14, 15])
+    monkeypatch.setattr(script.time, "perf_counter", lambda: next(moments))
+    results = [Result("in", "out", "restored")] * 5
+    assert script.speed(results) == (3 / 5, 10)
+
+
+def test_speed_is_that_of_restored_images_only(script):
+    with pytest.raises(RuntimeError, match="in: skipped, done before"):
+        script.speed([Result("in", "out", "skipped", "done before")])
+
+
+def test_sizes_are_shown_for_one_image_and_for_ten_million(script):
+    result = CliRunner().invoke(script.app, ["scale", "--images", "40", "--per-folder", "10"])
+    assert result.exit_code == 0, result.output
+    assert "records from 32 workers:" in result.output
+    sizes = [line for line in result.output.splitlines() if "bytes for ten million" in line]
+    assert len(sizes) == 9
+    each, many = (float(sizes[-3].split(word)[0].split()[-1]) for word in ("bytes for an", "bytes for ten"))
+    assert many == pytest.approx(each * 1e7, rel=0.01)
