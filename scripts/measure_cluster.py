@@ -113,10 +113,10 @@ def show(what: str, each: float, unit: str) -> None:
 
 
 def measure(what: str, count: int, make: Callable[[], Any]) -> None:
-    """Print time, and in a second run memory, of something that is made for a number of images."""
-    start = time.perf_counter()
+    """Print processor time, and in a second run memory, of something that is made for a number of images."""
+    start = time.process_time()
     made = make()
-    show(f"{what}, time", (time.perf_counter() - start) / count, "s")
+    show(f"{what}, processor time", (time.process_time() - start) / count, "s")
     del made
     tracemalloc.start()
     made = make()  # noqa: F841 - held while memory is counted

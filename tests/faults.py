@@ -5,6 +5,11 @@ import os
 import time
 from pathlib import Path
 
+import ray
+
+from swinir.cluster.worker import Worker
+from swinir.photos import batch
+
 FOLDER = "SWINIR_TEST_FAULTS"  # environment variable of the workers: where the files are
 # Files that hold the numbers of machines:
 FULL = "full"  # its disk is full
@@ -14,12 +19,15 @@ PAUSE = "pause"  # images named "wait" wait while this file is there
 MET = "met"  # the machine has met its fault; the other machines wait for this file if one is to have a fault
 
 
-def install() -> None:
-    """Give a worker its faults; Ray calls this when the worker starts."""
-    import ray
+class FaultyWorker(Worker):
+    """A worker with faults, in place of `swinir.cluster.restore.Worker`."""
 
-    from swinir.photos import batch
+    def __init__(self, *arguments) -> None:
+        super().__init__(*arguments)
+        _install()
 
+
+def _install() -> None:
     folder = Path(os.environ[FOLDER])
     restore, write = batch.Batch.restore, batch.write_picture
 

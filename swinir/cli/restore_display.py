@@ -172,7 +172,7 @@ class Display:
             return
         if self.quiet:
             return
-        source, target = named(Path(result.input)), named(Path(result.output))
+        source, target = named(result.input), named(result.output)
         if result.status == "skipped":
             typer.echo(f"{source}: skipped, {result.error}")
             return

@@ -42,7 +42,7 @@ def stream_pairs(
             if first == name:
                 yield pair
             else:
-                message = f"{named(Path(pair[0]))}: its output would be that of {first}; restore it into another folder"
+                message = f"{named(pair[0])}: its output would be that of {first}; restore it into another folder"
                 yield Result(*pair, "failed", message)
     if not found:
         raise no_images(given, recursive)

@@ -29,7 +29,7 @@ from swinir.cluster.worker import Work, Worker
 from swinir.image_io.reader import named
 from swinir.photos.manifest import RECORDS, OutputError, Result, parse_row
 
-WAVE = 20_000  # images that the driver holds at once
+WAVE = 50_000  # images that the driver holds at once; each wave starts its workers anew
 BLOCK = 8  # images in one task: the next is read and the last written meanwhile
 TRIES = 3  # of an image whose worker dies
 OBJECT_STORE = 100 * 2**20  # bytes, of a local cluster: it holds names and records only
@@ -95,10 +95,12 @@ class _Cluster:
 
     def __init__(self, work: Work, records: Path, workers: int | None) -> None:
         self.wanted = workers
-        nodes = self._nodes()
+        nodes = [node for node in self._nodes() if node["Resources"].get("CPU")]
+        if not nodes:
+            raise OSError("the Ray cluster has no machine with processors for workers; start one with --num-cpus")
         gpus = sum(node["Resources"].get("GPU", 0) for node in nodes) if (work.device or "cuda") != "cpu" else 0
         self.gpus, self.excluded = int(gpus > 0), set[str]()
-        cores = min(node["Resources"].get("CPU", 1) for node in nodes)
+        cores = min(node["Resources"]["CPU"] for node in nodes)
         beside = max(node["Resources"].get("GPU", 0) for node in nodes) if gpus else -(-(workers or 1) // len(nodes))
         beside = max(1, int(beside))
         self.threads = work.threads or max(1, int(cores) // beside)
@@ -121,6 +123,7 @@ class _Cluster:
     def restore(self, waiting: dict[str, str]) -> Iterator[Result]:
         """Restore a wave, inputs by output; what workers did not do is given out again, image by image."""
         tries, size = 0, BLOCK
+        ray.get(self.keeper.take_done.remote())  # those that no worker got
         while waiting:
             refusals: dict[str, str] = {}
             for row in self._rows(waiting, size):
@@ -149,7 +152,7 @@ class _Cluster:
 
     def _give_up(self, waiting: dict[str, str]) -> Iterator[Result]:
         for output, source in waiting.items():
-            message = f"{named(Path(source))}: the worker died {TRIES} times while it had this image"
+            message = f"{named(source)}: the worker died {TRIES} times while it had this image"
             yield self.fail(Result(source, output, "failed", f"{message}; it may lack memory, or the file is damaged"))
 
     def _places(self) -> int:

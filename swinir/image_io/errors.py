@@ -49,7 +49,7 @@ def absence(path: Path) -> str:
     return "not there; check the path"
 
 
-def named(path: Path) -> str:
+def named(path: Path | str) -> str:
     """A path fit for one line on any terminal: escaped where it has line breaks, control characters or bad bytes."""
     text = str(path)
     return text if text.isprintable() else ascii(text)

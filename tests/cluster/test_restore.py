@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -11,7 +12,6 @@ from collections import Counter
 from pathlib import Path
 from threading import Thread
 
-import faults
 import pytest
 import torch
 from pictures import smooth, write, write_expert
@@ -25,9 +25,36 @@ from swinir.photos.restore_photo import Treatment
 ray = pytest.importorskip("ray", reason="Ray is not installed")
 pytest.importorskip("ray.data", reason="Ray Data is not installed")
 
+import faults  # noqa: E402 - needs Ray
+
 pytestmark = [pytest.mark.extras, pytest.mark.timeout(3600)]
 ROOT = Path(__file__).parents[2]
 STORE = 80 * 2**20  # bytes
+
+
+def free_ports():
+    """Ports of the agents of a node. Without them, a node ends if its agents do not choose theirs in time."""
+    doors = {name: socket.socket() for name in ("metrics_agent_port", "runtime_env_agent_port", "metrics_export_port")}
+    doors["dashboard_agent_listen_port"] = socket.socket()
+    for door in doors.values():
+        door.bind(("127.0.0.1", 0))
+    ports = {name: door.getsockname()[1] for name, door in doors.items()}
+    for door in doors.values():
+        door.close()
+    return ports
+
+
+class Patient:
+    """The module `time` for Ray, which gives up a node that has not started after 30 s: a busy machine needs longer."""
+
+    sleep = staticmethod(time.sleep)
+
+    @staticmethod
+    def monotonic():
+        return time.monotonic() / 20
+
+    def __getattr__(self, name):
+        return getattr(time, name)
 
 
 @pytest.fixture(scope="module")
@@ -41,19 +68,16 @@ def machines(tmp_path_factory):
         for name, value in {
             faults.FOLDER: str(folder), "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0",
             "RAY_enable_metrics_collection": "0", "RAY_prestart_worker_first_driver": "0",
+            "RAY_worker_niceness": "0", "RAY_health_check_failure_threshold": "100",
+            "RAY_agent_register_timeout_ms": "600000",
         }.items():  # fmt: skip
             patch.setenv(name, value)
-        cluster = second = None
-        while second is None:
-            cluster = Cluster()
-            try:
-                cluster.add_node(num_cpus=1, object_store_memory=STORE, include_dashboard=False)
-                second = cluster.add_node(num_cpus=1, object_store_memory=STORE)
-                cluster.wait_for_nodes(timeout=600)
-            except Exception as error:  # on a busy machine: Ray waits 30 s
-                cluster.shutdown()
-                if "timed out" not in str(error):
-                    raise
+        patch.setattr("ray._private.node.time", Patient())
+        cluster = Cluster()
+        node = {"num_cpus": 1, "object_store_memory": STORE}
+        cluster.add_node(**node, **free_ports(), include_dashboard=False)
+        second = cluster.add_node(**node, **free_ports())
+        cluster.wait_for_nodes(timeout=600)
         yield cluster, second
         ray.shutdown()
         cluster.shutdown()
@@ -87,16 +111,14 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def on_cluster(machines, model, tmp_path):
+def on_cluster(machines, model, tmp_path, monkeypatch):
     """A function that restores a folder on the cluster, and yields the results."""
     from swinir.cluster.plan import stream_pairs
     from swinir.cluster.restore import restore_on_cluster
     from swinir.cluster.worker import Work
 
-    ray.init(
-        address=machines[0].address, log_to_driver=False, logging_level=logging.CRITICAL,
-        runtime_env={"worker_process_setup_hook": "faults.install"},
-    )  # fmt: skip
+    monkeypatch.setattr("swinir.cluster.restore.Worker", faults.FaultyWorker)
+    ray.init(address=machines[0].address, log_to_driver=False, logging_level=logging.CRITICAL)
 
     def run(folder):
         output = tmp_path / "out"
@@ -170,8 +192,8 @@ def test_a_driver_that_is_killed_loses_nothing_and_the_next_one_does_the_rest(ma
     output, records = tmp_path / "out", tmp_path / "records"
     words = ["restore", f"file://{folder}", "-o", f"file://{output}", "-n", model, "--device", "cpu", "--suffix", ""]
     words += ["--records", str(records), "--ray", machines[0].address, "--workers", "2"]
-    hook = "import ray, functools; ray.init = functools.partial(ray.init, runtime_env={'worker_process_setup_hook': "
-    code = f"{hook}'faults.install'}}); import sys; from swinir.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    code = "import sys, swinir.cluster.restore as r; from faults import FaultyWorker; r.Worker = FaultyWorker; "
+    code += "from swinir.cli.main import main; sys.exit(main(sys.argv[1:]))"
 
     def start():
         return subprocess.Popen([sys.executable, "-c", code, *words], stdout=subprocess.PIPE, text=True)
