@@ -17,6 +17,7 @@ class Keeper:
         folder.mkdir(parents=True, exist_ok=True)
         self.records = Records(folder)
         self._done: dict[str, Result] = {}
+        self._started: set[str] = set()
         self._waiting: list[Result] = []
         self._listing, self._writing = Lock(), Lock()
         self._failure: OSError | None = None
@@ -49,6 +50,15 @@ class Keeper:
             if self._failure is not None:
                 raise self._failure
             self._done |= {row.output: row for row in together if row.status != "begun"}
+
+    def start(self, output: str) -> None:
+        """Note that a worker has begun with an image."""
+        self._started.add(output)
+
+    def take_started(self) -> set[str]:
+        """Return the outputs that workers have begun since the last call."""
+        started, self._started = self._started, set()
+        return started
 
     def take_done(self) -> dict[str, Result]:
         """Return the records of outputs since the last call: also those that a worker recorded before it died."""

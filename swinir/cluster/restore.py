@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -122,7 +123,7 @@ class _Cluster:
 
     def restore(self, waiting: dict[str, str]) -> Iterator[Result]:
         """Restore a wave, inputs by output; what workers did not do is given out again, image by image."""
-        tries, size = 0, BLOCK
+        size, deaths = BLOCK, Counter[str]()
         ray.get(self.keeper.take_done.remote())  # those that no worker got
         while waiting:
             refusals: dict[str, str] = {}
@@ -142,18 +143,21 @@ class _Cluster:
             self.excluded |= refusals.keys()
             if refusals and self._places() == 0:
                 raise OutputError(next(iter(refusals.values())))
+            started = ray.get(self.keeper.take_started.remote())
             if refusals or not waiting:
                 continue
-            tries, size = tries + 1, 1
-            if tries == TRIES:
-                yield from self._give_up(waiting)
-                return
-            logger.warning("a worker died; %d images are given to others", len(waiting))
+            if not started:
+                raise OSError("the workers of the Ray cluster end before they begin with an image; see the logs of Ray")
+            deaths.update(waiting.keys() & started)
+            for output in [output for output in waiting if deaths[output] == TRIES]:
+                yield self._give_up(waiting.pop(output), output)
+            size = 1
+            if waiting:
+                logger.warning("a worker died; %d images are given to others", len(waiting))
 
-    def _give_up(self, waiting: dict[str, str]) -> Iterator[Result]:
-        for output, source in waiting.items():
-            message = f"{named(source)}: the worker died {TRIES} times while it had this image"
-            yield self.fail(Result(source, output, "failed", f"{message}; it may lack memory, or the file is damaged"))
+    def _give_up(self, source: str, output: str) -> Result:
+        message = f"{named(source)}: the worker died {TRIES} times while it had this image"
+        return self.fail(Result(source, output, "failed", f"{message}; it may lack memory, or the file is damaged"))
 
     def _places(self) -> int:
         """Return the number of workers that fit the machines which are not left out."""
@@ -179,7 +183,7 @@ class _Cluster:
         dataset = ray.data.from_items(items, override_num_blocks=blocks).map_batches(
             Worker, batch_size=None, compute=pool, fn_constructor_args=(self.work, self.keeper),
             num_cpus=None if self.gpus else self.threads, num_gpus=self.gpus or None,
-            label_selector=left_out, max_restarts=0,
+            label_selector=left_out, max_restarts=-1, max_task_retries=0,
         )  # fmt: skip
         for row in dataset.iter_rows():
             yield json.loads(row["row"])

@@ -92,6 +92,7 @@ class WorkerBatch(Batch):
 
     def read(self, job: Job) -> Item | None:
         """Fetch and read an image, and its output if there is one."""
+        ray.get(self.shared.keeper.start.remote(self.copies.name(job.target)))
         try:
             self.copies.fetch(job.source, required=True)
             self.copies.fetch(job.target, required=False)

@@ -69,3 +69,10 @@ def test_after_an_error_nothing_is_recorded_as_if_it_were_on_the_disk(tmp_path, 
     with pytest.raises(OSError, match="make room"):
         keeper.add(row(2))
     assert keeper.take_done() == {}
+
+
+def test_images_that_workers_have_begun_are_told_once(tmp_path):
+    keeper = Keeper(tmp_path)
+    keeper.start("out/1.png")
+    assert keeper.take_started() == {"out/1.png"}
+    assert keeper.take_started() == set()
