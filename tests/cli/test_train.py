@@ -157,9 +157,9 @@ def test_a_damaged_state_is_warned_of_and_the_log_tells(command, tmp_path, caplo
 def test_a_pixel_that_is_not_finite_ends_the_run_with_a_line_and_its_batch(command, tmp_path, monkeypatch):
     plain = TrainingSamples.__getitem__
 
-    def spoiled(samples, number):
-        lq, gt = (tensor.float() / 255 for tensor in plain(samples, number))
-        return (lq * math.nan if number == 4 else lq), gt
+    def spoiled(samples, key):
+        lq, gt = (tensor.float() / 255 for tensor in plain(samples, key))
+        return (lq * math.nan if key[0] == 4 else lq), gt
 
     monkeypatch.setattr(TrainingSamples, "__getitem__", spoiled)
     code, _, err = command()
