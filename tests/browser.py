@@ -21,7 +21,7 @@ os.dup2(commands, 3)
 os.dup2(answers, 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-SECONDS = 60
+SECONDS = 240
 
 
 def find_chromium():
@@ -30,11 +30,14 @@ def find_chromium():
 
 
 class Tab:
-    """A page; `requests` holds the addresses it requested, `messages` the errors of its scripts."""
+    """A page; `requests` holds the addresses it requested, `messages` the errors of its scripts.
+
+    `session` names the tab that is controlled, the one opened last; `language` is that of tabs that are opened next.
+    """
 
     def __init__(self, read, write):
         self._read, self._write, self._number, self._rest = read, write, 0, b""
-        self.session, self.requests, self.messages, self._events = None, [], [], []
+        self.session, self.language, self.requests, self.messages = None, None, [], []
 
     def call(self, method, **parameters):
         """Send a command of the DevTools protocol and return its result."""
@@ -65,15 +68,19 @@ class Tab:
             self.messages.append(about["entry"]["text"])
         return message
 
-    def open(self, path):
-        """Load a file."""
+    def open(self, page):
+        """Load a file, or an address, in a new tab."""
+        self.session = None
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Network", "Log"):
             self.call(f"{domain}.enable")
         self.size(1280, 900)
-        self.call("Page.navigate", url=path.resolve().as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        address = page if isinstance(page, str) else page.resolve().as_uri()
+        if self.language:
+            self.call("Emulation.setUserAgentOverride", userAgent="test", acceptLanguage=self.language)
+        self.call("Page.navigate", url=address)
+        self.wait(f"document.readyState === 'complete' && location.protocol === '{address.partition(':')[0]}:'")
 
     def size(self, width, height, *, dots=1, mobile=False):
         """Set the size of the window in CSS pixels, each of `dots` screen pixels a side."""
@@ -110,6 +117,12 @@ class Tab:
         """Drag the mouse from the first point over the others."""
         for kind, (x, y) in [("Pressed", points[0]), *(("Moved", p) for p in points[1:]), ("Released", points[-1])]:
             self.call("Input.dispatchMouseEvent", type=f"mouse{kind}", x=x, y=y, button="left", buttons=1, clickCount=1)
+
+    def choose(self, selector, *paths):
+        """Choose files in an input for files."""
+        root = self.call("DOM.getDocument")["root"]["nodeId"]
+        node = self.call("DOM.querySelector", nodeId=root, selector=selector)["nodeId"]
+        self.call("DOM.setFileInputFiles", nodeId=node, files=[str(path) for path in paths])
 
     def press(self, key, code, number):
         """Press and release a key."""

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import httpx
-import uvicorn
 
 from swinir.service.restorer import RefusedError, Restorer
-from swinir.service.web_server import web_app
+from swinir.service.web_app import PageServer, web_app
 
 
 class Paused(Restorer):
@@ -35,9 +34,7 @@ class Paused(Restorer):
 def serving(restorer, limits, folder):
     """Serve the page from a thread, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listening:
-        server = uvicorn.Server(
-            uvicorn.Config(web_app(restorer, limits, folder), log_level="warning", timeout_graceful_shutdown=1)
-        )
+        server = PageServer(web_app(restorer, limits, folder))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

@@ -1,47 +1,70 @@
 """`swinir web`: a page in the browser that restores images."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from typer import Option
 
+from swinir.cli import restore_options as given
+from swinir.cli.serve import LIMITS, LOCAL, MODELS
+from swinir.cli.signals import asked_to_stop
+
 
 def web(
-    host: Annotated[
-        str, Option("--host", help="Address to listen on; 0.0.0.0 lets other computers use the page.")
-    ] = "127.0.0.1",
-    port: Annotated[int, Option("--port", min=0, max=65535, help="Port; 0 takes a free one.")] = 7860,
-    open_browser: Annotated[bool, Option("--open", help="Open the page in a browser on this computer.")] = False,
-    device: Annotated[
-        str | None, Option("--device", help="cpu, cuda, cuda:1; by default a GPU if there is one.")
+    host: Annotated[str, Option("--host", help="Address to listen on; 0.0.0.0 is every network.")] = LOCAL[0],
+    port: Annotated[int, Option("--port", min=0, max=65535, help="Port; 0 is a free one.")] = 7860,
+    open_page: Annotated[bool, Option("--open", help="Open the page in a browser on this computer.")] = False,
+    model: Annotated[
+        list[Path] | None,
+        Option("-n", "--model", rich_help_panel=MODELS, help="Also offer this checkpoint; may be repeated."),
     ] = None,
-    max_megabytes: Annotated[float, Option("--max-megabytes", help="Refuse larger files.")] = 64,
-    max_pixels: Annotated[float, Option("--max-pixels", help="Refuse larger inputs; in megapixels.")] = 50,
-    max_minutes: Annotated[float, Option("--max-minutes", help="Stop images that take longer.")] = 60,
-    max_files: Annotated[int, Option("--max-files", help="Images in one restoration.")] = 100,
-    queue: Annotated[int, Option("--queue", help="Restorations that wait; further ones are refused.")] = 20,
-    keep: Annotated[float, Option("--keep", help="Minutes after which uploads and outputs are deleted.")] = 60,
+    device: Annotated[
+        str | None,
+        Option("--device", rich_help_panel=MODELS, help="cpu, cuda, cuda:1; by default a GPU if there is one."),
+    ] = None,
+    precision: given.Precision = "auto",
+    max_mb: Annotated[float, Option("--max-mb", rich_help_panel=LIMITS, help="Of an image.")] = 64,
+    max_pixels: Annotated[
+        float, Option("--max-pixels", rich_help_panel=LIMITS, help="Of an image, in megapixels.")
+    ] = 50,
+    max_seconds: Annotated[
+        float, Option("--max-seconds", rich_help_panel=LIMITS, help="For the restoration of one image.")
+    ] = 3600,
+    max_files: Annotated[int, Option("--max-files", rich_help_panel=LIMITS, help="Restored together.")] = 100,
+    max_waiting: Annotated[int, Option("--max-waiting", rich_help_panel=LIMITS, help="Requests in the queue.")] = 20,
+    keep_seconds: Annotated[
+        float, Option("--keep-seconds", rich_help_panel=LIMITS, help="Until uploads and outputs are deleted.")
+    ] = 3600,
 ) -> None:
     """Serve a page that restores images as `swinir restore` does: before and after under a slider, and downloads.
 
-    Nothing is loaded from elsewhere or sent elsewhere. The page asks for no password: with --host 0.0.0.0, everybody
-    who reaches this computer can use it.
+    Needs `pip install 'swinir-toolkit[web]'`. The page loads nothing from elsewhere. Ctrl-C stops it.
     """
     from swinir.inference.runtimes import optional
 
     optional("gradio", "web")
+    import tempfile
     import webbrowser
 
+    from swinir.service.folders import remove_abandoned, work_folder
     from swinir.service.restorer import Limits, Restorer
+    from swinir.service.server import listen
     from swinir.service.web import PageLimits
-    from swinir.service.web_server import run_page
+    from swinir.service.web_app import PageServer, web_app
 
-    limits = Limits(int(max_megabytes * 2**20), int(max_pixels * 1e6), max_seconds=max_minutes * 60)
-    page = PageLimits(max_files, queue, keep=keep * 60)
-
-    def ready(address: str) -> None:
-        typer.echo(f"{address} is ready; stop it with Ctrl-C")
-        if open_browser:
+    limits = Limits(round(max_mb * 2**20), round(max_pixels * 1e6), max_seconds=max_seconds)
+    page = PageLimits(max_files, max_waiting, keep=keep_seconds)
+    restorer = Restorer(device, limits=limits, experts=model or (), precision=precision)
+    for path in model or ():
+        restorer.models.get(str(path))  # a mistyped name stops here
+    remove_abandoned(Path(tempfile.gettempdir()))
+    with work_folder() as folder, listen(host, port) as listener, asked_to_stop():
+        app = web_app(restorer, page, folder)
+        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        typer.echo(f"{address} on {restorer.device}; Ctrl-C stops it", err=True)
+        if host not in LOCAL:
+            typer.echo("everyone who reaches this address can use the page", err=True)
+        if open_page:
             webbrowser.open(address)
-
-    run_page(Restorer(device, limits=limits), page, host, port, ready)
+        PageServer(app).run(sockets=[listener])

@@ -21,7 +21,7 @@ from swinir.image_io.reader import read_picture
 from swinir.photos.manifest import RECORDS
 from swinir.service.restorer import Limits, Restorer
 from swinir.service.web import MOST_PLANNED, Page, PageLimits
-from swinir.service.web_server import POLICY, sweep
+from swinir.service.web_app import POLICY, sweep
 
 pytestmark = pytest.mark.extras
 

@@ -6,9 +6,8 @@ Page -> web_app (an application with Guard around it) -> run_page (until it is s
 import asyncio
 import os
 import socket
-import tempfile
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from starlette.datastructures import Headers
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from swinir.locks import LOCK
 from swinir.service.restorer import Restorer
 from swinir.service.web import Page, PageLimits
 
@@ -29,6 +29,7 @@ STYLE = """
 .swinir p, .swinir details {margin: 0.2em 0; overflow-wrap: anywhere}
 .swinir .image {margin-bottom: 0.8em}
 #examples .grid-wrap {min-height: 0; height: auto}
+#examples .grid-container {grid-template-columns: repeat(3, minmax(0, 1fr)) !important}
 .swinir .failed {color: #b91c1c}
 .dark .swinir .failed {color: #fca5a5}
 """
@@ -83,7 +84,6 @@ def web_app(restorer: Restorer, limits: PageLimits, folder: Path) -> FastAPI:
         sweeping = asyncio.create_task(_sweep_forever(folder, limits.keep))
         yield
         sweeping.cancel()
-        page.closed = True
 
     app = gr.mount_gradio_app(
         FastAPI(lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url=None), page.blocks, path="/",
@@ -91,31 +91,30 @@ def web_app(restorer: Restorer, limits: PageLimits, folder: Path) -> FastAPI:
         ssr_mode=False, enable_monitoring=False, mcp_server=False, i18n=page.texts, css=STYLE,
         theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"]),
     )  # fmt: skip
+    served = app.routes[-1].app  # which gradio mounted last
+
+    def close() -> None:
+        page.closed = True
+        page.blocks._queue.close()
+        served.stop_event.set()
+
+    app.state.close = close
     page.blocks.has_launched = True  # until then, gradio does not check where files come from
     app.add_middleware(Guard, folder=folder, limits=limits)
     return app
 
 
-def run_page(restorer: Restorer, limits: PageLimits, host: str, port: int, ready: Callable[[str], None]) -> None:
-    """Serve the page until a signal. The folder of its files is deleted at the end.
+class PageServer(uvicorn.Server):
+    """A server that, when it is asked to stop, first ends the restorations and the connections that pages hold open."""
 
-    Args:
-        ready: called with the address once connections are taken.
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(uvicorn.Config(app, server_header=False, log_level="warning", timeout_graceful_shutdown=2))
+        self.app = app
 
-    Raises:
-        OSError: if the address cannot be used.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        server = socket.create_server((host, port), family=family)
-    except OSError as error:
-        raise OSError(
-            f"cannot listen on {host} port {port}: {error.strerror}; choose others by --host, --port"
-        ) from error
-    with server, tempfile.TemporaryDirectory(prefix="swinir-web-") as folder:
-        app = web_app(restorer, limits, Path(folder).resolve())
-        ready(f"http://{f'[{host}]' if ':' in host else host}:{server.getsockname()[1]}/")
-        uvicorn.Server(uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=2)).run(sockets=[server])
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop what runs, and wait for open connections."""
+        self.app.state.close()
+        await super().shutdown(sockets)
 
 
 async def _sweep_forever(folder: Path, keep: float) -> None:
@@ -125,12 +124,12 @@ async def _sweep_forever(folder: Path, keep: float) -> None:
 
 
 def sweep(folder: Path, keep: float) -> None:
-    """Delete files and empty folders that are older than `keep` seconds, except for the examples.
+    """Delete files and empty folders that are older than `keep` seconds, except for the examples and the lock.
 
     gradio's own `delete_cache` forgets what was never shown: records, and outputs of restorations that were cancelled.
     """
     for path in sorted(folder.rglob("*"), reverse=True):  # the content of a folder before the folder
-        if path.relative_to(folder).parts[0] == "examples":
+        if path.relative_to(folder).parts[0] in ("examples", LOCK):
             continue
         with suppress(OSError):  # not empty, or gone
             if time.time() - path.lstat().st_mtime > keep:
