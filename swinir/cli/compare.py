@@ -48,7 +48,7 @@ def compare(
     testsets: Annotated[Path, typer.Option("--testsets", help="Folder of benchmark sets.")] = Path("testsets"),
     folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images, instead of --set.")] = None,
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images, likewise.")] = None,
-    scale: Annotated[int | None, typer.Option("--scale", help="Compare super-resolution: 2, 3, 4, 8.")] = None,
+    scale: Annotated[int | None, typer.Option("--scale", help="Compare super-resolution: 2 to 8.")] = None,
     noise: Annotated[int | None, typer.Option("--noise", help="Compare denoising at this level.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="Compare JPEG artifact removal at this quality.")] = None,
     task: Annotated[
