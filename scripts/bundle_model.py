@@ -1,7 +1,7 @@
 """Bundle a trained model: store it with 16-bit weights in model_zoo/bundled and add it to index.toml there.
 
-A former model of the same alias is removed. Files hold attention masks of the patch in their name, which nothing reads: a
-file that is renamed to a smaller patch than that of its last training becomes smaller.
+A former model of the same alias is removed. Files hold attention masks of the patch in their name, which nothing reads:
+a file that is renamed to a smaller patch than that of its last training becomes smaller.
 
 `python scripts/bundle_model.py runs/NAME/NAME.pth --result "Set5 37.2/0.957" --config configs/... --trained-on "..."`
 """

@@ -89,7 +89,7 @@ def test_a_crop_and_images_of_the_picture_can_be_named(sets, tmp_path, capsys):
         (["--scale", "2", "--noise", "15"], "got --scale and --noise"),
         (["--set", "Set6", "--scale", "2"], "unknown set 'Set6'; choose from Set5"),
         (["--set", "Set14", "--scale", "2"], "Set14; name the folder of sets with --testsets"),
-        (["--set", "Set5", "--scale", "9"], "takes scale 2, 3, 4, 8, and any between 1 and the last by a model of any scale, got 9"),
+        (["--set", "Set5", "--scale", "9"], "takes scale 2, 3, 4, 8, and any between"),
         (["--set", "Set5", "--scale", "2", "--crop", "1,2"], "--crop must be X,Y,SIZE"),
         (["--set", "Set5", "--scale", "2", "--show", "9"], "--show 9: no such image; choose from 0, 1, 2"),
         (["--set", "Set5", "--scale", "2", "--metrics", "fid"], "unknown metric 'fid'"),
