@@ -18,14 +18,19 @@ class Paused(Restorer):
 
     def __init__(self, *given, **options):
         super().__init__(*given, **options)
+        self.reset()
+
+    def reset(self):
+        """Wait again; restorations that wait already keep the events that they began with."""
         self.waiting, self.released, self.left = threading.Event(), threading.Event(), threading.Event()
 
     def restore(self, request, target, *, progress=None, stopped=None):
+        waiting, released, left = self.waiting, self.released, self.left
         progress(0.5, 42.0)
-        self.waiting.set()
-        while not self.released.wait(0.02):
+        waiting.set()
+        while not released.wait(0.02):
             if stopped():
-                self.left.set()
+                left.set()
                 raise RefusedError("stopped")
         return super().restore(request, target, progress=progress, stopped=stopped)
 
