@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
     from swinir.cli.restore_display import Display
     from swinir.photos.batch import Clock, Item
+    from swinir.photos.loaded_models import LoadedModels
     from swinir.photos.manifest import Result
+    from swinir.photos.restore_photo import Treatment
 
 DEFAULT_OUTPUT = Path("restored")
 
@@ -70,11 +72,9 @@ def restore(
     from swinir.models.optimized import resolve_precision
     from swinir.photos.batch import Clock, Policy, restore_files
     from swinir.photos.jobs import Output, Shard, describe_request, plan_jobs
-    from swinir.photos.loaded_models import LoadedModels, load_by
     from swinir.photos.options import RestoreOptions
 
-    if skip_existing and overwrite:
-        raise ValueError("--skip-existing and --overwrite exclude each other; leave one out")
+    policy = Policy(parse_existing(skip_existing, overwrite), max_pixels=int(max_pixels * 1e6))
     check_parent(json_file)
     context.with_resource(messages(logging.INFO if verbose else logging.WARNING))
     treatment = RestoreOptions(
@@ -89,8 +89,6 @@ def restore(
         request=describe_request(treatment),
     )
     part = Shard.parse(shard or "1/1")
-    existing: Any = "overwrite" if overwrite else "skip" if skip_existing else "recorded"
-    policy = Policy(existing, max_pixels=int(max_pixels * 1e6))
     show = partial(
         Display, treatment=treatment, explain=explain, verbose=verbose, quiet=quiet, keep=json_file is not None
     )
@@ -109,15 +107,13 @@ def restore(
     single = len(jobs) == 1 and jobs[0].target == output  # -o names a file
     folder = output.parent if single else output
     policy = replace(policy, recorded=not single or output.parent != Path())  # in a folder that is named
-    chosen = choose_device(device)
-    models = LoadedModels(chosen, load=load_by(backend, chosen, treatment.run.precision), options=treatment.run)
-    if model is not None:
-        models.get(model)  # a mistyped name stops here
+    models = open_models(device, backend, treatment)
     if dry_run:
         raise typer.Exit(print_plans(jobs, treatment, models, policy.max_pixels))
     clock, display = Clock(), show(jobs, models=models)
-    if verbose or (treatment.run.precision == "auto" and chosen.type != "cpu"):
-        typer.echo(f"{chosen}, {resolve_precision(treatment.run.precision, chosen)}, {len(jobs)} images", err=True)
+    if verbose or (treatment.run.precision == "auto" and models.device.type != "cpu"):
+        precision = resolve_precision(treatment.run.precision, models.device)
+        typer.echo(f"{models.device}, {precision}, {len(jobs)} images", err=True)
     results = restore_files(
         jobs, folder, treatment, models, naming, policy,
         clock=clock, planned=display.announce, progress=display.progress, shown=_write_comparison if compare else None,
@@ -144,6 +140,24 @@ def follow(
             _write_json(json_file, display.results, complete)
     if display.counts["failed"]:
         raise typer.Exit(1)
+
+
+def parse_existing(skip_existing: bool, overwrite: bool) -> Any:
+    """Parse --skip-existing and --overwrite into the word of a `Policy`."""
+    if skip_existing and overwrite:
+        raise ValueError("--skip-existing and --overwrite exclude each other; leave one out")
+    return "overwrite" if overwrite else "skip" if skip_existing else "recorded"
+
+
+def open_models(device: str | None, backend: str | None, treatment: "Treatment") -> "LoadedModels":
+    """Choose the device, and load the model if one is named: a mistyped name stops here."""
+    from swinir.photos.loaded_models import LoadedModels, load_by
+
+    chosen = choose_device(device)
+    models = LoadedModels(chosen, load=load_by(backend, chosen, treatment.run.precision), options=treatment.run)
+    if treatment.model is not None:
+        models.get(treatment.model)
+    return models
 
 
 def parse_tile(text: str) -> Any:

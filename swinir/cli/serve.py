@@ -13,22 +13,27 @@ from swinir.cli.signals import asked_to_stop
 
 LOCAL = ("127.0.0.1", "::1", "localhost")
 LIMITS, MODELS = "Limits", "Models"  # groups of the help
+# Options that `swinir web` has as well.
+Host = Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every network.")]
+Port = Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 is a free one.")]
+Experts = Annotated[
+    list[Path] | None,
+    typer.Option("-n", "--model", rich_help_panel=MODELS, help="Also offer this checkpoint; may be repeated."),
+]
+Megapixels = Annotated[float, typer.Option("--max-pixels", rich_help_panel=LIMITS, help="Of an image, in megapixels.")]
 
 
 def serve(
     context: typer.Context,
-    host: Annotated[str, typer.Option("--host", help="Address to listen on; 0.0.0.0 is every network.")] = LOCAL[0],
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="Port; 0 is a free one.")] = 8000,
+    host: Host = LOCAL[0],
+    port: Port = 8000,
     token_file: Annotated[
         Path | None, typer.Option("--token-file", help="File with the token that clients must send.")
     ] = None,
     folder: Annotated[
         Path | None, typer.Option("--folder", help="Folder for uploads and outputs; by default that of the system.")
     ] = None,
-    model: Annotated[
-        list[Path] | None,
-        typer.Option("-n", "--model", rich_help_panel=MODELS, help="Also offer this checkpoint; may be repeated."),
-    ] = None,
+    model: Experts = None,
     device: Annotated[
         str | None, typer.Option("--device", rich_help_panel=MODELS, help="cpu, cuda; or several: cuda:0,cuda:1.")
     ] = None,
@@ -40,9 +45,7 @@ def serve(
     backend: given.Backend = None,
     compile: given.Compile = False,
     max_mb: Annotated[float, typer.Option("--max-mb", rich_help_panel=LIMITS, help="Of an upload.")] = 64,
-    max_pixels: Annotated[
-        float, typer.Option("--max-pixels", rich_help_panel=LIMITS, help="Of an image, in megapixels.")
-    ] = 50,
+    max_pixels: Megapixels = 50,
     max_output_pixels: Annotated[
         float, typer.Option("--max-output-pixels", rich_help_panel=LIMITS, help="Of an output, in megapixels.")
     ] = 200,
@@ -66,7 +69,7 @@ def serve(
 
         from swinir.service.app import make_app
         from swinir.service.metrics import ServiceMetrics
-        from swinir.service.server import listen
+        from swinir.service.server import address_of, listen
         from swinir.service.server import serve as run
     except ImportError as error:
         raise ImportError(f"swinir serve needs {error.name}; pip install 'swinir-toolkit[serve]'") from error
@@ -90,9 +93,8 @@ def serve(
     with work_folder(folder) as place, listen(host, port) as listener, asked_to_stop():
         queue = JobQueue(restorers, place, max_jobs=max_jobs, keep_seconds=keep_seconds, finished=metrics.finished)
         app = make_app(queue, metrics, token=token)
-        address = f"[{host}]" if ":" in host else host
         devices = ", ".join(str(restorer.device) for restorer in restorers)
-        typer.echo(f"http://{address}:{listener.getsockname()[1]} on {devices}; /docs describes the service", err=True)
+        typer.echo(f"{address_of(host, listener)} on {devices}; /docs describes the service", err=True)
         if token is None and host not in LOCAL:
             typer.echo("no --token-file: everyone who reaches this address can use the service", err=True)
         run(app, queue, listener)

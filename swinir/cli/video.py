@@ -9,7 +9,7 @@ import typer
 from typer import Option
 
 from swinir.cli import restore_options as given
-from swinir.cli.restore import DEFAULT_OUTPUT, follow, parse_tile
+from swinir.cli.restore import DEFAULT_OUTPUT, follow, open_models, parse_existing, parse_tile
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,16 +73,13 @@ def video(
     optional("av", "video")
     os.environ.setdefault("SVT_LOG", "1")  # errors only; read when the encoder is loaded
     from swinir.cli.restore_display import Display, messages
-    from swinir.inference.device import choose_device
     from swinir.photos.batch import Clock, Policy
     from swinir.photos.jobs import Output, describe_request
-    from swinir.photos.loaded_models import LoadedModels, load_by
     from swinir.photos.options import RestoreOptions
     from swinir.video.encode import Encoding
     from swinir.video.restore_clip import VideoOptions, plan_clip, restore_clip
 
-    if skip_existing and overwrite:
-        raise ValueError("--skip-existing and --overwrite exclude each other; leave one out")
+    existing = parse_existing(skip_existing, overwrite)
     context.with_resource(messages(logging.INFO if verbose else logging.WARNING))
     treatment = RestoreOptions(
         scale, model, task, noise, jpeg, strength, "model", cast(Any, parse_tile(tile)), tile_overlap,
@@ -91,14 +88,11 @@ def video(
     options = VideoOptions(Encoding(codec, crf, preset), _seconds(preview), steady)
     job = plan_clip(source, output, Output(suffix, request=describe_request(treatment)))
     policy = Policy(
-        "overwrite" if overwrite else "skip" if skip_existing else "recorded",
+        existing,
         recorded=output != job.target or output.parent != Path(),  # in a folder that is named
         max_pixels=int(max_pixels * 1e6),
     )
-    chosen = choose_device(device)
-    models = LoadedModels(chosen, load=load_by(backend, chosen, treatment.run.precision), options=treatment.run)
-    if model is not None:
-        models.get(model)  # a mistyped name stops here
+    models = open_models(device, backend, treatment)
     clock = Clock()
     display = Display([job], treatment, models, explain=explain, verbose=verbose, quiet=quiet)
 

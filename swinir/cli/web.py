@@ -7,27 +7,22 @@ import typer
 from typer import Option
 
 from swinir.cli import restore_options as given
-from swinir.cli.serve import LIMITS, LOCAL, MODELS
+from swinir.cli.serve import LIMITS, LOCAL, MODELS, Experts, Host, Megapixels, Port
 from swinir.cli.signals import asked_to_stop
 
 
 def web(
-    host: Annotated[str, Option("--host", help="Address to listen on; 0.0.0.0 is every network.")] = LOCAL[0],
-    port: Annotated[int, Option("--port", min=0, max=65535, help="Port; 0 is a free one.")] = 7860,
+    host: Host = LOCAL[0],
+    port: Port = 7860,
     open_page: Annotated[bool, Option("--open", help="Open the page in a browser on this computer.")] = False,
-    model: Annotated[
-        list[Path] | None,
-        Option("-n", "--model", rich_help_panel=MODELS, help="Also offer this checkpoint; may be repeated."),
-    ] = None,
+    model: Experts = None,
     device: Annotated[
         str | None,
         Option("--device", rich_help_panel=MODELS, help="cpu, cuda, cuda:1; by default a GPU if there is one."),
     ] = None,
     precision: given.Precision = "auto",
     max_mb: Annotated[float, Option("--max-mb", rich_help_panel=LIMITS, help="Of an image.")] = 64,
-    max_pixels: Annotated[
-        float, Option("--max-pixels", rich_help_panel=LIMITS, help="Of an image, in megapixels.")
-    ] = 50,
+    max_pixels: Megapixels = 50,
     max_seconds: Annotated[
         float, Option("--max-seconds", rich_help_panel=LIMITS, help="For the restoration of one image.")
     ] = 3600,
@@ -49,7 +44,7 @@ def web(
 
     from swinir.service.folders import remove_abandoned, work_folder
     from swinir.service.restorer import Limits, Restorer
-    from swinir.service.server import listen
+    from swinir.service.server import address_of, listen
     from swinir.service.web import PageLimits
     from swinir.service.web_app import PageServer, web_app
 
@@ -61,7 +56,7 @@ def web(
     remove_abandoned(Path(tempfile.gettempdir()))
     with work_folder() as folder, listen(host, port) as listener, asked_to_stop():
         app = web_app(restorer, page, folder)
-        address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+        address = address_of(host, listener)
         typer.echo(f"{address} on {restorer.device}; Ctrl-C stops it", err=True)
         if host not in LOCAL:
             typer.echo("everyone who reaches this address can use the page", err=True)

@@ -30,6 +30,11 @@ def listen(host: str, port: int) -> socket.socket:
         raise OSError(f"cannot listen on {host}, port {port}: {reason}; choose another --host or --port") from error
 
 
+def address_of(host: str, listener: socket.socket) -> str:
+    """Return the address to type into a browser."""
+    return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
 def serve(app: FastAPI, queue: JobQueue, listener: socket.socket) -> None:
     """Answer until SIGINT or SIGTERM. Running jobs are finished; a second SIGINT ends them after their current tile."""
     server = _Server(uvicorn.Config(app, server_header=False, log_level="warning"), queue)
