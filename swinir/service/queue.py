@@ -9,28 +9,27 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
-from threading import Event, Semaphore
+from threading import Semaphore
 from typing import Literal
 
 from swinir.photos.manifest import Result
-from swinir.service.restorer import CancelledError, RefusedError, Request, Restorer
+from swinir.service.restorer import CancelledError, RefusedError, Request, Restorer, Watch
 
 logger = logging.getLogger(__name__)
 Status = Literal["uploading", "waiting", "running", "done", "failed", "refused"]
 
 
 @dataclass(eq=False)
-class ServiceJob:
+class ServiceJob(Watch):
     """One request from its upload to the deletion of its files.
 
     Attributes:
         id: random, so that nobody guesses it.
         folder: of the upload and the output.
         request, future, device: None before it is submitted.
-        share: of the restoration, done so far.
         finished: time by the queue's clock; None before.
     """
 
@@ -39,10 +38,7 @@ class ServiceJob:
     request: Request | None = None
     future: Future[Result] | None = None
     device: int = 0
-    share: float = 0.0
     finished: float | None = None
-    stop: Event = field(default_factory=Event)
-    _end: float | None = None
 
     @property
     def target(self) -> Path:
@@ -63,12 +59,8 @@ class ServiceJob:
 
     @property
     def seconds_left(self) -> float | None:
-        """The expected time to the end; None where it is unknown."""
-        return None if self._end is None or self.finished else max(0.0, self._end - time.monotonic())
-
-    def progress(self, share: float, left: float | None) -> None:
-        """Note the progress."""
-        self.share, self._end = share, None if left is None else time.monotonic() + left
+        """The expected time to the end; None where it is unknown, and afterwards."""
+        return None if self.finished else super().seconds_left
 
     def result(self) -> Result:
         """Return the record of a finished job.

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from pathlib import Path, PureWindowsPath
-from threading import Lock
+from threading import Event, Lock
 
 from swinir.image_io.errors import ImageError, TooManyPixelsError, UnknownFormatError, named
 from swinir.image_io.picture import Picture
@@ -97,6 +97,29 @@ class Request:
         """The name that `swinir restore` gives the output."""
         naming = replace(self.output, request=describe_request(self.options.treatment))
         return naming.name(Path(self.name))
+
+
+@dataclass(eq=False, kw_only=True)
+class Watch:
+    """Progress of a restoration in another thread, as last reported, and the wish to stop it.
+
+    Attributes:
+        share: done so far.
+        stop: set to end it after the current tile.
+    """
+
+    share: float = 0.0
+    stop: Event = field(default_factory=Event)
+    _end: float | None = None
+
+    def progress(self, share: float, left: float | None) -> None:
+        """Note the share that is done and the seconds that are left."""
+        self.share, self._end = share, None if left is None else time.monotonic() + left
+
+    @property
+    def seconds_left(self) -> float | None:
+        """The seconds that are left now; None where they are unknown."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
 
 class Restorer:

@@ -25,7 +25,7 @@ from swinir.photos.manifest import Records, Result
 from swinir.photos.options import RestoreOptions
 from swinir.photos.restore_photo import Decision
 from swinir.report.restore_page import fitted_size, jpeg_bytes, write_report
-from swinir.service.restorer import RefusedError, Request, Restorer
+from swinir.service.restorer import RefusedError, Request, Restorer, Watch
 from swinir.service.web_examples import write_examples
 from swinir.service.web_texts import TEXTS, language_of
 from swinir.weights import zoo
@@ -59,24 +59,6 @@ class PageLimits:
         for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"{name} must be positive, got {value:g}")
-
-
-@dataclass
-class Watch:
-    """Progress of a restoration in another thread, as last reported, and the wish to stop it."""
-
-    share: float = 0.0
-    left: float | None = None
-    at: float = 0.0
-    stopped: bool = False
-
-    def progress(self, share: float, left: float | None) -> None:
-        """Note the share that is done and the seconds that are left."""
-        self.share, self.left, self.at = share, left, time.monotonic()
-
-    def seconds_left(self) -> float | None:
-        """Return the seconds that are left now, None if they are unknown."""
-        return None if self.left is None else max(0.0, self.left - (time.monotonic() - self.at))
 
 
 class Page:
@@ -210,12 +192,12 @@ class Page:
         sizes = [megapixels(each.source) for each in requests]
         for number, each in enumerate(requests):
             target, watch = _free_name(outputs / each.output_name), Watch()
-            stopped = lambda watch=watch: watch.stopped or self.closed  # noqa: E731 - of this image
+            stopped = lambda watch=watch: watch.stop.is_set() or self.closed  # noqa: E731 - of this image
             run = self.pool.submit(self.restorer.restore, each, target, progress=watch.progress, stopped=stopped)
             try:
                 while not run.done():
                     words = [f"{number + 1}/{len(requests)}", each.name, f"{watch.share:.0%}"]
-                    if (left := watch.seconds_left()) is not None:
+                    if (left := watch.seconds_left) is not None:
                         rate = (time.monotonic() - started + left) / (sum(sizes[: number + 1]) or 1)
                         words.append(texts["left"].format(time=_clock(left + rate * sum(sizes[number + 1 :]))))
                     share = (number + watch.share) / len(requests)
@@ -227,7 +209,7 @@ class Page:
                 failures.append(str(error))
                 Records(outputs).add(Result(str(each.source), str(target), "failed", error=str(error)))
             finally:  # also when the user cancels or leaves
-                watch.stopped = True
+                watch.stop.set()
         text = texts["done"].format(count=len(pairs), time=_clock(time.monotonic() - started)) if pairs else ""
         shown = await asyncio.to_thread(self._outcome, pairs)
         yield shown | {self.status: _status(failures, text)}
