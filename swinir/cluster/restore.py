@@ -127,12 +127,13 @@ class _Cluster:
         ray.get(self.keeper.take_done.remote())  # those that no worker got
         while waiting:
             refusals: dict[str, str] = {}
-            for row in self._rows(waiting, size):
+            for text in self._rows(waiting, size):
+                row = json.loads(text)
                 if "broken" in row:
                     raise RuntimeError(f"a worker failed:\n{row['broken']}")
                 if "refused" in row:
                     refusals[row["node"]] = row["refused"]
-                elif (result := parse_row(json.dumps(row))) and waiting.pop(result.output, None):
+                elif (result := parse_row(text)) and waiting.pop(result.output, None):
                     yield result
             # A worker that died had recorded some of the images of its block.
             for output, result in ray.get(self.keeper.take_done.remote()).items():
@@ -165,8 +166,8 @@ class _Cluster:
         nodes = [node for node in self._nodes() if node["NodeID"] not in self.excluded]
         return sum(int(node["Resources"].get(kind, 0) // each) for node in nodes)
 
-    def _rows(self, waiting: dict[str, str], size: int) -> Iterator[dict[str, Any]]:
-        """Yield what workers return for jobs, in blocks of a size or less."""
+    def _rows(self, waiting: dict[str, str], size: int) -> Iterator[str]:
+        """Yield the lines of JSON that workers return for jobs, in blocks of a size or less."""
         items = [json.dumps([source, output]) for output, source in waiting.items()]
         places = max(1, self._places())
         most = min(places, self.wanted or inf)
@@ -186,4 +187,4 @@ class _Cluster:
             label_selector=left_out, max_restarts=-1, max_task_retries=0,
         )  # fmt: skip
         for row in dataset.iter_rows():
-            yield json.loads(row["row"])
+            yield row["row"]

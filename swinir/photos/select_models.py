@@ -19,9 +19,8 @@ from swinir.weights.zoo import RELEASED, SIZE_WORDS, TASK_IN_NAME, ZooEntry
 
 LEAST_NOISE = 4.0  # there the denoiser improves nine images of ten, real_photo eight
 BEST_JPEG = 70.0  # there the model for JPEG improves nine images of ten; Set5 has a "clean" one of quality 75
-FAINT_NOISE = (
-    1.5  # enough for real_photo where JPEG is repaired in any case: 0.6 dB better than the model for JPEG at 1.7
-)
+# Enough for real_photo where JPEG is repaired in any case: 0.6 dB better than the model for JPEG at 1.7.
+FAINT_NOISE = 1.5
 UNCOMPRESSED = 100.0
 NOISY_JPEG = 90.0  # compression below this quality changes noise, so that models for white noise miss it
 NEAR = 1.5  # a model for one level serves levels up to this factor away
@@ -262,9 +261,9 @@ def _enlargement(scale: float, family: Sequence[ZooEntry]) -> list[Pass]:
     steps = _fixed_steps(scale, [model for model in family if model.parts.level_to is None])
     if ranges:
         free = min(ranges, key=_rank)
-        exact = bool(steps) and math.prod(model.parts.level for model in steps) == scale
-        larger = bool(steps) and min(map(_size, steps)) > _size(free)
-        if not (larger or (exact and min(map(_size, steps)) == _size(free))):
+        smallest = min(map(_size, steps), default=-1)
+        exact = math.prod(model.parts.level for model in steps) == scale
+        if smallest < _size(free) or (smallest == _size(free) and not exact):
             factors = split_scale(scale, free.parts.level_to or 1)
             count = len(factors)
             return [Pass(free, f"{asked}; pass {n} of {count}.", factor) for n, factor in enumerate(factors, 1)]

@@ -10,16 +10,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from swinir.degradations.estimate_input import LUMA
+
 WINDOW = 7  # pixels of the source
 LEAST = 1.0  # change of luma in 1/255 that compression makes without noise
 PER_NOISE = 0.9  # change over the noise level; 0.75 is expected of white noise, with a deviation of 0.08
 BLEND = 0.6  # share of the frame before where nothing moves
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def luma(pixels: np.ndarray) -> np.ndarray:
     """Return the luma of (H, W, 3) uint16 as (H, W) float32 in units of 1/255."""
-    return pixels.astype(np.float32) @ (_LUMA / np.float32(257))
+    return pixels.astype(np.float32) @ (LUMA / np.float32(257))
 
 
 def stillness(before: np.ndarray, after: np.ndarray, noise_level: float) -> np.ndarray:
