@@ -109,7 +109,8 @@ def _golden_error(file):
     for block in network.layers:
         _fuse(block)
     differences = []
-    for name in (name for name in data.files if name.startswith("input_")):
+    # A layer sees images of whole windows: those of "input_aligned" are among the others.
+    for name in (name for name in data.files if name.startswith("input_") and name != "input_aligned"):
         restored = network(torch.from_numpy(data[name]).float())
         expected = torch.from_numpy(data[name.replace("input_", "output_")])
         differences.append((restored - expected).abs().max().item())

@@ -53,10 +53,10 @@ QUICK = ("direct x2",)
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells a process its peak memory")
 @pytest.mark.parametrize("name", [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in NETWORKS])
 def test_the_estimate_covers_the_needs_of_a_network(name):
-    config, side = NETWORKS[name], 375
+    config, side = NETWORKS[name], 263
     with get_context("spawn").Pool(1) as pool:
         taken = pool.apply(growth, (config, side))
-    estimate = bytes_per_pixel(config) * 376**2
+    estimate = bytes_per_pixel(config) * 264**2
     assert estimate / 3 < taken < 1.15 * estimate + 30e6  # beside it, chunks of a fixed size
 
 

@@ -51,10 +51,12 @@ def test_fused_layers_have_the_output_of_plain_ones():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NETWORKS)
 def test_fused_layers_of_every_width_window_and_shift_have_the_output_of_plain_ones(name):
+    # Each precision meets each window, shifted or not: their number is odd.
+    narrows = itertools.cycle(("float32", "float16"))
     assert_equal_to_the_plain_layer(
         [
-            Case(*NETWORKS[name], window, 1.7, batch=2, shifted=shifted, narrow=narrow, launch={"windows": 4})
-            for window, shifted, narrow in itertools.product((4, 7, 8), (False, True), ("float32", "float16"))
+            Case(*NETWORKS[name], window, 1.7, batch=2, shifted=shifted, narrow=next(narrows), launch={"windows": 4})
+            for shifted, window in itertools.product((False, True), (4, 7, 8))
         ]
     )
 
@@ -67,7 +69,9 @@ def test_all_launch_parameters_worth_timing_give_the_same_output():
         present, *others = candidates(60, getattr(torch, narrow), (9, 0))
         assert present == launch_for(60, getattr(torch, narrow), (9, 0))
         assert len({present, *others}) == len(others) + 1 > 3
-        cases += [Case(60, 6, rows=1, cols=3, narrow=narrow, launch=asdict(launch)) for launch in others]
+        # The interpreter takes no notice of the others: warps, stages and registers.
+        seen = {(launch.block, launch.step, launch.windows, launch.kernels): launch for launch in others}
+        cases += [Case(60, 6, rows=1, cols=3, narrow=narrow, launch=asdict(launch)) for launch in seen.values()]
     assert_equal_to_the_plain_layer(cases)
 
 
