@@ -5,7 +5,7 @@ cluster, in turns; each worker has one thread. Images per second count from the 
 the start, which is shown beside. The ratios are paired: each is of one round, in which other work on the machine slows
 all alike; the median is shown.
 
-`scale` measures listing, records and the jobs of a wave for some images, and multiplies for ten million.
+`scale` measures listing and records for some images, and multiplies for ten million.
 """
 
 import shutil
@@ -54,7 +54,7 @@ def speed(results: Iterable[Result]) -> tuple[float, float]:
         if result.status != "restored":
             raise RuntimeError(f"{result.input}: {result.status}, {result.error}")
         times.append(time.perf_counter() - start)
-    # Those of a block come together: what came with the first was made before.
+    # The results of a cluster come in groups: what came with the first was made before.
     first = sum(moment < times[0] + 0.05 for moment in times)
     return (len(times) - first) / max(times[-1] - times[0], 1e-9), times[0]
 
@@ -131,7 +131,7 @@ def scale(
     images: Annotated[int, typer.Option(help="Number of images.")] = 20_000,
     per_folder: Annotated[int, typer.Option(help="Images in each subfolder.")] = 1000,
 ) -> None:
-    """Listing, records and the jobs of a wave."""
+    """Listing and records."""
     with TemporaryDirectory() as place:
         folder, output = Path(place, "in"), Path(place, "out")
         for number in range(images):
@@ -145,10 +145,13 @@ def scale(
         listed = partial(plan_jobs, [folder], output, Output(), recursive=True)
         measure("list of jobs, as without --ray", images, listed)
         measure("jobs folder by folder, as with --ray", images, lambda: deque(stream(), maxlen=0))
-        measure("jobs of a wave, of which there is one at a time", images, lambda: dict(stream()))
-        rows = [_row(target) for _, target in stream()]
+        pairs = list(stream())
+        rows = [_row(target) for _, target in pairs]
         for threads in (1, 32):
             keeper, some = Keeper(output / str(threads)), rows[: 50 * threads]
+            keeper.exchange(pairs[: len(some)])
+            while keeper.take(0):
+                pass
             start = time.perf_counter()
             with ThreadPoolExecutor(threads) as workers:
                 list(workers.map(keeper.add, some))

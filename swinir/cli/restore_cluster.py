@@ -40,7 +40,7 @@ def restore_by_ray(
     from swinir.inference.runtimes import optional
     from swinir.photos.loaded_models import LoadedModels
 
-    optional("ray.data", "ray")
+    optional("ray", "ray")
     from swinir.cluster.restore import connected, restore_on_cluster
     from swinir.cluster.worker import Work
 

@@ -1,1 +1,1 @@
-"""Folders and buckets of images on several machines or GPUs, by Ray Data."""
+"""Folders and buckets of images on several machines or GPUs, by Ray."""

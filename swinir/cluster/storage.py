@@ -139,8 +139,8 @@ class Copies:
         with files.transaction, path.open("rb") as whole, files.open(place, "wb") as copy:
             shutil.copyfileobj(whole, copy, 2**20)
 
-    def drop(self, job: Job) -> None:
-        """Delete the copies of a job."""
-        for path in (job.source, job.target):
+    def drop(self, *paths: Path) -> None:
+        """Delete copies."""
+        for path in paths:
             if self._urls.pop(path, None) is not None:
                 shutil.rmtree(path.parent, ignore_errors=True)

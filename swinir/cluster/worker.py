@@ -1,14 +1,11 @@
 """A worker: an actor that holds models and restores images as `restore_files` does."""
 
-import json
 import os
-import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import ray
 import torch
 
@@ -18,7 +15,7 @@ from swinir.inference.memory import free_memory
 from swinir.photos.batch import MEMORY_SHARE, Batch, Clock, Item, Policy, reason
 from swinir.photos.jobs import Job, Output
 from swinir.photos.loaded_models import BUDGET_SHARE, LoadedModels, load_by
-from swinir.photos.manifest import RECORDS, OutputError, Records, Result, raise_output_errors, row_text
+from swinir.photos.manifest import RECORDS, OutputError, Records, Result, raise_output_errors
 from swinir.photos.restore_photo import Treatment
 
 
@@ -65,16 +62,10 @@ class SharedRecords(Records):
 
     def add(self, *results: Result) -> None:
         """Have records appended; they are on the disk when this returns."""
-        ray.get([self.keeper.add.remote(self.named(result)) for result in results])
-
-    def named(self, result: Result) -> Result:
-        """Put URLs in place of copies."""
-        return replace(
-            result,
-            input=self.copies.name(result.input),
-            output=self.copies.name(result.output),
-            error=self.copies.rename(result.error),
-        )
+        name = self.copies.name
+        for row in results:
+            row = replace(row, input=name(row.input), output=name(row.output), error=self.copies.rename(row.error))
+            ray.get(self.keeper.add.remote(row))
 
 
 class WorkerBatch(Batch):
@@ -92,7 +83,6 @@ class WorkerBatch(Batch):
 
     def read(self, job: Job) -> Item | None:
         """Fetch and read an image, and its output if there is one."""
-        ray.get(self.shared.keeper.start.remote(self.copies.name(job.target)))
         try:
             self.copies.fetch(job.source, required=True)
             self.copies.fetch(job.target, required=False)
@@ -117,54 +107,51 @@ class WorkerBatch(Batch):
             return replace(result, status="failed", error=f"{url}: {reason(error)}")
         return result
 
+    def record(self, result: Result) -> Result:
+        """Record an image and delete its copies; the keeper is also told of those that are skipped."""
+        if result.status == "skipped":
+            self.records.add(result)
+        super().record(result)
+        if result.status != "begun":
+            self.copies.drop(Path(result.input), Path(result.output))
+        return result
+
 
 class Worker:
-    """Restore images; called with blocks of jobs by Ray Data.
-
-    A worker that cannot write, or cannot start its models, refuses all work from then on: its machine is left out.
+    """An actor that restores images as long as the keeper gives it any.
 
     Args:
         keeper: handle of the `Keeper`.
+        number: of this worker.
     """
 
-    def __init__(self, work: Work, keeper: Any) -> None:
+    def __init__(self, work: Work, keeper: Any, number: int) -> None:
         if work.current.is_dir():
             os.chdir(work.current)
         torch.set_num_threads(work.threads or 1)
-        self.work, self.keeper = work, keeper
+        self.work, self.keeper, self.number = work, keeper, number
         self.batch: WorkerBatch | None = None
-        self.refusal = ""
 
-    def __call__(self, block: dict[str, np.ndarray]) -> dict[str, list[str]]:
-        """Restore the images of a block.
+    def restore(self, suspect: bool) -> str:
+        """Restore images until the keeper has none.
 
         Args:
-            block: "item", a JSON list of input and output for each image.
+            suspect: restore one image whose worker died.
 
         Returns:
-            "row", a record for each image that was not refused; {"refused", "node"} if any was; {"broken"} for an error
-            of programming.
+            The reason why this machine cannot write or start its models; else "".
         """
-        rows: list[str] = []
         try:
-            if not self.refusal:
-                for result in self._restore([json.loads(text) for text in block["item"]]):
-                    rows.append(row_text(result))
+            batch = self.batch = self.batch or self._open()
+            for _ in batch.run(self._jobs(batch.copies, suspect), Clock()):
+                pass
         except (OutputError, OSError, ValueError) as error:
-            self.refusal = reason(getattr(error, "cause", error))  # of the keeper's
-        except Exception:
-            rows.append(json.dumps({"broken": traceback.format_exc()}))
-        if self.refusal:
-            rows.append(json.dumps({"refused": self.refusal, "node": ray.get_runtime_context().get_node_id()}))
-        return {"row": rows}
+            return reason(getattr(error, "cause", error))  # of the keeper's
+        return ""
 
-    def _restore(self, names: Sequence[tuple[str, str]]) -> Iterator[Result]:
-        batch = self.batch = self.batch or self._open()
-        jobs = [batch.copies.job(*pair) for pair in names]
-        by_target = {str(job.target): job for job in jobs}
-        for result in batch.run(jobs, Clock()):
-            yield batch.shared.named(result)
-            batch.copies.drop(by_target[result.output])
+    def _jobs(self, copies: Copies, suspect: bool) -> Iterator[Job]:
+        while pair := ray.get(self.keeper.take.remote(self.number, suspect)):
+            yield copies.job(*pair)
 
     def _open(self) -> WorkerBatch:
         device = choose_device(self.work.device)

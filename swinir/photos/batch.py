@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -90,7 +90,7 @@ class Item:
 
 
 def restore_files(
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     folder: Path,
     treatment: Treatment,
     models: LoadedModels,
@@ -126,7 +126,7 @@ def restore_files(
 
 def _restore_each(
     batch: "Batch",
-    jobs: Sequence[Job],
+    jobs: Iterable[Job],
     elsewhere: list[Job],
     clock: Clock,
     planned: Callable[[Job, Picture, Decision], None] | None,
@@ -135,11 +135,12 @@ def _restore_each(
 ) -> Iterator[Result]:
     """Restore the images that no other run works on, and list the others in `elsewhere`."""
     with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
-        reading = [reader.submit(batch.read, job) for job in jobs[:1]]
+        upcoming = ((job, reader.submit(batch.read, job)) for job in jobs)
+        reading = next(upcoming, None)
         writing: list[Future[Result]] = []
-        for number, job in enumerate(jobs):
-            item = reading.pop().result()
-            reading = [reader.submit(batch.read, following) for following in jobs[number + 1 : number + 2]]
+        while reading is not None:
+            job, item = reading[0], reading[1].result()
+            reading = next(upcoming, None)
             start = time.perf_counter()
             if item is not None and item.picture is not None:
                 item = batch.restore(item, planned, progress and partial(progress, job))
@@ -193,32 +194,29 @@ class Batch:
 
     def run(
         self,
-        jobs: Sequence[Job],
+        jobs: Iterable[Job],
         clock: Clock,
         planned: Callable[[Job, Picture, Decision], None] | None = None,
         progress: Callable[[Job, float], None] | None = None,
         shown: Callable[[Item], None] | None = None,
     ) -> Iterator[Result]:
         """Restore images, and wait for those that other runs work on; the arguments are those of `restore_files`."""
-        self.remove_leftovers(jobs)
-        waiting = jobs
-        while waiting:
-            elsewhere: list[Job] = []  # images that other runs work on
+        elsewhere: list[Job] = []  # images that other runs work on
+        yield from _restore_each(self, jobs, elsewhere, clock, planned, progress, shown)
+        if elsewhere:
+            logger.warning("waiting for another run, which restores %s", named(elsewhere[0].source))
+        while elsewhere:
+            time.sleep(POLL)
+            waiting, elsewhere = elsewhere, []
             yield from _restore_each(self, waiting, elsewhere, clock, planned, progress, shown)
-            if elsewhere and waiting is jobs:
-                logger.warning("waiting for another run, which restores %s", named(elsewhere[0].source))
-            if len(elsewhere) == len(waiting):
-                time.sleep(POLL)
-            waiting = elsewhere
 
-    def remove_leftovers(self, jobs: Sequence[Job]) -> None:
-        """Remove temporary files of runs that were killed."""
-        parents = {job.target.parent for job in jobs} - self._tidied
-        self._tidied |= parents
-        with self.lock.alone() as alone:
-            for parent in parents:
-                for leftover in leftovers(parent, of_others=alone) if parent.is_dir() else ():
+    def _remove_leftovers(self, folder: Path) -> None:
+        """Remove temporary files of runs that were killed, once for each folder of outputs."""
+        if folder not in self._tidied and folder.is_dir():
+            with self.lock.alone() as alone:
+                for leftover in leftovers(folder, of_others=alone):
                     leftover.unlink(missing_ok=True)
+        self._tidied.add(folder)
 
     def record(self, result: Result) -> Result:
         """Write the record of an image, unless there is to be none, and give up the claim on it when it is done."""
@@ -234,6 +232,7 @@ class Batch:
         Returns:
             A record that is "begun"; "skipped" if the output is there already, "failed" if the input cannot be read.
         """
+        self._remove_leftovers(job.target.parent)
         if not self.lock.claim(_claim(job.target)):
             return None
         self.records.refresh()

@@ -91,7 +91,6 @@ def restore_clip(
     batch.settings = settings_digest(treatment, Output(), batch.precision, video=asdict(options), av=av.__version__)
     try:
         batch.open()
-        batch.remove_leftovers([job])
         result = batch.begin(job)
         if result is not None and result.status == "skipped":  # by a run that was killed before it had tidied up
             discard(job.target)

@@ -62,7 +62,7 @@ def test_a_file_is_fetched_and_its_output_sent_and_both_copies_are_dropped(memor
     job.target.write_bytes(b"output")
     copies.send(job.target)
     assert memory.cat("/out/below/a.png") == b"output"
-    copies.drop(job)
+    copies.drop(job.source, job.target)
     assert not any(copies.folder.rglob("*.png"))
 
 
@@ -70,7 +70,7 @@ def test_paths_are_used_as_they_are(copies):
     job = copies.job("in/a.png", "out/a.png")
     copies.fetch(job.source, required=True)
     copies.send(job.target)
-    copies.drop(job)
+    copies.drop(job.source, job.target)
     assert (str(job.source), str(job.target)) == ("in/a.png", "out/a.png")
     assert not copies.folder.exists()
 
