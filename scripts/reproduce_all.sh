@@ -144,12 +144,7 @@ through_proxy() {
 }
 
 get_weights() {
-    local names
-    mapfile -t names < <(swinir zoo list --json | python -c '
-import json, sys
-print("\n".join(row["alias"] for row in json.load(sys.stdin) if not row["bundled"]))')
-    ((${#names[@]})) || fail "swinir zoo list has no released weights (see above)" 1
-    through_proxy swinir zoo download "${names[@]}" ||
+    through_proxy swinir zoo download released ||
         fail "weights are missing (see above); set SWINIR_ZOO_MIRROR to another address, or put the files into $RUN/model_zoo/swinir, and run the same command to resume" 1
 }
 

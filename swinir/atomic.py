@@ -14,6 +14,8 @@ from pathlib import Path
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}(\.(?P<machine>[0-9a-f]{8})\.(?P<process>[0-9]{1,9}))?\.part")
 PROCESSES = Path("/proc/self/ns/pid")  # names the container, whose processes have numbers of their own
 
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT)  # errors of a full disk
+
 # Errors of systems that cannot sync a folder, or cannot sync one that we may not list.
 CANNOT_SYNC = (errno.EACCES, errno.EPERM, errno.EINVAL, errno.ENOTSUP)
 
@@ -37,7 +39,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        if str(error.filename) != str(temporary):
+        unnamed = error.filename is None and error.errno in NO_ROOM  # from a write, not from opening
+        if not unnamed and str(error.filename) != str(temporary):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # the name that the user knows
     finally:

@@ -1,11 +1,9 @@
 """Simulated rented machines: a home folder, and a PATH on which the important programs are stubs."""
 
-import json
 import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -48,12 +46,10 @@ ENV_PYTHON = """case "$*" in
     [[ ! -e $here/fail/pip ]] || { cat "$here/fail/pip" >&2; exit 1; } ;;
 *cuda*) [[ ! -e $here/fail/cuda ]] ;;
 *load_model*) [[ ! -e $here/fail/load ]] ;;
-*json*) exec PYTHON "$@" ;;
 esac
-""".replace("PYTHON", sys.executable)
+"""
 SWINIR = """[[ ! -e $here/fail/swinir-$1-$2 ]] || { cat "$here/fail/swinir-$1-$2" >&2; exit 1; }
 case "$1 $2" in
-"zoo list") cat "$here/zoo.json" ;;
 "zoo download") printf 'proxy=%s mirror=%s\\n' "${https_proxy:-}" "${SWINIR_ZOO_MIRROR:-}" >>"$here/calls.log" ;;
 "reproduce all")
     mkdir -p "${*: -1}" && echo measured >"${*: -1}/table2.json"
@@ -67,11 +63,6 @@ case "$1 $2" in
     mkdir -p runs/recipe/states && touch runs/recipe/{recipe.pth,metrics.jsonl,states/large} ;;
 esac
 """
-ZOO = [
-    {"alias": "classical_sr_x4_DF2K", "bundled": False},
-    {"alias": "gray_dn_noise25_DFWB", "bundled": False},
-    {"alias": "lightweight_sr_x2_tiny", "bundled": True},
-]
 
 
 class Machine:
@@ -96,7 +87,6 @@ class Machine:
         self.gpu("550.90.07")
         self.free(100)
         self.glibc("2.31")
-        (self.folder / "zoo.json").write_text(json.dumps(ZOO))
         self.stub("nvidia-smi", NVIDIA_SMI)
         self.stub("df", DF)
         self.stub("getconf", GETCONF)

@@ -1,5 +1,6 @@
 """Cells with given figures, tiny weights and tiny sets, for the tests of `swinir reproduce`."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from swinir.reproduce.verdict import Tolerance
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.weights.checkpoint import write_checkpoint
+from swinir.weights.verify import sha256 as digest
 from swinir.weights.zoo import find
 
 TOLERANCE = Tolerance()
@@ -80,14 +82,29 @@ def write_weights(path, *, task="lightweight_sr", scale=None, seed=0, config=Non
     return path
 
 
-def write_sets(root, *names, side=24):
+def write_released(folder, entries):
+    """Files of tiny networks with the released files' names and layout; entries with lengths and hashes of these."""
+    states, written = {}, []
+    for entry in entries:
+        parts = entry.parts
+        config = tiny_network(parts.task, parts.level if parts.kind == "x" else 1)
+        if config not in states:
+            states[config] = SwinIR(config).state_dict()
+        file = folder / entry.file
+        torch.save({entry.params_key: states[config]}, file)
+        known = {"bytes": file.stat().st_size, "sha256": digest(file)} if entry.sha256 else {}
+        written.append(replace(entry, parameters=sum(t.numel() for t in states[config].values()), **known))
+    return tuple(written)
+
+
+def write_sets(root, *names, side=24, images=None):
     """Sets with all their images, tiny ones, and low-quality ones by MATLAB's bicubic where they have scales."""
     for name in names:
         row = BENCHMARK_SETS[name]
         gt = root / name / "HR" if row.scales else root / name
         for folder in (gt, *(row.lq_folder(root, scale) for scale in row.scales)):
             folder.mkdir(parents=True)
-        for number in range(row.images):
+        for number in range(images or row.images):
             image = smooth(side, side + 2 * number, seed=number)
             write(gt / f"{number:03}.png", image[:, :, :1] if row.gray else image)
             for scale in row.scales:

@@ -58,6 +58,12 @@ def test_an_error_names_the_file_and_not_its_temporary_one(tmp_path):
         assert caught.value.filename == str(path)
 
 
+def test_an_error_of_a_full_disk_names_the_file(tmp_path):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_path(tmp_path / "file"):
+        failing(errno.ENOSPC)()
+    assert (caught.value.errno, caught.value.filename) == (errno.ENOSPC, str(tmp_path / "file"))
+
+
 def test_only_file_systems_that_cannot_sync_folders_are_forgiven(tmp_path, monkeypatch):
     for code in (errno.EINVAL, errno.ENOTSUP):
         monkeypatch.setattr(os, "fsync", failing(code))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from swinir.atomic import NO_ROOM
 from swinir.cli.options import print_table
 from swinir.inference.device import choose_device
 from swinir.reproduce.published import TABLES, Table, notes
@@ -89,7 +90,12 @@ def _command(name: str, tables: tuple[Table, ...], flag: str, known: str) -> Cal
         if output.exists() and not output.is_dir():
             raise NotADirectoryError(f"--output must be a folder, and {output} is a file")
         bench = Bench(testsets, output, choose_device(device), options, notice=_notice)
-        summary = _measure(name, tables, planned, bench, tolerance, alternatives=alternatives)
+        try:
+            summary = _measure(name, tables, planned, bench, tolerance, alternatives=alternatives)
+        except OSError as error:
+            if error.errno in NO_ROOM:
+                error.strerror = f"{error.strerror}; make room, and the same command resumes"
+            raise
         if planned.missing or summary.failures or any(result.measured.failed for result in summary.results):
             raise typer.Exit(1)
 
@@ -191,6 +197,8 @@ def _measure(
                     results.append(conclude(measured, tolerance, bench=bench if alternatives else None))
                     line, errors = _line(results[-1]), [row.error for row in measured.failed]
                 except (ValueError, OSError) as error:
+                    if isinstance(error, OSError) and error.errno in NO_ROOM:  # nor is there room for other cells
+                        raise
                     failures.append(Failure(cell, " ".join(str(error).split())))
                     line, errors = "", [f"{cell.title}: {failures[-1].error}"]
                 with tqdm.external_write_mode():

@@ -58,16 +58,20 @@ def info(name: Annotated[str, typer.Argument(help=NAME_HELP)]) -> None:
 
 @app.command()
 def download(
-    names: Annotated[list[str], typer.Argument(metavar="NAME...", help=NAME_HELP)],
+    names: Annotated[
+        list[str],
+        typer.Argument(metavar="NAME...", help=f"{NAME_HELP} released: all released weights, about 2.7 GB."),
+    ],
     folder: Annotated[
         Path | None, typer.Option(help="Folder to write to; model_zoo/swinir or $SWINIR_ZOO by default.")
     ] = None,
 ) -> None:
     """Download and verify released weights, and print the path of each. $SWINIR_ZOO_MIRROR sets a mirror."""
-    from swinir.weights.zoo import DownloadError, default_folder, find
+    from swinir.weights.zoo import RELEASED, DownloadError, default_folder, find
     from swinir.weights.zoo import download as fetch
 
-    entries = list(dict.fromkeys(find(name) for name in names))  # an unknown name is refused before any download
+    chosen = [entry for name in names for entry in (RELEASED if name == "released" else (find(name),))]
+    entries = list(dict.fromkeys(chosen))  # an unknown name is refused before any download
     failures: list[DownloadError] = []
     for entry in entries:
         try:

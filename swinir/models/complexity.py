@@ -1,5 +1,7 @@
 """The cost of a network: parameters and multiply-accumulates, also as the paper counts them."""
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 
@@ -8,6 +10,7 @@ from swinir.models.reconstruction import shuffle_steps
 from swinir.models.swinir import NetworkConfig, SwinIR, closing_conv
 
 
+@cache
 def count_parameters(config: NetworkConfig) -> int:
     """Count the learned values of all parameters."""
     with torch.device("meta"):

@@ -1,11 +1,13 @@
 """Checked downloads: the target is replaced by a complete, verified file or left as it was.
 
-The body is streamed into a temporary file beside the target, checked there, and then renamed. (pooch and torch.hub
-limit neither the size nor the time of a transfer.)
+The body is streamed into a temporary file beside the target, checked there, and then renamed. A transfer that breaks
+off is resumed where it ended, if the server can. (pooch and torch.hub limit neither size nor time of a transfer.)
 """
 
 import contextlib
+import errno
 import logging
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
@@ -15,7 +17,7 @@ import requests
 import urllib3
 from tqdm import tqdm
 
-from swinir.atomic import atomic_path, leftovers
+from swinir.atomic import NO_ROOM, atomic_path, leftovers
 from swinir.weights.verify import Expected, examine, printable
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ TIMEOUT = (10.0, 30.0)  # seconds to connect, and between two pieces of the body
 PATIENCE = 60.0  # seconds before the rate of a transfer counts
 MIN_RATE = 10_000  # bytes a second from then on, on average
 RETRY_PAUSES = (1.0, 2.0)  # seconds before each further attempt after a passing failure
+PROGRESS = 1 << 20  # bytes after which the attempts are counted anew
 PASSING_STATUS = (408, 425, 429, 500, 502, 503, 504)
 CHUNK = 1 << 16
 clock = time.monotonic
@@ -78,6 +81,11 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
             with contextlib.suppress(OSError):  # not empty, or never made
                 folder.rmdir()
         kept = "; the damaged file there was left alone" if path.exists() else ""
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            raise DownloadError(
+                f"could not download {name}: {error.strerror} in {path.parent}; make room, or set SWINIR_ZOO to a "
+                "folder on another disk"
+            ) from error
         known = f"expected SHA-256 {expected.sha256}" if expected.sha256 else "expected SHA-256: none published"
         raise DownloadError(
             f"could not download {name}: {error}. Fetch {url} by other means and place it at {path} ({known}{kept})"
@@ -85,41 +93,56 @@ def fetch(url: str, path: Path, expected: Expected, *, progress: bool = False) -
 
 
 def _fetch(url: str, part: Path, expected: Expected, progress: bool) -> None:
-    """Write the body of `url` into a file, started anew after a passing failure."""
-    for pause in (*RETRY_PAUSES, None):
+    """Write the body of `url` into a file; after a passing failure, try again, from where the transfer ended."""
+    most, pauses = 0, iter(RETRY_PAUSES)
+    while True:
         try:
             _stream(url, part, expected, progress)
-            break
+            return
         except (requests.ConnectionError, requests.Timeout, urllib3.exceptions.HTTPError) as error:
-            if pause is None:
-                host = urlsplit(url).hostname
-                raise _PassingError(f"no connection to {host}, or it broke off ({type(error).__name__})") from error
-        except _PassingError:
-            if pause is None:
-                raise
+            host, received = urlsplit(url).hostname, part.stat().st_size
+            text = f"it broke off after {received} bytes" if received else "it broke off"
+            failure = _PassingError(f"no connection to {host}, or {text} ({type(error).__name__})")
+        except _PassingError as error:
+            failure = error
+        if part.stat().st_size >= most + PROGRESS:
+            most, pauses = part.stat().st_size, iter(RETRY_PAUSES)
+        pause = next(pauses, None)
+        if pause is None:
+            raise failure
         time.sleep(pause)
 
 
 def _stream(url: str, part: Path, expected: Expected, progress: bool) -> None:
-    with requests.get(url, stream=True, timeout=TIMEOUT, headers={"Accept-Encoding": "identity"}) as response:
+    """Append to what the file holds if the server can resume, else replace it."""
+    received = part.stat().st_size
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={received}-"} if received else {})
+    with requests.get(url, stream=True, timeout=TIMEOUT, headers=headers) as response:
         answer = f"the server answered {response.status_code} {printable(response.reason or '')}"
         if response.status_code in PASSING_STATUS:
             raise _PassingError(answer)
-        if response.status_code != 200:
+        resumes = response.headers.get("Content-Range", "").startswith(f"bytes {received}-")
+        if response.status_code != 200 and not (response.status_code == 206 and received and resumes):
             raise ValueError(answer)
         if url.startswith("https:") and any(not hop.url.startswith("https:") for hop in (*response.history, response)):
             raise ValueError("the server redirects to an address without encryption")
         if "html" in response.headers.get("Content-Type", ""):
             raise ValueError("the server sent a web page in place of the file")
-        announced = _announced(response)
+        if response.status_code == 200:
+            received = 0
+        length = _announced(response)
+        total = None if length is None else received + length
         limit = expected.bytes or MAX_BYTES
-        if announced is not None and (announced > limit or (expected.bytes and announced != expected.bytes)):
-            raise ValueError(f"the server announces {announced} bytes; expected {_expectation(expected)}")
-        received = 0
+        if total is not None and (total > limit or (expected.bytes and total != expected.bytes)):
+            raise ValueError(f"the server announces {total} bytes; expected {_expectation(expected)}")
+        free = shutil.disk_usage(part.parent).free
+        if length is not None and length > free:
+            raise OSError(errno.ENOSPC, f"no room for {length} bytes, {free} free")
         with (
-            part.open("wb") as stream,
+            part.open("ab" if received else "wb") as stream,
             tqdm(
-                total=announced or expected.bytes,
+                total=total or expected.bytes,
+                initial=received,
                 unit="B",
                 unit_scale=True,
                 desc=PurePosixPath(urlsplit(url).path).name,
@@ -132,7 +155,7 @@ def _stream(url: str, part: Path, expected: Expected, progress: bool) -> None:
                     raise ValueError(f"the server sends more than the expected {_expectation(expected)}")
                 stream.write(chunk)
                 bar.update(len(chunk))
-    due = announced or expected.bytes
+    due = total or expected.bytes
     if due is not None and received != due:
         raise _PassingError(f"the transfer ended after {received} of {due} bytes")
 

@@ -1,16 +1,21 @@
 """`swinir reproduce table2` and the others, from the command line: tiny weights on tiny sets."""
 
+import errno
 import json
 import re
 import subprocess
 import sys
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from reproductions import write_sets, write_weights
+from reproductions import write_released, write_sets, write_weights
 
 from swinir.cli.main import main
 from swinir.reproduce import measure
 from swinir.tasks import get_task
+from swinir.weights import zoo
 
 SMALL = "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2.pth"
 
@@ -78,6 +83,49 @@ def test_released_weights_are_the_default_and_named_when_missing(place, reproduc
     assert not (place / "results").exists()
 
 
+@pytest.fixture
+def release(tmp_path, monkeypatch):
+    """A server on this machine with a file for each released name; gives its folder."""
+    folder = tmp_path / "release"
+    folder.mkdir()
+    monkeypatch.setattr(zoo, "RELEASED", write_released(folder, zoo.RELEASED))
+
+    class Files(SimpleHTTPRequestHandler):
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Files, directory=folder)) as server:
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setenv("SWINIR_ZOO_MIRROR", f"http://127.0.0.1:{server.server_port}")
+        yield folder
+        server.shutdown()
+
+
+def test_the_released_weights_go_from_the_download_to_the_page(place, reproduce, release, capsys):
+    """All names, with tiny networks, a set for each table, and one file that is not on the server at first."""
+    write_sets(place / "testsets", "classic5", "McMaster", "DIV2K-val", images=1)
+    late = release / SMALL
+    late.rename(place / "late")
+    assert main(["zoo", "download", "released"]) == 1
+    out, err = capsys.readouterr()
+    assert (len(out.splitlines()), len(err.splitlines())) == (30, 1)
+    code, _, err = reproduce("table3", "--sets", "Set5")
+    assert code == 1
+    assert "missing: weights lightweight_sr_x2_DIV2K, for 1 cell; get it by: swinir zoo download" in err
+    (place / "late").rename(late)
+    assert main(["zoo", "download", "released"]) == 0
+    capsys.readouterr()
+    code, out, _ = reproduce("all", "--sets", "Set5,Set12,classic5,McMaster,DIV2K-val")
+    assert code == 0
+    assert out.count("(kept)") == 2
+    cells = [cell for table in content(place, "all")["tables"] for cell in table["cells"]]
+    assert len(cells) == 29
+    page = (place / "results" / "reproduce" / "all.html").read_text(encoding="utf-8")
+    assert len({cell["weights"] for cell in cells}) == 23
+    assert all(cell["weights"] in page for cell in cells)
+
+
 def test_a_file_of_any_name_is_matched_by_its_network_with_the_users_tolerance(place, reproduce):
     options = ("--self-ensemble", "--psnr-tolerance", "0.5", "--ssim-tolerance", "0.01")
     code, out, err = reproduce("all", "--weights", "mine.pth", "--sets", "Set5", *options)
@@ -138,6 +186,22 @@ def test_an_interrupted_run_leaves_a_page_of_what_is_done(place, reproduce, monk
     monkeypatch.setattr(measure.Bench, "measure", stop)
     assert reproduce("table3", "--weights", "mine.pth", "--sets", "Set5", "--self-ensemble")[0] == 130
     assert content(place, "table3")["verdicts"]["another network"] == 1
+
+
+def test_a_full_disk_ends_the_run_with_one_line(place, reproduce, monkeypatch):
+    calls = []
+
+    def full(path, rows, facts):
+        calls.append(path)
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(measure, "write_json", full)
+    code, _, err = reproduce("table3", "--weights", "mine.pth", "--sets", "Set5", "--self-ensemble")
+    assert code == 2
+    assert err.splitlines()[-1].startswith(
+        "swinir: [Errno 28] No space left on device; make room, and the same command"
+    )
+    assert len(set(calls)) == 1  # the other cell was not begun
 
 
 @pytest.mark.parametrize(
