@@ -1,6 +1,6 @@
 """The network and the image that are measured."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import skimage
@@ -10,8 +10,9 @@ from torch import Tensor
 from swinir.image_io.image import read
 from swinir.inference.restore import align_tile
 from swinir.inference.tiling import align_overlap, mirrored
-from swinir.models.any_scale import at_scale
+from swinir.models.any_scale import at_scale, config_at
 from swinir.models.complexity import count_macs
+from swinir.models.phases import enlarged
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.tasks import get_task
 from swinir.weights import zoo
@@ -42,23 +43,25 @@ class Subject:
         return SwinIR.from_state(self.network, live_weights(self.network)).requires_grad_(False).eval().to(device)
 
 
-def find_subject(name: str) -> Subject:
+def find_subject(name: str, scale: float | None = None) -> Subject:
     """Find the network of a weights file or of a name in the zoo; released ones need not have been downloaded.
 
+    Args:
+        scale: that a network of any scale is measured at; its largest one by default.
+
     Raises:
-        CheckpointError: if it is neither, or cannot be read.
+        CheckpointError: (a ValueError) if it is neither, or cannot be read.
+        ValueError: for another scale than that of a network of one scale.
     """
+    file: Path | None
     try:
         file = find_checkpoint(name)
+        network = read_checkpoint(file).network
     except FileNotFoundError:  # a name of the zoo
         parts = zoo.find(name).parts
-        scale = parts.level if parts.kind == "x" else 1
-        network = get_task(parts.task).network_for(scale, img_size=parts.patch, large=parts.size == "L")
-        return Subject(name, network)
-    network = read_checkpoint(file).network
-    if network.any_scale:  # measured at its largest scale
-        network = replace(network, upsampler="pixelshuffledirect", upscale=int(network.upscale))
-    return Subject(name, network, file)
+        level = parts.level if parts.kind == "x" else 1
+        network, file = get_task(parts.task).network_for(level, img_size=parts.patch, large=parts.size == "L"), None
+    return Subject(name, config_at(network, network.upscale if scale is None else scale), file)
 
 
 def live_weights(network: NetworkConfig, seed: int = SEED) -> dict[str, Tensor]:
@@ -109,7 +112,7 @@ class Case:
 
     def megapixels(self, network: NetworkConfig) -> float:
         """Count the pixels of the output, in millions."""
-        return self.batch * self.height * self.width * network.upscale**2 / 1e6
+        return self.batch * enlarged(self.height, network.upscale) * enlarged(self.width, network.upscale) / 1e6
 
     def gflop(self, network: NetworkConfig) -> float:
         """Count two operations for each multiply-accumulate of the images, in 1e9.

@@ -87,12 +87,10 @@ def _optimized(model: SwinIR, precision: str, layers: LayerForm, *, graphs: bool
     return OptimizedSwinIR(model, precision, layers=layers, graphs=graphs)
 
 
-def _plain(model: SwinIR) -> Runnable:
-    return FunctionNetwork("plain", model, ReferenceSwinIR(model.config, model.state_dict()))
-
-
-def _plain_cached(model: SwinIR) -> Runnable:
-    return FunctionNetwork("plain-cached", model, CachedReference(model.config, model.state_dict()))
+def _plain(name: str, kind: type[ReferenceSwinIR], model: SwinIR) -> Runnable:
+    if model.config.any_scale:
+        raise ValueError("the paper's network has whole scales only")
+    return FunctionNetwork(name, model, kind(model.config, model.state_dict()))
 
 
 def _to_compile(model: SwinIR) -> Runnable:
@@ -124,7 +122,7 @@ def _exported(engine: str, precision: str, model: SwinIR) -> Runnable:
 
 
 _ROWS = (
-    Variant("plain", "fp32", "the network written as in the paper", _plain),
+    Variant("plain", "fp32", "the network written as in the paper", partial(_plain, "plain", ReferenceSwinIR)),
     Variant("fp32", "fp32", "this package", _as_it_is),
     Variant("bf16", "bf16", "this package, operands of 16 bits", _as_it_is),
     Variant("fp32-eager", "fp32", "PyTorch's operators", partial(_optimized, precision="fp32", layers="eager")),
@@ -151,7 +149,12 @@ _ROWS = (
     Variant("onnx", "fp32", "exported, run by onnxruntime", partial(_exported, "onnx", "fp32")),
     Variant("openvino", "fp32", "exported, run by OpenVINO", partial(_exported, "openvino", "fp32")),
     Variant("openvino-bf16", "bf16", "the same in 16 bits", partial(_exported, "openvino", "bf16")),
-    Variant("plain-cached", "fp32", "plain with masks and position biases computed once", _plain_cached),
+    Variant(
+        "plain-cached",
+        "fp32",
+        "plain with masks and position biases computed once",
+        partial(_plain, "plain-cached", CachedReference),
+    ),
     Variant("spandrel", "fp32", "spandrel's network, which other tools run", _spandrel),
 )
 VARIANTS: dict[str, Variant] = {row.name: row for row in _ROWS}

@@ -34,14 +34,17 @@ def bench(
     tile: Annotated[int | None, typer.Option("--tile", help="Run in tiles of this side; whole images without.")] = None,
     tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="Overlap of tiles.")] = 32,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Images at once.")] = 1,
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Scale of a network of any scale; its largest one without.")
+    ] = None,
     variants: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--variants",
             help="Of plain, plain-cached, fp32, bf16, the same with -eager, -fused or -compiled, bf16-graph, onnx, "
-            "openvino, openvino-bf16, spandrel.",
+            "openvino, openvino-bf16, spandrel. Default: plain,fp32,bf16, at other than whole scales fp32,bf16.",
         ),
-    ] = "plain,fp32,bf16",
+    ] = None,
     repeats: Annotated[int, typer.Option("--repeats", min=1, help="Rounds; in each every variant runs once.")] = 5,
     device: Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1; a GPU if there is one.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; PyTorch's choice without.")] = (
@@ -64,13 +67,15 @@ def bench(
     from swinir.environment import machine
     from swinir.report.speed import check_plot
 
+    subject = find_subject(name, scale)
+    if variants is None:
+        variants = "fp32,bf16" if subject.network.any_scale else "plain,fp32,bf16"
     chosen = get_variants(split_words(variants))
     for file in (json_file, plot):
         check_parent(file)
     if plot is not None:
         check_plot(plot)
     cases = _cases(sizes, batch, tile, tile_overlap)
-    subject = find_subject(name)
     for case in cases:
         case.check(subject.network)
     where = choose_device(device)
@@ -148,7 +153,7 @@ def _heading(facts: dict[str, Any], case: "Case") -> str:
     rates = ", ".join(f"{rate:,.0f} GFLOP/s in {precision}" for precision, rate in facts["matrix_gflops"].items())
     return "\n".join(
         (
-            f"{network['name']}: x{network['scale']}, {network['parameters']:,} parameters, {weights}",
+            f"{network['name']}: x{network['scale']:g}, {network['parameters']:,} parameters, {weights}",
             f"a photograph, {tiles}, batch {case.batch}, {facts['repeats']} rounds",
             f"{where['cpu']}, {threads}, {where['machine']}, torch {where['torch']}{load}",
             f"matrix products: {rates}",

@@ -6,7 +6,7 @@ Weights files are untrusted: only `swinir.weights.checkpoint` reads them, and sp
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from swinir.degradations.resize import imresize
 from swinir.inference.forward import Runnable, out_of_memory
+from swinir.inference.restore import restore
 from swinir.inference.runtimes import SUFFIXES, ExportedNetwork, load_exported, optional
 from swinir.inference.tiling import mirrored
 from swinir.models.any_scale import at_scale
@@ -66,23 +67,33 @@ class Loaded:
 
 
 class Bicubic:
-    """MATLAB's bicubic enlargement of 8-bit images on the CPU, the baseline of papers; scale 1 returns the image."""
+    """MATLAB's bicubic enlargement of 8-bit images on the CPU, the baseline of papers; scale 1 returns the image.
+
+    Args:
+        networks: run on the image first, one after another; bicubic then gives their output the size of the scale, as
+            `swinir restore` does with models of other scales.
+    """
 
     device = torch.device("cpu")
     dtype = torch.float32
     precision = "fp32"
 
-    def __init__(self, chans: int, scale: float) -> None:
+    def __init__(self, chans: int, scale: float, networks: Sequence[Runnable] = ()) -> None:
+        self.networks = networks
         self.config = BaselineConfig(INTERPOLATION, chans, scale, extra_window=False)
         self.exact = self
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.config.upscale == 1:
-            return x.clone()
-        images = (x.clamp(0, 1) * 255).round().to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
         size = enlarged_size(x, self.config.upscale)
-        enlarged = np.stack([imresize(image, size=size) for image in images])
-        return torch.from_numpy(enlarged).permute(0, 3, 1, 2).float() / 255
+        for network in self.networks:
+            x = restore(network, x, check=False)
+        if tuple(x.shape[-2:]) == size:
+            return x.clone()
+        images = x.clamp(0, 1).to("cpu", torch.float32).permute(0, 2, 3, 1).numpy()
+        if not self.networks:
+            images = (images * 255).round().astype(np.uint8)
+        enlarged = torch.from_numpy(np.stack([imresize(image, size=size) for image in images]))
+        return enlarged.permute(0, 3, 1, 2).float() / (1 if self.networks else 255)
 
 
 class SpandrelNetwork(ExternalNetwork):

@@ -9,7 +9,20 @@ from torch import Tensor
 
 from swinir.models.phases import COEFFICIENTS, Axis, legendre, whole
 from swinir.models.reconstruction import reconstruction_modules
-from swinir.models.swinir import SwinIR
+from swinir.models.swinir import NetworkConfig, SwinIR
+
+
+def config_at(config: NetworkConfig, scale: float) -> NetworkConfig:
+    """Return the configuration of `at_scale`'s network; a ValueError as there."""
+    scale = whole(scale)
+    if not config.any_scale:
+        if scale != config.upscale:
+            raise ValueError(f"the network enlarges by {config.upscale:g} only, got {scale:g}; name one of any scale")
+        return config
+    if scale < 1:
+        raise ValueError(f"a network of any scale enlarges by 1 or more, got {scale:g}; resize the image instead")
+    ordinary = isinstance(scale, int) and scale >= 2
+    return replace(config, upscale=scale, upsampler="pixelshuffledirect" if ordinary else config.upsampler)
 
 
 @torch.no_grad()
@@ -22,23 +35,21 @@ def at_scale(model: SwinIR, scale: float) -> SwinIR:
     Raises:
         ValueError: for a scale below 1, and another scale than that of a network of one scale.
     """
-    scale, config = whole(scale), model.config
-    if not config.any_scale:
-        if scale != config.upscale:
-            raise ValueError(f"the network enlarges by {config.upscale:g} only, got {scale:g}; name one of any scale")
+    config = config_at(model.config, scale)
+    if not model.config.any_scale:
         return model
-    if scale < 1:
-        raise ValueError(f"a network of any scale enlarges by 1 or more, got {scale:g}; resize the image instead")
-    if scale < 2 or not isinstance(scale, int):
+    if config.any_scale:
         other = copy.copy(model)  # the attributes, not the modules
-        other.config = replace(config, upscale=scale)
+        other.config = config
         return other
     fixed = copy.deepcopy(model)
     del fixed.conv_coefficients, fixed.phase_weights
-    fixed.config = replace(config, upsampler="pixelshuffledirect", upscale=scale)
-    modules = reconstruction_modules(fixed.config.upsampler, scale, config.embed_dim, config.num_feat, config.in_chans)
+    fixed.config = config
+    modules = reconstruction_modules(
+        config.upsampler, config.upscale, config.embed_dim, config.num_feat, config.in_chans
+    )
     fixed.add_module("upsample", modules["upsample"].to(model.conv_first.weight))
-    axis = Axis.of(1, scale)
+    axis = Axis.of(1, int(config.upscale))
     weights = model.phase_weights.weights(axis, axis).double()
     for name, tensor in model.conv_coefficients.named_parameters():
         filters = rearrange(tensor.double(), "(j c) ... -> j c ...", j=COEFFICIENTS)

@@ -8,7 +8,7 @@ The thresholds were measured by `scripts/measure_choice.py gain` with the bundle
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import combinations_with_replacement
@@ -275,15 +275,18 @@ def _size(model: ZooEntry) -> int:
 
 
 def _fixed_steps(scale: float, family: Sequence[ZooEntry]) -> list[ZooEntry]:
-    """Choose the fewest models that reach the scale, with the smallest output; small factors first, on small images."""
+    """Choose the best models of the fewest scales that reach a scale."""
     best = {model.parts.level: model for model in sorted(family, key=_rank, reverse=True)}
-    if not best:
-        return []
+    return [best[factor] for factor in fewest_factors(scale, best)] if best else []
+
+
+def fewest_factors(scale: float, factors: Collection[int]) -> tuple[int, ...]:
+    """Choose the fewest factors that reach a scale, of the smallest product; small ones first, on small images."""
     count = 1
-    while max(best) ** count < scale:
+    while max(factors) ** count < scale:
         count += 1
-    reach = (factors for factors in combinations_with_replacement(sorted(best), count) if math.prod(factors) >= scale)
-    return [best[factor] for factor in min(reach, key=math.prod)]
+    reach = (chosen for chosen in combinations_with_replacement(sorted(factors), count) if math.prod(chosen) >= scale)
+    return min(reach, key=math.prod)
 
 
 def split_scale(scale: float, most: float) -> list[float]:

@@ -218,7 +218,7 @@ class TrainConfig(Section):
         name: name of the run, its folder and its final weights.
         task: a key of `swinir.tasks.TASKS`, which decides the network, the degradation and the metrics.
         scale, noise, jpeg: level of the task, as in the tester's options. A range of scales trains one network for any
-            of them (upsampler "any"): each batch has one, drawn uniformly, and validation has the largest.
+            of them (upsampler "any"): each batch has one, drawn uniformly, and validation has `validated_scales`.
         network: overrides for fields of the task's released network; `name = "rcan"` trains RCAN instead.
         accumulate: parts of a batch that are run one after the other, to need less memory.
         precision: type of products and convolutions in the network; parameters, residuals and losses are float32,
@@ -285,9 +285,10 @@ class TrainConfig(Section):
             raise ValueError(f"scale must go from low to high, got {low:g} to {high:g}")
         if self.degradation_kind != "bicubic":
             raise ValueError(f"a range of scales needs the degradation 'bicubic', got {self.degradation_kind!r}")
-        if self.data.train_lq:
+        if self.data.train_lq or self.data.validate_lq:
             raise ValueError(
-                "a range of scales needs ground truths only, low-quality patches are made; leave data.train_lq out"
+                "a range of scales needs ground truths only, low-quality images are made; "
+                "leave data.train_lq and data.validate_lq out"
             )
         if self.network_name == "rcan" or self.network_config().upsampler != "any":
             raise ValueError('a range of scales needs SwinIR with the upsampler "any"; leave both options out')
@@ -322,6 +323,14 @@ class TrainConfig(Section):
     def top_scale(self) -> float:
         """The scale, or the largest one of the range."""
         return whole(self.scale[1]) if isinstance(self.scale, tuple) else self.scale
+
+    @property
+    def validated_scales(self) -> tuple[float, ...]:
+        """The scale, or the task's own ones within the range; the largest one if there are none."""
+        if not isinstance(self.scale, tuple):
+            return (self.scale,)
+        low, high = self.scale
+        return tuple(scale for scale in self.task_row.scales if low <= scale <= high) or (self.top_scale,)
 
     @property
     def protocol(self) -> Protocol:

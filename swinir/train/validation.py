@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -12,6 +13,8 @@ from swinir.evaluation.results import Row
 from swinir.evaluation.samples import Sample, find_samples, load_sample
 from swinir.image_io.image import list_images, read, to_gray, to_rgb
 from swinir.inference.forward import Restorer
+from swinir.models.any_scale import at_scale
+from swinir.models.swinir import SwinIR
 from swinir.testsets.pairs import cropped
 from swinir.testsets.sources import set_of
 from swinir.train.config import TrainConfig
@@ -54,9 +57,13 @@ class Validation:
             raise ValueError("; ".join(alone))
 
     def run(self, network: Restorer, processes: Processes) -> list[Row]:
-        """Return one row per image, the same in all processes."""
-        share = self.samples[processes.rank :: processes.count]
-        return processes.gather(list(evaluate(network, share, self.protocol, load=self.load)))
+        """Return one row per image, and per scale for a range of scales, the same in all processes."""
+        share: Sequence[Sample] = self.samples[processes.rank :: processes.count]
+        rows: list[Row] = []
+        for scale in self.config.validated_scales:
+            ready = at_scale(network, scale) if isinstance(network, SwinIR) else network
+            rows += evaluate(ready, share, replace(self.protocol, scale=scale), load=self.load)
+        return processes.gather(rows)
 
     def load(self, sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray | None]:
         """Load a sample as `evaluate.load_sample` does, or degrade the ground truth by the training's chain."""

@@ -68,8 +68,8 @@ def take_200_mb(model):
     return FunctionNetwork("heavy", model, take)
 
 
-def measure(variants, case=Case(16, 16), **options):  # noqa: B008 - frozen
-    rows = list(time_variants(SUBJECT, variants, case, device=CPU, **{"start": here} | options))
+def measure(variants, case=Case(16, 16), subject=SUBJECT, **options):  # noqa: B008 - frozen
+    rows = list(time_variants(subject, variants, case, device=CPU, **{"start": here} | options))
     assert [row.variant for row in rows] == [variant.name for variant in variants]
     return rows
 
@@ -324,6 +324,23 @@ def test_a_file_is_measured_with_its_weights(tmp_path):
     subject = find_subject(str(path))
     assert subject.network == TINY
     assert torch.equal(subject.build(CPU).conv_first.weight, state["conv_first.weight"])
+
+
+def test_a_network_of_any_scale_is_measured_at_the_scale_asked_for(tmp_path):
+    path, network = tmp_path / "any.pth", replace(TINY, upsampler="any", upscale=4)
+    state = SwinIR(network).state_dict()
+    write_checkpoint(path, state, network)
+    for scale, expected in ((None, 4), (2, 2), (2.5, 2.5)):
+        subject = find_subject(str(path), scale)
+        assert (subject.network.upscale, subject.network.any_scale) == (expected, expected == 2.5)
+        assert subject.build(CPU).config == subject.network
+    rows = measure([VARIANTS[name] for name in ("plain", "fp32")], subject=subject, repeats=1)
+    assert [row.status for row in rows] == ["failed", "ok"]
+    assert rows[0].error.endswith("the paper's network has whole scales only")
+    assert rows[1].megapixels == 40 * 40 / 1e6
+    write_checkpoint(tmp_path / "x2.pth", SwinIR(TINY).state_dict(), TINY)
+    with pytest.raises(ValueError, match=r"enlarges by 2 only, got 2\.5"):
+        find_subject(str(tmp_path / "x2.pth"), 2.5)
 
 
 def test_a_bundled_network_has_its_file():

@@ -130,11 +130,17 @@ def test_a_range_of_scales_trains_a_network_of_any_scale():
     assert again == config
     for options in (
         {"data": {"train_lq": "lq"}},
+        {"data": {"holdout": 0, "validate_gt": "gt", "validate_lq": "lq"}},
         {"network": {"upsampler": "pixelshuffledirect"}},
         {"network": {"name": "rcan"}},
     ):
         with pytest.raises(ValueError, match="a range of scales"):
             configuration("images", scale=[1.1, 4], **options)
+
+
+def test_validation_of_a_range_has_the_scales_of_the_task_within_it():
+    for scale, expected in (([1.1, 4], (2, 3, 4)), ([1, 3.5], (2, 3)), ([1.1, 1.7], (1.7,)), (3, (3,))):
+        assert configuration("images", scale=scale).validated_scales == expected
 
 
 def test_options_that_contradict_each_other_are_refused():

@@ -35,7 +35,7 @@ CONFIGS = {
 H100 = "lightweight_sr/small_x2_h100"  # for a GPU that is at hand for minutes
 OTHERS = ("debug/", "baselines/", "ablations/", H100)
 NAMED = [key for key in CONFIGS if not key.startswith(OTHERS)]  # as the zoo names weights
-RECIPES = [key for key in NAMED if "/tiny" not in key]  # of the released files
+RECIPES = [key for key in NAMED if "/tiny" not in key and not key.startswith("any_scale/")]  # of the released files
 OFFICIAL = json.loads((DATA / "official_configs.json").read_text())
 
 
@@ -50,12 +50,12 @@ def parts(config: TrainConfig) -> WeightsName:
 
 @functools.cache
 def aliases() -> dict[str, str]:
-    """Names of the zoo to keys: of recipes by the released files' table, of tiny models by their aliases."""
-    tiny = {
-        f"{config.task}_{parts(config).level_text}_{SIZE_WORDS['T']}": key
+    """Names of the zoo to keys: of recipes by the released files' table, of other models by their aliases."""
+    others = {
+        f"{config.task}_{parts(config).level_text}_{SIZE_WORDS[parts(config).size]}": key
         for key, config in ((key, loaded(key)) for key in NAMED if key not in RECIPES)
     }
-    return tiny | {find(loaded(key).name).alias: key for key in RECIPES}
+    return others | {find(loaded(key).name).alias: key for key in RECIPES}
 
 
 def sibling(key: str) -> str:
@@ -97,7 +97,7 @@ def test_names_agree_with_the_settings_and_the_place_of_the_file():
         assert (name.patch, name.window) == (config.data.patch, window), key
         assert name.level == level or name.level_to is not None, key
         assert (name.objective == "GAN") == (config.loss.adversarial is not None), key
-        first = name.data.lower() if config.task == "classical_sr" else SIZE_WORDS[name.size]
+        first = name.data.lower() if folder == "classical_sr" else SIZE_WORDS[name.size]
         assert stem == "_".join(filter(None, (first, name.level_text, name.objective.lower()))), key
 
 
@@ -115,7 +115,7 @@ def test_every_released_file_has_one_recipe_of_its_network_with_the_stochastic_d
 
 
 def test_headers_say_what_to_expect_and_how_to_run_this_very_file():
-    for key in [*RECIPES, "debug/tiny", H100]:
+    for key in [*RECIPES, "debug/tiny", H100, "any_scale/medium_x1-4"]:
         fields = header(CONFIGS[key])
         assert fields[""], key
         for label in ("Reproduces", "Expect", "Hardware", "Data", "Status"):

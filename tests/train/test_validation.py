@@ -1,5 +1,7 @@
 """Validation: the tester's numbers on separate or held-out images, shared among any number of processes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -10,11 +12,12 @@ from swinir.degradations.noise import benchmark_noise
 from swinir.degradations.resize import imresize
 from swinir.evaluation.evaluate import evaluate
 from swinir.evaluation.results import means
-from swinir.evaluation.samples import find_samples
+from swinir.evaluation.samples import Sample, find_samples
 from swinir.image_io.color import luma
 from swinir.image_io.image import ImageError, read, to_gray, write
 from swinir.inference.restore import restore
 from swinir.metrics.full_reference import psnr, ssim
+from swinir.models.any_scale import at_scale
 from swinir.train.distributed import Processes
 from swinir.train.images import Source, find_sources, split_holdout
 from swinir.train.initialize import build_network
@@ -76,6 +79,19 @@ def test_held_out_images_are_measured_as_the_benchmarks_are(images):
         ours = restored(network, imresize(gt, 0.5).astype(np.float32) / 255)
         assert row.psnr_y == psnr(luma(ours)[2:-2, 2:-2], luma(gt)[2:-2, 2:-2])
         assert row.ssim == ssim(ours, gt, crop_border=2)
+
+
+def test_a_network_of_any_scale_is_measured_at_several(images):
+    config = configuration(images, scale=[1.1, 3])
+    network, sources = network_of(config), held_out(images)
+    rows = Validation(config, sources).run(network, Processes(CPU))
+    one_by_one = []
+    for scale in (2, 3):
+        protocol = replace(config.protocol, scale=scale)
+        samples = [Sample(source.name, lq=None, gt=source.gt) for source in sources]
+        one_by_one += evaluate(at_scale(network, scale), samples, protocol)
+    assert numbers(rows) == numbers(one_by_one)
+    assert len({row.psnr_y for row in rows}) == 4
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The study of optimizers: arms are trained once and resumed, and rows become tables."""
+"""Studies of training: arms are trained once and resumed, and rows become tables."""
 
 import importlib.util
 import sys
@@ -14,7 +14,7 @@ from swinir.train.distributed import Processes
 from swinir.train.muon import orthogonalize
 from swinir.train.trainer import Trainer
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "study_optimizers.py"
+SCRIPT = Path(__file__).parents[2] / "scripts" / "study_training.py"
 STUDY = """
 [bases.noise]
 levels = [15, 50]
@@ -43,12 +43,12 @@ conditioned = true
 
 @pytest.fixture(scope="module")
 def script():
-    specification = importlib.util.spec_from_file_location("study_optimizers", SCRIPT)
+    specification = importlib.util.spec_from_file_location("study_training", SCRIPT)
     module = importlib.util.module_from_spec(specification)
-    sys.modules["study_optimizers"] = module
+    sys.modules["study_training"] = module
     specification.loader.exec_module(module)
     yield module
-    del sys.modules["study_optimizers"]
+    del sys.modules["study_training"]
 
 
 @pytest.fixture
@@ -113,6 +113,25 @@ def test_results_of_another_configuration_and_unknown_arms_are_refused(trained, 
         trained("all")
     with pytest.raises(ValueError, match="no arm 'sgd'; the arms are adam, all"):
         trained("sgd")
+
+
+def test_levels_of_super_resolution_are_scales_and_each_arm_may_have_its_own(script, trained, folder):
+    (folder / "testsets" / "Set5").mkdir()
+    (folder / "testsets" / "McMaster").rename(folder / "testsets" / "Set5" / "HR")
+    study = (folder / "study.toml").read_text()
+    for old, new in (
+        ("McMaster", "Set5"),
+        ('task = "color_dn"\ndegradation = {noise = [0, 55]}', 'task = "lightweight_sr"\nscale = 2'),
+        ("levels = [15, 50]", "levels = [1.5, 6]"),
+        ("seeds = [0, 1]", "set = {scale = [1.1, 4]}"),
+        ("convolutions = true\nconditioned = true", "levels = [1.7]"),
+    ):
+        assert old in study
+        study = study.replace(old, new)
+    (folder / "study.toml").write_text(study)
+    any_scale, fixed = trained()
+    assert any_scale["psnr"]["held out"].keys() == any_scale["psnr"]["Set5"].keys() == {"1.5", "6"}
+    assert fixed["psnr"]["held out"].keys() == {"1.7"}
 
 
 def row(arm, seed, held_out, mcmaster=None, seconds=0.1):

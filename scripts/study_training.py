@@ -1,4 +1,4 @@
-"""Compare trainings that differ in the optimizer: `python scripts/study_optimizers.py train docs/training-study`.
+"""Compare trainings that differ in a few values: `python scripts/study_training.py train docs/training-study`.
 
 The folder of a study has `study.toml`, with base configurations of `swinir train` and the arms, which change some of
 their values, and `results.jsonl`, with one row for each finished training. `train` trains what has no row yet, and
@@ -10,6 +10,7 @@ import json
 import statistics
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -23,6 +24,7 @@ import torch  # isort: skip
 from pydantic import Field
 from torch import Tensor, nn
 
+from swinir.bench.scales import reaching
 from swinir.evaluation.evaluate import evaluate
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.results import means
@@ -49,9 +51,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_mar
 
 
 class Base(Section):
-    """What arms change: a training, the levels it is evaluated at, and a benchmark set."""
+    """What arms change: a training, the levels it is evaluated at, and a benchmark set.
 
-    levels: tuple[int, ...]
+    Levels are those of the noise or of JPEG, or scales.
+    """
+
+    levels: tuple[int | float, ...]
     test_set: str
     config: dict[str, Any]  # of `TrainConfig`, without the name
 
@@ -63,6 +68,7 @@ class Arm(Section):
         convolutions: Muon trains the weights of convolutions too, as (out, in * height * width) matrices.
         conditioned: the true noise level is given, as a fourth channel of the input.
         test: evaluated on the benchmark set too.
+        levels: in place of those of the base.
     """
 
     base: str
@@ -71,6 +77,7 @@ class Arm(Section):
     convolutions: bool = False
     conditioned: bool = False
     test: bool = False
+    levels: tuple[int | float, ...] = ()
 
 
 class Study(Section):
@@ -205,22 +212,32 @@ def middle(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
     return lq[cut], gt[cut]
 
 
+def at_level(network: Any, level: float, protocol: Protocol) -> Runnable:
+    """Return a trained network for a level; at another scale than its own, as `swinir restore` reaches it."""
+    if isinstance(network, Conditioned):
+        return AtLevel(network, level)  # type: ignore[return-value]
+    return network if protocol.task.degradation else reaching(level, [network])
+
+
 def scores(arm: Arm, base: Base, trainer: Trainer, testsets: Path | None) -> Scores:
-    """Mean PSNR in dB of the averaged weights for each set and level."""
-    config, network = trainer.config, trainer.averaged()
-    sets = {"held out": [Sample(source.name, lq=None, gt=source.gt) for source in trainer.stream.held_out]}
-    if arm.test and testsets is not None:
-        sets[base.test_set] = find_set(config.protocol, find_benchmark(base.test_set), testsets)
+    """Mean PSNR in dB of the averaged weights for each set and level: RGB, or Y where the level is a scale."""
+    network, task = trainer.averaged(), trainer.config.task_row
+    load, metric = (middle, "psnr") if task.degradation else (load_sample, "psnr_y")
     found: Scores = {}
-    for level in base.levels:
-        protocol = varied(config, {str(config.task_row.degradation): level}).protocol
-        model: Runnable = AtLevel(network, level) if isinstance(network, Conditioned) else network  # type: ignore[assignment]
+    for level in arm.levels or base.levels:
+        changed: dict[str, Any] = {task.degradation or "scale": level}
+        protocol = replace(trainer.config.protocol, **changed)
+        sets = {"held out": [Sample(source.name, lq=None, gt=source.gt) for source in trainer.stream.held_out]}
+        if arm.test and testsets is not None:
+            sets[base.test_set] = find_set(protocol, find_benchmark(base.test_set), testsets)
         for name, samples in sets.items():
-            rows = list(evaluate(model, samples, protocol, load=middle))
+            if not samples:
+                continue
+            rows = list(evaluate(at_level(network, level, protocol), samples, protocol, load=load))
             failed = next((row.error for row in rows if row.error), None)
             if failed:
                 raise ValueError(failed)
-            found.setdefault(name, {})[str(level)] = round(means(rows)["psnr"], 4)
+            found.setdefault(name, {})[f"{level:g}"] = round(means(rows)[metric], 4)
     return found
 
 
@@ -245,12 +262,12 @@ def read_rows(path: Path) -> Rows:
 
 def learned(config: TrainConfig) -> dict[str, Any]:
     """Values of a configuration that decide its results, without the machine's folders."""
-    return config.model_dump(mode="json", exclude={"data": {"train", "cache"}})
+    return config.model_dump(mode="json", exclude={"data": {"train", "cache"}}, exclude_defaults=True)
 
 
 def signature(arm: Arm, base: Base, config: TrainConfig) -> str:
     """Hash of everything that decides a training's results, to tell rows of a former study."""
-    facts = [learned(config), arm.convolutions, arm.conditioned, base.levels, SIDE]
+    facts = [learned(config), arm.convolutions, arm.conditioned, arm.levels or base.levels, SIDE]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 
