@@ -26,7 +26,7 @@ from swinir.evaluation.samples import Sample, load_sample
 from swinir.inference.arrays import restore_array
 from swinir.inference.external import INTERPOLATION, Loaded, load_external
 from swinir.inference.forward import optimize_for
-from swinir.metrics.niqe import niqe
+from swinir.metrics.niqe import Pristine, bundled, niqe
 from swinir.metrics.perceptual import DISTANCES, Network, distance
 from swinir.models.optimized import resolve_precision
 
@@ -59,8 +59,9 @@ METRICS = {
     "psnrb_y": Metric("PSNR-B Y", 2, True),
     **{name: Metric(entry.title, 4, False, by_task=False) for name, entry in DISTANCES.items()},
     "niqe": Metric("NIQE", 2, False, by_task=False, reference=False),
+    "niqe_private": Metric("NIQE (private)", 2, False, by_task=False, reference=False),
 }
-NAMES = tuple(name for name in METRICS if not name.endswith("_y"))  # to choose from
+NAMES = tuple(name for name in METRICS if not name.endswith(("_y", "_private")))  # to choose from
 
 
 @dataclass(frozen=True)
@@ -172,8 +173,12 @@ class _Reader:
         return self._pair
 
 
-def choose_metrics(names: Sequence[str], protocol: Protocol, *, reference: bool) -> tuple[str, ...]:
+def choose_metrics(
+    names: Sequence[str], protocol: Protocol, *, reference: bool, pristine: Pristine | None = None
+) -> tuple[str, ...]:
     """Turn names of metrics into columns; without names, those of the task, or NIQE without references.
+
+    NIQE has a column of its own for parameters that are not the published ones, as the bundled ones are.
 
     Raises:
         ValueError: for an unknown metric, and for one that the task or images without references do not have.
@@ -190,6 +195,8 @@ def choose_metrics(names: Sequence[str], protocol: Protocol, *, reference: bool)
             raise ValueError(
                 f"PSNR-B is measured for JPEG artifact removal, not for {protocol.task.name}; leave it out"
             )
+        if name == "niqe" and not (pristine or bundled()).published:
+            name = "niqe_private"
         columns += [name, f"{name}_y"] if METRICS[name].by_task and not protocol.task.gray else [name]
     return tuple(dict.fromkeys(columns))
 
@@ -202,6 +209,7 @@ def compare(
     device: torch.device,
     metrics: Sequence[str],
     distances: Mapping[str, Network] | None = None,
+    pristine: Pristine | None = None,
     memory: bool = True,
     repeats: int = 1,
     progress: Callable[[str], None] | None = None,
@@ -213,6 +221,7 @@ def compare(
         names: of networks, as `swinir.inference.external.load_external` takes them.
         metrics: from `choose_metrics`.
         distances: from `swinir.metrics.perceptual.load_distance`, for those among `metrics`.
+        pristine: parameters of NIQE; the bundled ones by default.
         memory: measure memory too, which takes a new process for each network.
         repeats: rounds; metrics are those of the first.
         progress: called with a description of the next step.
@@ -224,7 +233,7 @@ def compare(
         for name, label in zip(names, labels(names, protocol), strict=True)
     ]
 
-    measuring = _Measuring(_Reader(), protocol, metrics, distances or {}, device, tell)
+    measuring = _Measuring(_Reader(), protocol, metrics, distances or {}, pristine, device, tell)
     take_turns(networks, measuring.load)
     unread = dict[str, str]()
     sizes = {sample.name: _pixels(measuring.read, sample, protocol, unread) for sample in samples}
@@ -294,6 +303,7 @@ class _Measuring:
     protocol: Protocol
     metrics: Sequence[str]
     distances: Mapping[str, Network]
+    pristine: Pristine | None
     device: torch.device
     tell: Callable[[str], None]
 
@@ -353,8 +363,8 @@ class _Measuring:
         assert network.restored is not None
         border = network.protocol.task.crop_border(network.protocol.scale)
         try:
-            if name == "niqe":
-                return niqe(network.restored, crop_border=border)
+            if not METRICS[name].reference:
+                return niqe(network.restored, self.pristine, crop_border=border)
             assert gt is not None
             return distance(self.distances[name], network.restored, gt, self.device, crop_border=border)
         except ValueError:  # too small

@@ -58,6 +58,14 @@ def compare(
         str | None,
         typer.Option("--metrics", help="Of psnr, ssim, psnrb, lpips, dists, niqe; the task's own by default."),
     ] = None,
+    niqe_parameters: Annotated[
+        Path | None,
+        typer.Option(
+            "--niqe_parameters",
+            help="NIQE's parameters: the published modelparameters.mat or niqe_pris_params.npz, or a file of "
+            "scripts/fit_niqe.py; the bundled ones by default, whose values are private.",
+        ),
+    ] = None,
     tile: Annotated[int | None, typer.Option("--tile", help="Tile side in low-quality pixels; whole images.")] = None,
     tile_overlap: Annotated[int, typer.Option("--tile_overlap", help="Overlap of tiles.")] = 32,
     tile_blend: Annotated[str, typer.Option("--tile_blend", help="mean, or cut: each pixel from one tile.")] = "mean",
@@ -90,6 +98,7 @@ def compare(
     from swinir.environment import machine
     from swinir.evaluation.samples import find_samples, find_set
     from swinir.inference.options import RunOptions
+    from swinir.metrics.niqe import load
     from swinir.metrics.perceptual import DISTANCES, load_distance
     from swinir.report.comparison import comparison_table, notes, write_csv, write_json, write_markdown
 
@@ -108,13 +117,15 @@ def compare(
     all_samples = find_samples(protocol, folder_lq, folder_gt) if row is None else find_set(protocol, row, testsets)
     samples = all_samples[:limit]
     reference = any(sample.gt is not None for sample in samples)
-    chosen_metrics = choose_metrics(split_words(metrics or ""), protocol, reference=reference)
+    pristine = None if niqe_parameters is None else load(niqe_parameters)
+    chosen_metrics = choose_metrics(split_words(metrics or ""), protocol, reference=reference, pristine=pristine)
     drawing = _Drawing(picture, _wanted(show, [sample.name for sample in samples]), spot)
     labels(names, protocol)
     distances = {name: load_distance(name) for name in chosen_metrics if name in DISTANCES}
     where = choose_device(device)
 
     facts = _facts(protocol, benchmark or str(folder_gt or folder_lq), len(samples)) | machine(where)
+    facts["niqe_parameters"] = None if niqe_parameters is None else niqe_parameters.name
     typer.echo(_heading(facts, len(names)))
     with status_line() as tell:
         found = measure(
@@ -124,6 +135,7 @@ def compare(
             device=where,
             metrics=chosen_metrics,
             distances=distances,
+            pristine=pristine,
             memory=memory,
             repeats=repeats,
             progress=tell,

@@ -4,17 +4,24 @@ No reference is needed. Local contrasts of a photograph, normalised by their sur
 distributions whose parameters noise, blur and artifacts change. The parameters of an image, patch by patch, are
 compared with those of pristine photographs, as two Gaussian distributions in 36 dimensions. Lower is better.
 
-The published numbers belong to the pristine photographs of 2013, whose parameters are not here. The bundled ones were
-fitted by the paper's procedure to other photographs: compare numbers of one set of parameters with one another only.
+The features are those of the authors' program, so its parameters give its numbers: 5.7296 for Set14's baboon. These
+parameters, of the pristine photographs of 2013, are not here; `load` reads their file, as the authors or the package
+BasicSR distribute it. The bundled ones were fitted by the paper's procedure to other photographs: their numbers are
+called private, and are comparable with one another only.
 """
 
+import hashlib
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from zipfile import BadZipFile
 
 import cv2
 import numpy as np
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 from scipy.special import gammaln
 
 from swinir.atomic import atomic_path
@@ -26,6 +33,15 @@ PATCH = 96  # side of the patches at full size, and half of it at half size
 SHARP = 0.75  # photographs are described by patches whose contrast exceeds this share of their sharpest patch's
 NUM_FEATURES = 36
 BUNDLED = Path(__file__).with_name("niqe_photographs.npz")
+# Of damaged files, and of files of something else.
+UNREADABLE = (
+    *(StopIteration, TypeError, ValueError, EOFError, NotImplementedError),
+    *(MatReadError, BadZipFile, zlib.error),
+)
+# SHA-256 of the published mean and covariance, as float64.
+PUBLISHED = "f6284a2b53fd40bbc960472b76ec55b67a299a0270294b804c847e99b8cc1e30"
+# Names of mean and covariance in the files of this package, the authors and BasicSR.
+_NAMES = (("mean", "covariance"), ("mu_prisparam", "cov_prisparam"), ("mu_pris_param", "cov_pris_param"))
 _WINDOW, _SIGMA = 7, 7 / 6  # of the local mean and contrast
 _FLOOR = 1.0  # added to the contrast, in grey levels
 _NOTHING = 1e-6  # grey levels: rounding errors in flat areas, whose sign would count otherwise
@@ -38,13 +54,19 @@ class Pristine:
     Attributes:
         mean: (36,) of their patches' features.
         covariance: (36, 36) likewise.
-        num_images, num_patches: that they were fitted to.
+        num_images, num_patches: that they were fitted to; 0 where a file does not tell.
     """
 
     mean: np.ndarray
     covariance: np.ndarray
-    num_images: int
-    num_patches: int
+    num_images: int = 0
+    num_patches: int = 0
+
+    @property
+    def published(self) -> bool:
+        """True for the parameters of 2013, whose numbers are comparable with published ones."""
+        values = np.vstack([self.mean, self.covariance]).astype("<f8")
+        return hashlib.sha256(values.tobytes()).hexdigest() == PUBLISHED
 
 
 def niqe(image: np.ndarray, pristine: Pristine | None = None, *, crop_border: int = 0) -> float:
@@ -56,11 +78,11 @@ def niqe(image: np.ndarray, pristine: Pristine | None = None, *, crop_border: in
     pristine = pristine or bundled()
     inside = slice(crop_border, -crop_border or None)
     found, _ = features(image[inside, inside])
-    found = found[np.isfinite(found).all(axis=1)]
-    if not len(found):
+    whole = found[np.isfinite(found).all(axis=1)]
+    if not len(whole):
         raise ValueError("NIQE needs contrast in at least one patch, and the image has none")
-    covariance = np.cov(found, rowvar=False) if len(found) > 1 else np.zeros_like(pristine.covariance)
-    difference = found.mean(axis=0) - pristine.mean
+    covariance = np.cov(whole, rowvar=False) if len(whole) > 1 else np.zeros_like(pristine.covariance)
+    difference = np.nanmean(found, axis=0) - pristine.mean
     pooled = np.linalg.pinv((covariance + pristine.covariance) / 2)
     return float(np.sqrt(difference @ pooled @ difference))
 
@@ -92,20 +114,24 @@ def save(path: Path, pristine: Pristine) -> None:
 
 
 def load(path: Path) -> Pristine:
-    """Read parameters that `save` wrote.
+    """Read parameters that `save` wrote, the authors' .mat or BasicSR's .npz.
 
     Raises:
         ValueError: for a file of something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as content:
-            mean, covariance = content["mean"], content["covariance"]
-            counts = int(content["num_images"]), int(content["num_patches"])
-    except (KeyError, TypeError, ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a file of NIQE parameters; write one with scripts/fit_niqe.py") from error
-    if mean.shape != (NUM_FEATURES,) or covariance.shape != (NUM_FEATURES, NUM_FEATURES):
+        content = loadmat(path) if path.suffix == ".mat" else dict(np.load(path, allow_pickle=False))
+        mean, covariance = next((content[a], content[b]) for a, b in _NAMES if a in content and b in content)
+        counts = (int(content.get(name, 0)) for name in ("num_images", "num_patches"))
+        pristine = Pristine(mean.astype(np.float64).reshape(-1), covariance.astype(np.float64), *counts)
+    except UNREADABLE as error:
+        raise ValueError(
+            f"{path}: not a file of NIQE parameters (modelparameters.mat, niqe_pris_params.npz, or one that "
+            "scripts/fit_niqe.py wrote)"
+        ) from error
+    if pristine.mean.shape != (NUM_FEATURES,) or covariance.shape != (NUM_FEATURES, NUM_FEATURES):
         raise ValueError(f"{path}: parameters of shape {mean.shape} and {covariance.shape}, expected 36 and 36x36")
-    return Pristine(mean, covariance, *counts)
+    return pristine
 
 
 @lru_cache(maxsize=1)
@@ -118,7 +144,8 @@ def features(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the 36 features and the sharpness of each patch of an (H, W, 1 or 3) uint8 image.
 
     18 at full size, then 18 at half size: shape and scale of the normalised contrast's distribution, then shape, mean
-    and both scales of those of the products of neighbours, across, down and along both diagonals.
+    and both scales of those of the products of neighbours, across, down and along both diagonals; the last pixel of a
+    patch's row or column has the first as its neighbour.
 
     Returns:
         (P, 36) float64, NaN where a patch is flat; (P,) mean contrast in grey levels.
@@ -161,13 +188,9 @@ def _describe(patches: np.ndarray) -> np.ndarray:
     """(P, S, S) to (P, 18)."""
     shape, left, right = fit_aggd(patches.reshape(len(patches), -1))
     columns = [shape, (left + right) / 2]
-    for here, there in (
-        (patches[:, :, :-1], patches[:, :, 1:]),
-        (patches[:, :-1], patches[:, 1:]),
-        (patches[:, :-1, :-1], patches[:, 1:, 1:]),
-        (patches[:, :-1, 1:], patches[:, 1:, :-1]),
-    ):
-        shape, left, right = fit_aggd((here * there).reshape(len(patches), -1))
+    for shift in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        products = patches * np.roll(patches, shift, axis=(1, 2))
+        shape, left, right = fit_aggd(products.reshape(len(patches), -1))
         mean = (right - left) * np.exp(gammaln(2 / shape) - gammaln(1 / shape))
         columns += [shape, mean, left, right]
     return np.stack(columns, axis=1)
@@ -182,7 +205,8 @@ def fit_aggd(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         samples: (P, N), of P distributions.
 
     Returns:
-        shape from 0.2 to 10, left scale and right scale, (P,) each; NaN without samples on both sides of zero.
+        shape from 0.2 to 10 in thousandths, left scale and right scale, (P,) each; NaN without samples on both sides
+        of zero.
     """
     below, above = np.minimum(samples, 0), np.maximum(samples, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -192,7 +216,9 @@ def fit_aggd(samples: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         ratio = np.abs(samples).mean(axis=1) ** 2 / (samples**2).mean(axis=1)
         ratio = ratio * (skew**3 + 1) * (skew + 1) / (skew**2 + 1) ** 2
     ratios, shapes = _shapes()
-    shape = np.where(np.isfinite(ratio), np.interp(ratio, ratios, shapes), np.nan)
+    above_ratio = np.searchsorted(ratios, ratio).clip(1, len(ratios) - 1)
+    nearest = above_ratio - (ratio - ratios[above_ratio - 1] <= ratios[above_ratio] - ratio)
+    shape = np.where(np.isfinite(ratio), shapes[nearest], np.nan)
     widening = np.exp((gammaln(1 / shape) - gammaln(3 / shape)) / 2)  # from standard deviation to scale
     return shape, left * widening, right * widening
 

@@ -109,8 +109,9 @@ def notes(comparison: Comparison, facts: Mapping[str, Any]) -> list[str]:
         measured = len({row.image for row in comparison.images if row.metrics[name] is not None})
         if measured < images:
             sentences.append(f"{METRICS[name].title}: of {measured} of the {images} images; the others are too small.")
-    if "niqe" in comparison.metrics:
-        sentences.append("NIQE: of this package's photographs; not comparable with numbers published elsewhere.")
+    if "niqe_private" in comparison.metrics:
+        source = facts.get("niqe_parameters") or "this package"
+        sentences.append(f"NIQE (private): with the parameters of {source}; not comparable with published numbers.")
     return [*sentences, *(f"Left out: {reason}." for reason in comparison.unread.values())]
 
 

@@ -177,9 +177,9 @@ def test_injected_distances_are_columns(sets):
 
 
 def test_metrics_of_images_too_small_for_them_are_absent_and_that_is_said(sets):
-    found = run(sets, ["bicubic"], metrics=("niqe",))
-    assert [row.metrics["niqe"] is None for row in found.images] == [True, True, False]
-    assert any("NIQE: of 1 of the 3 images; the others are too small." in note for note in notes(found, {}))
+    found = run(sets, ["bicubic"], metrics=("niqe_private",))
+    assert [row.metrics["niqe_private"] is None for row in found.images] == [True, True, False]
+    assert any("NIQE (private): of 1 of the 3 images; the others are too small." in note for note in notes(found, {}))
 
 
 @pytest.mark.parametrize(
@@ -187,8 +187,8 @@ def test_metrics_of_images_too_small_for_them_are_absent_and_that_is_said(sets):
     [
         ([], "classical_sr", True, ("psnr", "psnr_y", "ssim", "ssim_y")),
         ([], "jpeg_car", True, ("psnr", "ssim", "psnrb")),
-        ([], "real_sr", False, ("niqe",)),
-        (["niqe", "psnr", "niqe"], "gray_dn", True, ("niqe", "psnr")),
+        ([], "real_sr", False, ("niqe_private",)),
+        (["niqe", "psnr", "niqe"], "gray_dn", True, ("niqe_private", "psnr")),
     ],
 )
 def test_columns_follow_from_metrics_and_task(asked, task, reference, columns):

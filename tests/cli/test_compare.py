@@ -1,9 +1,11 @@
 """`swinir compare`: its output and files, interruptions, and wrong usage."""
 
 import csv
+import hashlib
 import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,6 +17,8 @@ from swinir.bench import compare_networks as module
 from swinir.cli.compare import expand_models
 from swinir.cli.main import main
 from swinir.image_io.image import read, write
+from swinir.metrics import niqe as niqe_module
+from swinir.metrics.niqe import bundled, save
 
 
 @pytest.fixture
@@ -70,8 +74,24 @@ def test_a_set_without_references_is_judged_by_niqe(tmp_path, capsys):
     assert command("--models", "bicubic", *words) == 0
     out = capsys.readouterr().out
     assert "real_sr x2" in out
-    assert "NIQE" in out
+    assert "NIQE (private): with the parameters of this package; not comparable with published numbers." in out
     assert "PSNR" not in out
+
+
+def test_published_parameters_give_a_niqe_without_reserve_and_others_are_named(sets, tmp_path, capsys, monkeypatch):
+    for name, published in (("published", True), ("mine", False)):
+        pristine = replace(bundled(), mean=bundled().mean * (2 if published else 1))
+        save(tmp_path / f"{name}.npz", pristine)
+        values = np.vstack([pristine.mean, pristine.covariance]).tobytes()
+        monkeypatch.setattr(niqe_module, "PUBLISHED", hashlib.sha256(values).hexdigest() if published else "")
+        words = ["--set", "Set5", "--testsets", sets, "--scale", 2, "--metrics", "niqe", "--no-memory", "--limit", 1]
+        parameters = ["--niqe_parameters", tmp_path / f"{name}.npz", "--json", tmp_path / f"{name}.json"]
+        assert command("--models", "bicubic", *words, *parameters) == 0
+        assert ("private" in capsys.readouterr().out) is not published
+        found = json.loads((tmp_path / f"{name}.json").read_text())
+        assert found["niqe_parameters"] == f"{name}.npz"
+        assert list(found["images"][0]["metrics"]) == ["niqe" if published else "niqe_private"]
+        assert ("parameters of mine.npz" in " ".join(found["notes"])) is not published
 
 
 def test_a_crop_and_images_of_the_picture_can_be_named(sets, tmp_path, capsys):
@@ -121,7 +141,7 @@ def test_a_list_of_models_needs_no_commas():
 
 
 def test_what_was_measured_before_an_interruption_is_kept(sets, tmp_path, monkeypatch, capsys):
-    def interrupted(image, **options):
+    def interrupted(image, *parameters, **options):
         if len(seen) == 3:  # the second network on the second image
             raise SystemExit(130)
         seen.append(image.shape)

@@ -7,11 +7,24 @@ import cv2
 import numpy as np
 import pytest
 import skimage
+from scipy.io import savemat
 from typer.testing import CliRunner
 
 from swinir.degradations.jpeg import jpeg
 from swinir.image_io.image import read, write
-from swinir.metrics.niqe import NUM_FEATURES, PATCH, bundled, features, fit, fit_aggd, load, niqe, normalise, save
+from swinir.metrics.niqe import (
+    NUM_FEATURES,
+    PATCH,
+    _describe,
+    bundled,
+    features,
+    fit,
+    fit_aggd,
+    load,
+    niqe,
+    normalise,
+    save,
+)
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fit_niqe.py"
 
@@ -175,17 +188,61 @@ def test_too_few_photographs_are_refused(photograph):
         fit([photograph[:96, :96], photograph[:50]])
 
 
+def test_the_published_parameters_give_the_published_value(public_folder):
+    """5.72957338 by the authors' program in MATLAB R2021a, as BasicSR states it."""
+    package = importlib.util.find_spec("basicsr")
+    if package is None or package.origin is None:
+        pytest.skip("the parameters come with BasicSR; install it with: pip install --no-deps --no-build-isolation basicsr")
+    published = load(Path(package.origin).parent / "metrics" / "niqe_pris_params.npz")
+    assert published.published
+    assert niqe(read(public_folder("testsets") / "Set14" / "baboon.png"), published) == pytest.approx(
+        5.72957338, abs=1e-6
+    )
+
+
+def test_the_bundled_parameters_are_not_the_published_ones():
+    assert not bundled().published
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("modelparameters.mat", ("mu_prisparam", "cov_prisparam")),
+        ("niqe_pris_params.npz", ("mu_pris_param", "cov_pris_param")),
+    ],
+)
+def test_files_of_the_authors_and_of_basicsr_are_read(tmp_path, name, keys):
+    content = dict(zip(keys, (bundled().mean[None], bundled().covariance), strict=True))
+    (savemat if name.endswith("mat") else lambda file, content: np.savez(file, **content))(tmp_path / name, content)
+    found = load(tmp_path / name)
+    assert np.array_equal(found.mean, bundled().mean)
+    assert np.array_equal(found.covariance, bundled().covariance)
+
+
+def test_neighbours_go_around_the_patch_and_shapes_are_thousandths_as_in_the_authors_program():
+    patch = np.random.default_rng(0).standard_normal((1, 48, 48))
+    found = _describe(patch)
+    assert _describe(np.roll(patch, (5, 7), axis=(1, 2))) == pytest.approx(found, rel=1e-9)
+    assert found[0, [0, 2, 6, 10, 14]] * 1000 == pytest.approx(np.round(found[0, [0, 2, 6, 10, 14]] * 1000), abs=1e-6)
+
+
 def test_files_of_something_else_are_refused(tmp_path):
     (tmp_path / "a.npz").write_bytes(b"nothing")
     np.savez(tmp_path / "b.npz", mean=np.zeros(3), covariance=np.zeros((3, 3)), num_images=1, num_patches=2)
     np.savez(tmp_path / "c.npz", mean=np.zeros(36))
+    (tmp_path / "d.mat").write_bytes(b"nothing")
+    (tmp_path / "f.npz").write_bytes((tmp_path / "c.npz").read_bytes()[:100])
+    savemat(tmp_path / "e.mat", {"x": 1})
     for name, message in (
-        ("a", "not a file of NIQE"),
-        ("b", r"parameters of shape \(3,\)"),
-        ("c", "not a file of NIQE"),
+        ("a.npz", "not a file of NIQE"),
+        ("b.npz", r"parameters of shape \(3,\)"),
+        ("c.npz", "not a file of NIQE"),
+        ("d.mat", "not a file of NIQE"),
+        ("e.mat", "not a file of NIQE"),
+        ("f.npz", "not a file of NIQE"),
     ):
         with pytest.raises(ValueError, match=message):
-            load(tmp_path / f"{name}.npz")
+            load(tmp_path / name)
 
 
 def test_the_script_fits_a_folder(photograph, tmp_path):
