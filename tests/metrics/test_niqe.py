@@ -192,7 +192,9 @@ def test_the_published_parameters_give_the_published_value(public_folder):
     """5.72957338 by the authors' program in MATLAB R2021a, as BasicSR states it."""
     package = importlib.util.find_spec("basicsr")
     if package is None or package.origin is None:
-        pytest.skip("the parameters come with BasicSR; install it with: pip install --no-deps --no-build-isolation basicsr")
+        pytest.skip(
+            "the parameters come with BasicSR; install it with: pip install --no-deps --no-build-isolation basicsr"
+        )
     published = load(Path(package.origin).parent / "metrics" / "niqe_pris_params.npz")
     assert published.published
     assert niqe(read(public_folder("testsets") / "Set14" / "baboon.png"), published) == pytest.approx(
