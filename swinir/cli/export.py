@@ -24,12 +24,16 @@ def export(
             "--output", "-o", help="The file to write; in the current folder, named like the weights, without."
         ),
     ] = None,
+    scale: Annotated[
+        int | None, typer.Option("--scale", help="Scale of a network of any scale: 2, 3, ...; its largest one without.")
+    ] = None,
 ) -> None:
     """Export a network for images of any size as ONNX, OpenVINO or a PyTorch program, checked against PyTorch."""
     import time
 
     from swinir.inference.export import SUFFIXES, describe_input
     from swinir.inference.export import export as write
+    from swinir.models.any_scale import at_scale
     from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
 
     if format not in SUFFIXES:
@@ -39,9 +43,12 @@ def export(
     target = output or Path(source.name).with_suffix(SUFFIXES[format])
     check_parent(target)
     guesses = guess_tasks(checkpoint.network)
+    model = build_model(checkpoint, device="cpu")
+    if scale is not None:
+        model = at_scale(model, scale)
     start = time.perf_counter()
     written = write(
-        build_model(checkpoint, device="cpu"),
+        model,
         target,
         format,
         task=checkpoint.task or (guesses[0] if len(guesses) == 1 else None),
@@ -49,13 +56,15 @@ def export(
         checkpoint_sha256=sha256(source),
     )
     files = " and ".join(map(str, written.files))
-    scale = checkpoint.network.upscale
+    enlarged = model.config.upscale
     differences = ", ".join(f"{c.height}x{c.width}: {c.difference:.1e}" for c in written.checks)
     typer.echo(f"wrote {files}, {written.bytes / 1e6:.1f} MB, in {time.perf_counter() - start:.0f} s")
     typer.echo(f"largest difference from PyTorch, by image: {differences}")
     typer.echo(f"input lq: {describe_input(checkpoint.network)}")
     typer.echo(
-        f"output restored: {scale} times as high and wide, not clamped" if scale > 1 else "output restored: not clamped"
+        f"output restored: {enlarged} times as high and wide, not clamped"
+        if enlarged > 1
+        else "output restored: not clamped"
     )
     typer.echo(_use(written.files[0], format))
 

@@ -15,8 +15,9 @@ import swinir.inference.export
 from swinir.cli.main import main
 from swinir.inference.export import SUFFIXES, WholeWindows, export, shift_mask, shift_order, window_order
 from swinir.inference.runtimes import load_exported
+from swinir.models.any_scale import at_scale
 from swinir.models.reference import ReferenceSwinIR, region_mask
-from swinir.models.swinir import NetworkConfig
+from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.models.windows import shifted_windows, to_windows
 from swinir.weights.checkpoint import write_checkpoint
 
@@ -149,6 +150,25 @@ def test_the_command_says_what_it_wrote(tmp_path, monkeypatch, capsys):
     assert "load only files that you trust" in out
     assert main(["export", "small.pth", "--format", "tflite"]) == 2
     assert main(["export", "small.pth", "-o", "no/small.onnx"]) == 2
+
+
+def test_a_network_of_any_scale_is_exported_at_the_scale_asked_for(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    network, seen = replace(TINY, upsampler="any", upscale=4), []
+    write_checkpoint("any.pth", SwinIR(network).state_dict(), network)
+
+    def write(model, path, *_, **options):
+        seen.append(at_scale(model, model.config.upscale).config)
+        return swinir.inference.export.Written((path,), 0, ())
+
+    monkeypatch.setattr(swinir.inference.export, "export", write)
+    for words in ([], ["--scale", "2"]):
+        assert main(["export", "any.pth", *words]) == 0
+    assert [(config.upsampler, config.upscale) for config in seen] == [
+        ("pixelshuffledirect", 4),
+        ("pixelshuffledirect", 2),
+    ]
+    assert "output restored: 2 times as high" in capsys.readouterr().out
 
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):

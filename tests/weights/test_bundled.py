@@ -34,7 +34,7 @@ def test_expert_is_whole_small_and_documented(entry):
 
 
 ROUNDING = {"psnr": (2, 0.011), "psnr_y": (2, 0.011), "psnrb": (2, 0.011), "ssim": (4, 0.00011), "ssim_y": (4, 0.00011)}
-STATEMENT = r"([\w+-]+)(?: (noise|jpeg)(\d+))? ([\d.]+)(?:/([\d.]+))?(?:/([\d.]+))?"
+STATEMENT = r"([\w+-]+)(?: (noise|jpeg|x)(\d+))? ([\d.]+)(?:/([\d.]+))?(?:/([\d.]+))?"
 
 
 def statements():
