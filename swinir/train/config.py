@@ -119,7 +119,8 @@ class InitConfig(Section):
             their random initial weights.
         adapt_scale: for networks that end in "pixelshuffledirect": initialize the convolution before the shuffle from
             a checkpoint of another scale, each subpixel from the nearest one. A random convolution takes thousands of
-            steps to get there. A network of any scale is initialized so that it equals the checkpoint at its scale.
+            steps to get there. A network of any scale is initialized so that it equals the checkpoint at its scale, and
+            one of a scale so that it equals a checkpoint of any scale.
         discriminator: weights of a discriminator, as a run with an adversarial loss writes them.
     """
 

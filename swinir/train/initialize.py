@@ -11,13 +11,14 @@ from einops import rearrange
 from torch import Tensor
 
 from swinir.inference.forward import Restorer
-from swinir.models.any_scale import coefficients_of
+from swinir.models.any_scale import at_scale, coefficients_of
 from swinir.models.rcan import RCAN
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.train.config import InitConfig, TrainConfig
 from swinir.train.losses import Adversary
 from swinir.weights.checkpoint import (
     Checkpoint,
+    build_model,
     find_checkpoint,
     read_checkpoint,
     read_state,
@@ -81,11 +82,15 @@ def _adapted(checkpoint: Checkpoint, network: NetworkConfig) -> dict[str, Tensor
     """Return a checkpoint's weights with the convolution of "pixelshuffledirect" adapted to another scale, or any.
 
     Raises:
-        ValueError: unless both networks end in "pixelshuffledirect", or the new one in "any".
+        ValueError: unless both networks end in "pixelshuffledirect" or "any".
     """
     before, after = checkpoint.network.upsampler, network.upsampler
-    if before != "pixelshuffledirect" or after not in (before, "any"):
+    if not {before, after} <= {"pixelshuffledirect", "any"}:
         raise ValueError(f"init.adapt_scale needs networks that end in pixelshuffledirect, got {before} and {after}")
+    if before == "any":
+        if after == "any":
+            return checkpoint.state
+        return dict(at_scale(build_model(checkpoint, "cpu"), network.upscale).named_parameters())
     old, new = int(checkpoint.network.upscale), int(network.upscale)
     if after == "any":
         return coefficients_of(checkpoint.state, old)

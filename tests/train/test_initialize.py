@@ -136,6 +136,21 @@ def test_a_network_of_any_scale_equals_the_one_that_it_starts_from_at_its_scale(
         assert torch.allclose(other(x, (32, 48)), network(x), atol=1e-5)
 
 
+@pytest.mark.parametrize(("upsampler", "scale"), [("pixelshuffledirect", 3), ("any", 2)])
+def test_a_network_equals_the_one_of_any_scale_that_it_starts_from(upsampler, scale, tmp_path):
+    small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "img_size": 16}
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = SwinIR(NetworkConfig(upscale=4, upsampler="any", **small))
+        torch.nn.init.normal_(network.phase_weights.fc2.weight, std=0.1)
+        other = SwinIR(NetworkConfig(upscale=scale, upsampler=upsampler, **small))
+    write_checkpoint(tmp_path / "any.pth", network.state_dict(), network.config)
+    assert start_from(other, InitConfig(weights=str(tmp_path / "any.pth"), adapt_scale=True))["fresh"] == []
+    x = torch.rand(1, 3, 16, 24)
+    with torch.no_grad():
+        assert torch.allclose(other(x), network(x, (16 * scale, 24 * scale)), atol=1e-5)
+
+
 def test_adapting_the_scale_needs_the_same_kind_of_reconstruction(tmp_path):
     small = {"embed_dim": 12, "depths": (2,), "num_heads": (2,), "img_size": 16}
     network = SwinIR(NetworkConfig(upscale=2, upsampler="pixelshuffle", **small))
