@@ -39,7 +39,7 @@ class Subject:
     def build(self, device: torch.device) -> SwinIR:
         """Build the network with its weights, in eval mode."""
         if self.file is not None:
-            return at_scale(build_model(read_checkpoint(self.file), device), self.network.upscale)
+            return at_scale(build_model(read_checkpoint(self.name), device), self.network.upscale)
         return SwinIR.from_state(self.network, live_weights(self.network)).requires_grad_(False).eval().to(device)
 
 
@@ -56,7 +56,7 @@ def find_subject(name: str, scale: float | None = None) -> Subject:
     file: Path | None
     try:
         file = find_checkpoint(name)
-        network = read_checkpoint(file).network
+        network = read_checkpoint(name).network
     except FileNotFoundError:  # a name of the zoo
         parts = zoo.find(name).parts
         level = parts.level if parts.kind == "x" else 1

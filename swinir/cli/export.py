@@ -9,7 +9,7 @@ from swinir.cli.options import check_parent
 
 
 def export(
-    name: Annotated[str, typer.Argument(help="Weights file, or a name that `swinir zoo list` shows.")],
+    name: Annotated[str, typer.Argument(help="Weights file, FILE:TASK, or a name that `swinir zoo list` shows.")],
     format: Annotated[
         str,
         typer.Option(
@@ -35,12 +35,13 @@ def export(
     from swinir.inference.export import export as write
     from swinir.models.any_scale import at_scale
     from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
+    from swinir.weights.multitask import split_name, stem
 
     if format not in SUFFIXES:
         raise ValueError(f"--format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     source = find_checkpoint(name)
-    checkpoint = read_checkpoint(source)
-    target = output or Path(source.name).with_suffix(SUFFIXES[format])
+    checkpoint, task = read_checkpoint(name), split_name(name)[1]
+    target = output or Path(stem(name) + SUFFIXES[format])
     check_parent(target)
     guesses = guess_tasks(checkpoint.network)
     model = build_model(checkpoint, device="cpu")
@@ -52,7 +53,7 @@ def export(
         target,
         format,
         task=checkpoint.task or (guesses[0] if len(guesses) == 1 else None),
-        checkpoint=source.name,
+        checkpoint=Path(name).name if task else source.name,
         checkpoint_sha256=sha256(source),
     )
     files = " and ".join(map(str, written.files))

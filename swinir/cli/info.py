@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,6 +12,7 @@ from swinir.report.text_table import TextTable
 
 if TYPE_CHECKING:
     from swinir.models.swinir import NetworkConfig
+    from swinir.weights.multitask import JointWeights
 
 DEFAULT_SIZE = (256, 256)  # of the low-quality image for which the released program's page states its cost
 
@@ -26,7 +28,9 @@ PAPER_PARAMETERS = {
 
 
 def info(
-    file: Annotated[str, typer.Argument(help="Weights file, or a name from `swinir zoo list`.")],
+    file: Annotated[
+        str, typer.Argument(help="Weights file, FILE:TASK for one of several tasks, or a name from `swinir zoo list`.")
+    ],
     size: Annotated[
         str | None,
         typer.Option(
@@ -37,11 +41,23 @@ def info(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")] = False,
 ) -> None:
-    """Show the network, task, parameters and cost of a weights file, and the assumptions that were made."""
+    """Show the network, task, parameters and cost of a weights file, and the assumptions that were made.
+
+    Of a file for several tasks, it lists them.
+    """
+    from swinir.weights.checkpoint import SeveralTasksError
+
     requested = _parse_size(size) if size else None
-    facts = read_facts(file, requested)
+    try:
+        facts = read_facts(file, requested)
+    except SeveralTasksError as error:
+        if error.asked is not None:
+            raise
+        facts = _read_tasks(file, error.joint)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
+    elif "tasks" in facts:
+        _print_tasks(facts)
     else:
         _print(facts)
 
@@ -59,7 +75,7 @@ def read_facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
     from swinir.weights.checkpoint import find_checkpoint, guess_tasks, read_checkpoint, sha256
 
     path = find_checkpoint(file)
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(file)
     network = checkpoint.network
     guesses = guess_tasks(network)
     size = requested or DEFAULT_SIZE
@@ -86,6 +102,51 @@ def read_facts(file: str, requested: tuple[int, int] | None) -> dict[str, Any]:
         "training_patch": network.img_size,
         "rules": list(checkpoint.rules),
     }
+
+
+def _read_tasks(file: str, joint: "JointWeights") -> dict[str, Any]:
+    """Describe a file for several tasks, and each of them."""
+    from swinir.weights.checkpoint import sha256
+
+    tasks = [
+        {
+            "name": name,
+            "task": read_facts(f"{file}:{name}", None)["task"],
+            "adapter": joint.facts[name].get("adapter"),
+            "rank": max(
+                (len(factor) for key, factor in joint.adapter(name).items() if key.endswith(".a")), default=None
+            ),
+            "step": joint.facts[name].get("step"),
+        }
+        for name in joint.facts
+    ]
+    sizes = [sum(tensor.numel() for tensor in part.values()) for part in (joint.body, joint.state())]
+    return {
+        "file": file,
+        "bytes": Path(file).stat().st_size,
+        "sha256": sha256(file),
+        "parameters": sizes[1],
+        "parameters_of_body": sizes[0],
+        "tasks": tasks,
+    }
+
+
+def _print_tasks(facts: dict[str, Any]) -> None:
+    rows = {
+        "file": facts["file"],
+        "bytes": f"{facts['bytes']:,}",
+        "SHA-256": facts["sha256"],
+        "parameters": f"{facts['parameters']:,}, of which {facts['parameters_of_body']:,} in the body",
+    }
+    print_table(TextTable((), list(rows.items())))
+    typer.echo()
+    titles = ("name", "task", "adapter", "rank", "steps")
+    cells = [
+        tuple("none" if task[key] is None else str(task[key]) for key in ("name", "task", "adapter", "rank", "step"))
+        for task in facts["tasks"]
+    ]
+    print_table(TextTable(titles, cells, right=(3, 4)))
+    typer.echo(f"\nname one of them as {facts['file']}:{facts['tasks'][0]['name']}")
 
 
 def _in_paper(network: "NetworkConfig", tasks: list[str]) -> str | None:

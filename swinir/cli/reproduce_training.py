@@ -167,7 +167,7 @@ def joint(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; PyTorch's default.")] = None,
     limit: Annotated[int | None, typer.Option("--limit", min=1, help="Measure only the first N images.")] = None,
 ) -> None:
-    """Train a joint network and one network for each task, measure both, and print the table.
+    """Train one network for all tasks, with adapters, and one for each task, measure them, and print the table.
 
     The same command resumes an interrupted run. Works under torchrun.
     """
@@ -195,11 +195,11 @@ def joint(
         if first:
             typer.echo()
             print_table(joint_table(results))
-            typer.echo(f"\nwritten: {out / 'results.json'} and {out / 'table.md'}")
+            typer.echo(f"\nwritten: {out / 'results.jsonl'} and {out / 'table.md'}")
 
 
-def _print_row(name: str, row: dict[str, Any]) -> None:
-    cells = [f"{name} step {row['step']}"]
+def _print_row(folder: Path, row: dict[str, Any]) -> None:
+    cells = [f"{folder} step {row['step']}"]
     if "loss" in row:
         cells += [f"loss {row['loss']:.5f}", f"lr {row['lr']:.2e}", f"{row['images_per_second']:.1f} images/s"]
     cells += [f"{metric} {row[metric]:.4f}" for metric in ("psnr", "psnr_y") if metric in row]

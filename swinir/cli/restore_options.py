@@ -24,7 +24,7 @@ DryRun = Annotated[bool, Option("--dry-run", help="Only print estimates, models,
 
 Model = Annotated[
     str | None,
-    Option("-n", "--model", rich_help_panel=MODELS, help="Checkpoint: a file, or a name from `swinir zoo list`."),
+    Option("-n", "--model", rich_help_panel=MODELS, help="Checkpoint, FILE:TASK, or a name from `swinir zoo list`."),
 ]
 Task = Annotated[str | None, Option("--task", rich_help_panel=MODELS, help="Choose only among models of this task.")]
 Noise = Annotated[

@@ -24,7 +24,7 @@ EXPORTED = (".onnx", ".xml")  # those of `swinir.inference.runtimes`, which need
 
 
 class Weights(NamedTuple):
-    """A checkpoint or an exported file, and `build`, which loads it as a network on a device."""
+    """A checkpoint or an exported file, or FILE:TASK, and `build`, which loads it as a network on a device."""
 
     path: Path
     network: "NetworkConfig"
@@ -67,8 +67,8 @@ def benchmark(
         str | None,
         typer.Option(
             "--model_path",
-            help="Checkpoint, the name of one in the zoo, or an exported .onnx or .xml; without it a model of the task "
-            "and level that is on this machine.",
+            help="Checkpoint, FILE:TASK of one for several tasks, the name of one in the zoo, or an exported .onnx or "
+            ".xml; without it a model of the task and level that is on this machine.",
         ),
     ] = None,
     folder_lq: Annotated[
@@ -201,10 +201,11 @@ def _read(model_path: str, key: str, scale: float) -> Weights:
 
     from swinir.models.any_scale import at_scale
     from swinir.weights import zoo
-    from swinir.weights.checkpoint import build_model, read_checkpoint
+    from swinir.weights.checkpoint import build_model, find_checkpoint, read_checkpoint
+    from swinir.weights.multitask import split_name
 
     path = Path(model_path)
-    if not path.exists():
+    if not split_name(path)[0].exists():
         try:
             entry = zoo.find(model_path)
         except ValueError as error:
@@ -218,7 +219,7 @@ def _read(model_path: str, key: str, scale: float) -> Weights:
                 zoo.download(entry, target=target, progress=True)
             path = target
     typer.echo(f"loading model from {path}")
-    verdict = zoo.verify(path)
+    verdict = zoo.verify(find_checkpoint(path))
     if verdict.how == "sha256" and not verdict.ok:
         _notice(f"{path} has the name of known weights but is another file: {verdict.message}")
     checkpoint = read_checkpoint(path, key=key)
@@ -351,7 +352,7 @@ def _write_files(
     csv_file: Path | None,
 ) -> None:
     from swinir.evaluation.results import run_facts, write_csv, write_json
-    from swinir.weights.verify import sha256
+    from swinir.weights.checkpoint import find_checkpoint, sha256
 
     if json_file is None and csv_file is None:
         return
@@ -359,7 +360,7 @@ def _write_files(
         protocol,
         device,
         checkpoint=checkpoint.path,
-        digest=sha256(checkpoint.path),
+        digest=sha256(find_checkpoint(checkpoint.path)),
         key=checkpoint.key,
         engine=checkpoint.engine,
         complete=len(rows) == total,

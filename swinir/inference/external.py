@@ -28,6 +28,7 @@ from swinir.tasks import TaskSpec
 from swinir.weights.checkpoint import (
     ENTRIES,
     CheckpointError,
+    SeveralTasksError,
     build_model,
     find_checkpoint,
     read_checkpoint,
@@ -153,7 +154,7 @@ def load_external(name: str, task: TaskSpec, scale: float, device: torch.device)
         bicubic = Bicubic(1 if task.gray else 3, scale)
         return Loaded(bicubic, "interpolation" if scale > 1 else "the input", 0, None, "none", False, "")
     path = Path(name) if Path(name).suffix in SUFFIXES else find_checkpoint(name)
-    model = load_exported(path) if path.suffix in SUFFIXES else _from_weights(path, task, device)
+    model = load_exported(path) if path.suffix in SUFFIXES else _from_weights(name, path, task, device)
     if isinstance(model, SwinIR) and model.config.any_scale:
         model = at_scale(model, scale)
     check(model.config, task, scale, path.name)
@@ -185,11 +186,13 @@ def check(config: NetworkConfig | BaselineConfig, task: TaskSpec, scale: float, 
         raise ValueError(f"{source} takes {config.in_chans} channels, {task.name} has {chans}; name another")
 
 
-def _from_weights(path: Path, task: TaskSpec, device: torch.device) -> SwinIR | SpandrelNetwork:
+def _from_weights(name: str, path: Path, task: TaskSpec, device: torch.device) -> SwinIR | SpandrelNetwork:
     """Load SwinIR by this package, any other network by spandrel."""
     tensors = read_tensors(path, entries=OTHER_ENTRIES)  # first, since it refuses files that hold no weights
     try:
-        return build_model(read_checkpoint(path, key=task.weights_key), device)
+        return build_model(read_checkpoint(name, key=task.weights_key), device)
+    except SeveralTasksError:
+        raise
     except CheckpointError as error:
         not_swinir = error
     return load_with_spandrel(path, tensors, not_swinir).to(device)

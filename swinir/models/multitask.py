@@ -3,20 +3,46 @@
     lq of a task -> its conv_first -> shared body -> + -> its reconstruction -> restored
 
 It is built as one SwinIR for each task, all of which hold the same modules for the body. Each of them can be trained,
-run and saved like any SwinIR.
+run and saved like any SwinIR. An adapter fits a finished body to one task, or to a group of similar ones: a low-rank
+change of every linear layer (LoRA, Hu et al., ICLR 2022). Merged into the layers, it leaves an ordinary SwinIR.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from swinir.models.swinir import NetworkConfig, SwinIR
 
 BODY = ("patch_embed", "absolute_pos_embed", "layers", "norm", "conv_after_body")  # the other modules are head and tail
 OWN_OPTIONS = ("in_chans", "upscale", "upsampler", "num_feat")  # that decide head and tail
+
+
+class Adapter(nn.Module):
+    """Low-rank change of a linear layer's weight W to W + BA, as a parametrization of it. B is zero at first.
+
+    Args:
+        weight: (outputs, inputs); only its shape and type are used.
+        rank: rows of A and columns of B.
+    """
+
+    def __init__(self, weight: Tensor, rank: int) -> None:
+        super().__init__()
+        outputs, inputs = weight.shape
+        self.a = nn.Parameter(weight.new_empty(rank, inputs))
+        self.b = nn.Parameter(weight.new_zeros(outputs, rank))
+        nn.init.kaiming_uniform_(self.a, a=5**0.5)  # as linear layers of PyTorch, and as in LoRA
+
+    def forward(self, weight: Tensor) -> Tensor:
+        return adapted(weight, self.a, self.b)
+
+
+def adapted(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """Return W + BA."""
+    return weight + b @ a
 
 
 class JointSwinIR(nn.Module):
@@ -34,7 +60,7 @@ class JointSwinIR(nn.Module):
 
     def __init__(self, configs: Mapping[str, NetworkConfig]) -> None:
         super().__init__()
-        _check_bodies(configs)
+        check_bodies(configs)
         self.experts = nn.ModuleDict()
         first: SwinIR | None = None
         for name, config in configs.items():
@@ -60,14 +86,54 @@ class JointSwinIR(nn.Module):
         restored: Tensor = self.expert(task)(x)
         return restored
 
+    def body(self) -> dict[str, nn.Parameter]:
+        """Parameters of the body by their names in SwinIR, without those of adapters."""
+        named = next(iter(self.experts.values())).named_parameters()
+        plain = ((name.replace("parametrizations.weight.original", "weight"), p) for name, p in named)
+        return {name: p for name, p in plain if in_body(name) and ".parametrizations." not in name}
 
-def count_joint_parameters(configs: Mapping[str, NetworkConfig]) -> int:
-    """Count the learned values, those of the body once."""
+    def ends(self, task: str) -> dict[str, nn.Parameter]:
+        """Parameters of a task's head and tail by their names in SwinIR."""
+        return {name: p for name, p in self.expert(task).named_parameters() if not in_body(name)}
+
+    def adapt(self, rank: int) -> None:
+        """Freeze the body and give each of its linear layers an adapter."""
+        for parameter in self.body().values():
+            parameter.requires_grad_(False)
+        for _, layer in self._linear_layers():
+            parametrize.register_parametrization(layer, "weight", Adapter(layer.weight, min(rank, *layer.weight.shape)))
+
+    def adapter(self) -> dict[str, nn.Parameter]:
+        """Parameters of the adapters: A and B of a layer as LAYER.a and LAYER.b; empty without `adapt`."""
+        found = {}
+        for name, layer in self._linear_layers():
+            for factor, parameter in layer.named_parameters():
+                if ".0." in factor:
+                    found[f"{name}.{factor[-1]}"] = parameter
+        return found
+
+    def _linear_layers(self) -> Iterator[tuple[str, nn.Linear]]:
+        for name, module in next(iter(self.experts.values())).named_modules():
+            if isinstance(module, nn.Linear) and in_body(name):
+                yield name, module
+
+
+def in_body(name: str) -> bool:
+    """True for the name of a module or parameter of the body."""
+    return name.split(".")[0] in BODY
+
+
+def count_joint_parameters(configs: Mapping[str, NetworkConfig], ranks: tuple[int, ...] = ()) -> int:
+    """Count the learned values, those of the body once, and those of an adapter for each of `ranks`."""
     with torch.device("meta"):
-        return sum(p.numel() for p in JointSwinIR(configs).parameters())
+        network = JointSwinIR(configs)
+        count = sum(p.numel() for p in network.parameters())
+        shapes = [layer.weight.shape for _, layer in network._linear_layers()]
+    return count + sum(min(rank, *shape) * sum(shape) for rank in ranks for shape in shapes)
 
 
-def _check_bodies(configs: Mapping[str, NetworkConfig]) -> None:
+def check_bodies(configs: Mapping[str, NetworkConfig]) -> None:
+    """Raise a ValueError unless there are networks, and all have the same options of the body."""
     if not configs:
         raise ValueError("a joint network needs at least one task")
     (first_name, first), *others = configs.items()

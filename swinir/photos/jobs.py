@@ -11,6 +11,7 @@ from swinir.image_io.reader import EXTENSIONS, named
 from swinir.image_io.writer import can_hold
 from swinir.photos.loaded_models import short_name
 from swinir.photos.restore_photo import Treatment
+from swinir.weights.multitask import split_name, stem
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ def describe_request(treatment: Treatment) -> str:
     wish, model = treatment.wish, treatment.model
     numbers = (("x", treatment.outscale), ("noise", wish.noise), ("jpeg", wish.jpeg))
     parts = [f"{kind}{number:g}" for kind, number in numbers if number is not None]
-    parts += [word for word in (wish.task, model and Path(short_name(model)).stem) if word]
+    stated = model and (stem(model) if split_name(model)[1] else Path(short_name(model)).stem)
+    parts += [word for word in (wish.task, stated) if word]
     if treatment.strength != Treatment.strength:
         parts.append(f"strength{treatment.strength:g}")
     return "".join(f"_{part}" for part in parts)

@@ -1,6 +1,6 @@
 """Trainings and measurements of the joint experiment. Finished ones are kept; interrupted ones resume.
 
-JointExperiment, JointRun -> run_experiment -> results
+JointExperiment, JointRun -> run_experiment -> results.jsonl, table.md
 """
 
 import json
@@ -9,23 +9,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from swinir.atomic import atomic_path
 from swinir.environment import environment
 from swinir.evaluation.evaluate import evaluate
 from swinir.evaluation.protocol import Protocol, check_network
 from swinir.evaluation.results import Row, means, write_json
 from swinir.evaluation.samples import Sample, find_set
 from swinir.inference.external import Bicubic
-from swinir.reproduce.joint_plan import KINDS, JointExperiment, JointTask
-from swinir.reproduce.joint_results import joint_table, summarize
+from swinir.reproduce.joint_plan import ORDER, JointExperiment, Training
+from swinir.reproduce.joint_results import result_row, seconds_of, write_results
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
+from swinir.train.config import TrainConfig
 from swinir.train.distributed import Processes
 from swinir.train.images import Wrap
-from swinir.train.logger import write_facts
-from swinir.train.multitask import joint_trainer
-from swinir.train.trainer import Trainer
-from swinir.weights.checkpoint import load_model
+from swinir.train.logger import Log, write_facts
+from swinir.train.multitask import trainers
+from swinir.train.multitask_config import TaskConfig
+from swinir.weights.checkpoint import find_checkpoint, load_model
 from swinir.weights.verify import sha256
 
 
@@ -36,7 +36,7 @@ class JointRun:
     Attributes:
         folder: folder of trainings and results, created if absent.
         testsets: folder of the benchmark sets.
-        log: called with each training's name and every row of its `metrics.jsonl`.
+        log: called with each training's folder and every row of its `metrics.jsonl`.
         say: called with a line about the current step.
         progress: wraps the list of images while they are loaded.
         stop: returns true to stop with all states saved.
@@ -46,63 +46,65 @@ class JointRun:
     folder: Path
     testsets: Path
     processes: Processes
-    log: Callable[[str, dict[str, Any]], None] = lambda name, row: None
+    log: Callable[[Path, dict[str, Any]], None] = lambda folder, row: None
     say: Callable[[str], None] = lambda text: None
     progress: Wrap = lambda items: items
     stop: Callable[[], bool] = lambda: False
     limit: int | None = None
 
 
-def run_experiment(experiment: JointExperiment, run: JointRun) -> dict[str, Any] | None:
-    """Train and measure whatever is not finished, seed by seed; `results.json` is written after each seed.
+def run_experiment(experiment: JointExperiment, run: JointRun) -> list[dict[str, Any]] | None:
+    """Train and measure whatever is not finished, seed by seed; results are written after each kind of training.
 
     Returns:
-        The results as `summarize` gives them; None when `run.stop` ended the run early.
+        The rows of `results.jsonl`; None when `run.stop` ended the run early.
 
     Raises:
         ValueError, OSError: for unusable data or sets, before any training, and for a folder of another experiment.
     """
-    samples = {task.name: benchmark_samples(task, run.testsets)[: run.limit] for task in experiment.tasks}
-    untreated = {task.name: measure_input(task, samples[task.name]) for task in experiment.tasks}
+    samples = {task.name: benchmark_samples(experiment, task, run.testsets)[: run.limit] for task in experiment.tasks}
+    untreated = {task.name: measure_input(experiment, task, samples[task.name]) for task in experiment.tasks}
     if run.processes.rank == 0:
         claim(experiment, run.folder)
-    results = None
-    for count, seed in enumerate(experiment.seeds, start=1):
+    rows: list[dict[str, Any]] = []
+    for seed in experiment.experiment.seeds:
         folder = run.folder / f"seed{seed}"
-        if not (train_joint(experiment, seed, folder, run) and train_experts(experiment, seed, folder, run)):
-            return None
-        for kind in KINDS:
+        for kind in ORDER:
+            trainings = list(experiment.trainings(kind, seed, folder))
+            if not all(train(training, run) for training in trainings):
+                return None
+            seconds = sum(seconds_of(training.folder) for training in trainings)
             for task in experiment.tasks:
-                if not measure(task, kind, folder, samples[task.name], run):
+                scores = measure(experiment, task, kind, folder, samples[task.name], run)
+                if scores is None:
                     return None
-        results = summarize(experiment, experiment.seeds[:count], untreated, run.folder)
-        results |= {"limit": run.limit, **environment(run.processes.device)}
-        if run.processes.rank == 0:
-            write_facts(run.folder / "results.json", results)
-            with atomic_path(run.folder / "table.md") as temporary:
-                temporary.write_text(joint_table(results).markdown(), encoding="utf-8")
-    return results
+                facts = {"untreated": untreated[task.name], "seconds": seconds, "limit": run.limit}
+                rows.append(result_row(experiment, task, kind, seed, scores) | facts)
+            if run.processes.rank == 0:
+                write_results(run.folder, rows)
+    return rows
 
 
 def claim(experiment: JointExperiment, folder: Path) -> None:
     """Write `experiment.json` into a folder, or raise ValueError if another experiment uses it. Seeds may be added."""
     path, ours = folder / "experiment.json", experiment.model_dump(mode="json")
+    del ours["experiment"]["seeds"]
     if path.exists():
         theirs = json.loads(path.read_text(encoding="utf-8"))
-        differing = [key for key in ours if key != "seeds" and ours[key] != theirs.get(key)]
+        differing = [key for key in ours if ours[key] != theirs.get(key)]
         if differing:
             raise ValueError(f"{folder} holds another experiment ({', '.join(differing)} differ); choose another -o")
     folder.mkdir(parents=True, exist_ok=True)
     write_facts(path, ours)
 
 
-def benchmark_samples(task: JointTask, testsets: Path) -> list[Sample]:
+def benchmark_samples(experiment: JointExperiment, task: TaskConfig, testsets: Path) -> list[Sample]:
     """Images that a task is measured on.
 
     Raises:
         ValueError, OSError: for a missing or incomplete set, and one without references.
     """
-    benchmark = BENCHMARK_SETS[task.benchmark]
+    benchmark = BENCHMARK_SETS[experiment.experiment.benchmarks[task.name]]
     samples = find_set(make_protocol(task), benchmark, testsets)
     if any(sample.gt is None for sample in samples):
         raise ValueError(f"{task.task} on {benchmark.name} has no references to measure by; choose another benchmark")
@@ -115,77 +117,75 @@ def benchmark_samples(task: JointTask, testsets: Path) -> list[Sample]:
     return samples
 
 
-def make_protocol(task: JointTask) -> Protocol:
+def make_protocol(task: TaskConfig) -> Protocol:
     """Settings with which the tester measures a task."""
+    assert isinstance(task.scale, int)
     return Protocol(get_task(task.task), scale=task.scale, noise=task.noise, jpeg=task.jpeg)
 
 
-def train_joint(experiment: JointExperiment, seed: int, folder: Path, run: JointRun) -> bool:
-    """Train the joint network of a seed to its end; False when stopped before."""
-    configs = experiment.experts("joint", seed)
-    if all(weights_path(folder, "joint", name).exists() for name in configs):
+def train(training: Training, run: JointRun) -> bool:
+    """Finish a training; False when stopped before its end."""
+    config, folder = training.config, training.folder
+    if isinstance(config, TrainConfig) and (folder / f"{config.name}.pth").exists():
         return True
-    return _fit(joint_trainer, configs, folder / "joint", run)
+
+    def log(where: Path, _: TrainConfig) -> Log:
+        return lambda row: run.log(where, row)
+
+    for trainer in trainers(config, folder, processes=run.processes, log=log, progress=run.progress):
+        if trainer.resume():
+            run.say(f"{trainer.run}: resuming at step {trainer.step}")
+        if not trainer.fit(stop=run.stop):
+            return False
+    return True
 
 
-def train_experts(experiment: JointExperiment, seed: int, folder: Path, run: JointRun) -> bool:
-    """Train the experts of a seed, full-size and narrow, to their end; False when stopped before."""
-    return all(
-        weights_path(folder, kind, name).exists() or _fit(Trainer, config, folder / kind / name, run)
-        for kind in ("experts", "narrow")
-        for name, config in experiment.experts(kind, seed).items()
-    )
-
-
-def _fit(make_trainer: Callable[..., Trainer], configuration: Any, folder: Path, run: JointRun) -> bool:
-    name = folder.relative_to(run.folder).as_posix()
-    trainer = make_trainer(
-        configuration, folder, processes=run.processes, log=lambda row: run.log(name, row), progress=run.progress
-    )
-    if trainer.resume():
-        run.say(f"{folder}: resuming at step {trainer.step}")
-    return trainer.fit(stop=run.stop)
-
-
-def weights_path(folder: Path, kind: str, task: str) -> Path:
-    """Path of a task's finished weights in the folder of a seed."""
-    return folder / "joint" / f"joint_{task}.pth" if kind == "joint" else folder / kind / task / f"{task}.pth"
-
-
-def measure_input(task: JointTask, samples: Sequence[Sample]) -> float:
+def measure_input(experiment: JointExperiment, task: TaskConfig, samples: Sequence[Sample]) -> float:
     """Score of a task's input without restoration: noisy, compressed, or enlarged by MATLAB's bicubic."""
     protocol = make_protocol(task)
-    rows = [
-        _whole(row, task) for row in evaluate(Bicubic(1 if protocol.task.gray else 3, task.scale), samples, protocol)
-    ]
-    return means(rows)[task.metric]
+    bicubic = Bicubic(1 if protocol.task.gray else 3, protocol.scale)
+    return means([_whole(row) for row in evaluate(bicubic, samples, protocol)])[experiment.metric(task)]
 
 
-def measure(task: JointTask, kind: str, folder: Path, samples: Sequence[Sample], run: JointRun) -> bool:
-    """Measure finished weights unless a result of the same weights exists; False when stopped before the end."""
-    weights, path = weights_path(folder, kind, task.name), folder / f"{kind}_{task.name}.json"
-    depends_on = {"checkpoint_sha256": sha256(weights), "limit": run.limit}
-    if path.exists() and depends_on.items() <= json.loads(path.read_text(encoding="utf-8")).items():
-        return True
+def measure(
+    experiment: JointExperiment,
+    task: TaskConfig,
+    kind: str,
+    folder: Path,
+    samples: Sequence[Sample],
+    run: JointRun,
+) -> dict[str, float] | None:
+    """Return mean scores of finished weights, measured unless a record of the same weights exists; None when stopped.
+
+    Args:
+        folder: of the seed.
+    """
+    name, path = experiment.weights_name(kind, task.name), folder / f"{kind}_{task.name}.json"
+    depends_on = {"checkpoint_sha256": sha256(find_checkpoint(folder / name)), "limit": run.limit}
+    if path.exists():
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if depends_on.items() <= record.items():
+            means_found: dict[str, float] = record["means"]
+            return means_found
     processes, protocol = run.processes, make_protocol(task)
     if processes.any(run.stop()):
-        return False
-    model = load_model(weights, device=processes.device)
-    check_network(model.config, protocol, weights.name, stated=task.task)
-    run.say(f"measuring {path.stem} of {folder.name} on {task.benchmark}")
+        return None
+    model = load_model(folder / name, device=processes.device)
+    check_network(model.config, protocol, name, stated=task.task)
+    run.say(f"measuring {path.stem} of {folder.name}")
     rows = []
     for row in evaluate(model, samples[processes.rank :: processes.count], protocol):
-        rows.append(_whole(row, task))
+        rows.append(_whole(row))
         if processes.count == 1 and run.stop():  # several processes would wait for one another
-            return False
+            return None
     rows = processes.gather(rows)
     if processes.rank == 0:
         write_json(path, rows, {"task": task.task, **depends_on, **environment(processes.device)})
     processes.wait()
-    return True
+    return means(rows)
 
 
-def _whole(row: Row, task: JointTask) -> Row:
+def _whole(row: Row) -> Row:
     if row.status == "failed":
-        raise ValueError(f"{task.benchmark}: {row.image}: {row.error}")
+        raise ValueError(f"{row.image}: {row.error}")
     return row

@@ -114,7 +114,7 @@ class InitConfig(Section):
     """Initial weights.
 
     Attributes:
-        weights: path of a checkpoint, or its name in the zoo.
+        weights: path of a checkpoint, FILE:TASK of one for several tasks, or its name in the zoo.
         allow_mismatch: beginnings of layer names that may be missing, left over or of another shape; these layers keep
             their random initial weights.
         adapt_scale: for networks that end in "pixelshuffledirect": initialize the convolution before the shuffle from
@@ -383,6 +383,11 @@ def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | li
         FileNotFoundError: if there is no such file.
         ValueError: one line with the file, the key, the value and the allowed values.
     """
+    return check_values(path, read_values(path, overrides), kind)
+
+
+def read_values(path: Path | str, overrides: tuple[str, ...] | list[str] = ()) -> dict[str, Any]:
+    """Read a TOML file and apply overrides, as `read_config` does, but check nothing else."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no configuration at {path}; `swinir train --list` lists the recipes")
@@ -392,6 +397,11 @@ def read_config(path: Path | str, kind: type[M], overrides: tuple[str, ...] | li
         raise ValueError(f"{path}: not valid TOML: {error}") from error
     for override in overrides:
         _apply(values, override)
+    return values
+
+
+def check_values(path: Path | str, values: dict[str, Any], kind: type[M]) -> M:
+    """Return the configuration that values from a file describe; raises as `read_config`."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:

@@ -56,7 +56,7 @@ def start_from(network: Restorer, init: InitConfig) -> dict[str, Any]:
     if isinstance(network, RCAN):
         network.load_released_state(read_state(path))
         return {"weights": path.name, "sha256": sha256(path), "fresh": []}
-    checkpoint = read_checkpoint(path)
+    checkpoint = read_checkpoint(init.weights)
     allowed_to_differ = init.allow_mismatch
     if init.adapt_scale:
         checkpoint = replace(checkpoint, state=_adapted(checkpoint, network.config))

@@ -1,56 +1,26 @@
-"""Joint training of one network for several tasks, which take turns: step s trains task s modulo their number."""
+"""Training of one network for several tasks, which take turns: step s of a stage trains task s modulo their number."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from swinir.models.multitask import JointSwinIR
 from swinir.train.config import TrainConfig
 from swinir.train.dataset import Batch, TaskStream
 from swinir.train.distributed import Processes
 from swinir.train.images import Source, Wrap
-from swinir.train.initialize import write_weights
 from swinir.train.logger import Log
 from swinir.train.losses import Objective
+from swinir.train.multitask_config import MultiTaskConfig, Stage, joint_config
 from swinir.train.optimizer import Optimization, StepResult
 from swinir.train.trainer import Trainer
-
-OWN = ("name", "task", "scale", "noise", "jpeg", "network", "degradation", "loss")  # options that tasks may differ in
-
-
-def joint_config(configs: Mapping[str, TrainConfig]) -> TrainConfig:
-    """Return the configuration of a joint training: the first task's, for as many steps as all tasks together.
-
-    Warm-up and milestones are stretched likewise, so that each task's turns have the learning rates of a training for
-    that task alone.
-
-    Raises:
-        ValueError: when two tasks differ in an option of the whole training, or ask for something unsupported.
-    """
-    (first_name, first), *others = configs.items()
-    for name, config in others:
-        for field in (f for f in TrainConfig.model_fields if f not in OWN):
-            if getattr(config, field) != getattr(first, field):
-                raise ValueError(f"tasks of a joint training need the same {field}; {first_name} and {name} differ")
-    if first.init.weights or first.init.discriminator:
-        raise ValueError("a joint training starts from random weights; leave out [init]")
-    if any(config.loss.adversarial for config in configs.values()):
-        raise ValueError("a joint training has no discriminator; leave out [loss.adversarial]")
-    if any(config.network_name != "swinir" for config in configs.values()):
-        raise ValueError("a joint training needs SwinIR; leave out network.name")
-    count, schedule = len(configs), first.schedule
-    stretched = schedule.model_copy(
-        update={
-            "iterations": count * schedule.iterations,
-            "warmup": count * schedule.warmup,
-            "milestones": tuple(count * milestone for milestone in schedule.milestones),
-        }
-    )
-    data = first.data.model_copy(update={"validate_gt": None, "validate_lq": None})
-    return first.model_copy(update={"name": "joint", "schedule": stretched, "data": data})
+from swinir.weights.checkpoint import read_joint, sha256, write_joint
+from swinir.weights.multitask import JointWeights
 
 
 class JointStream:
@@ -89,22 +59,40 @@ class JointStream:
 
 
 class JointStep:
-    """Training step of a joint network: each step trains the body, and the head and tail of one task."""
+    """Training step of a stage: each step trains the body, or an adapter of it, and the head and tail of one task.
 
-    def __init__(self, config: TrainConfig, configs: Mapping[str, TrainConfig], processes: Processes) -> None:
-        self.configs, self.names = dict(configs), list(configs)
+    Args:
+        stage: tasks, and the rank of the adapter.
+        file: written at the end. A stage of an adapter adds to the content of `start`.
+        start: file with the body that adapters are for; None for a stage that trains the body.
+        processes: the processes of the run.
+
+    Raises:
+        ValueError: for a file that cannot be read, or that has another body.
+    """
+
+    def __init__(self, stage: Stage, file: Path, start: Path | None, processes: Processes) -> None:
+        self.stage, self.file = stage, file
+        config = joint_config(stage)
+        self.names = list(stage.tasks)
+        self.start = read_joint(start) if start else None
+        self.init = {"weights": start.name, "sha256": sha256(start)} if start else {}
         with torch.random.fork_rng(devices=()):
             torch.manual_seed(config.seed)
-            network = JointSwinIR({name: task.network_config() for name, task in configs.items()})
+            network = JointSwinIR({name: task.network_config() for name, task in stage.tasks.items()})
+            if self.start:
+                _copy(network.body(), self.start.body, f"{start} has another body")
+                for name in self.names:
+                    if name in self.start.ends:
+                        _copy(network.ends(name), self.start.ends[name], f"{start} has another head or tail of {name}")
+                network.adapt(stage.rank)
         self.optimization: Optimization[JointSwinIR] = Optimization(network, config, processes)
-        self.forwards = {name: network.expert(name) for name in configs}
+        self.forwards = {name: network.expert(name) for name in stage.tasks}
         self.objectives = {
             name: Objective(task.loss, task.network_config().in_chans, processes.device)
-            for name, task in configs.items()
+            for name, task in stage.tasks.items()
         }
-        self.init: dict[str, Any] = {}
-        tasks = {name: task.model_dump(mode="json") for name, task in configs.items()}
-        self.configuration = config.model_dump(mode="json") | {"tasks": tasks}
+        self.configuration = stage_configuration(stage)
 
     def __call__(self, batch: Batch, step: int) -> StepResult:
         """Train on the batch of a step, counted from 0, with the loss of the task whose turn it is."""
@@ -113,36 +101,102 @@ class JointStep:
         return StepResult(result.loss, {f"loss_{name}": result.loss}, result.grad_norm, result.lr)
 
     def write(self, run: Path, step: int) -> None:
-        """Write joint_TASK.pth for each task, an ordinary SwinIR with a copy of the body."""
-        network = self.optimization.averaged()
-        for name, config in self.configs.items():
-            write_weights(run / f"joint_{name}.pth", network.expert(name), config, step)
+        """Write the file with what the stage has trained."""
+        stage, network = self.stage, self.optimization.averaged()
+        old = self.start or JointWeights({}, _tensors(network.body()), {}, {})
+        adapter = stage.name if stage.rank else None
+        facts = old.facts | {
+            name: {
+                "task": task.task,
+                "network": task.network_config().to_dict(),
+                "step": step // len(self.names),
+                "adapter": adapter,
+            }
+            for name, task in stage.tasks.items()
+        }
+        adapters = old.adapters | ({adapter: _tensors(network.adapter())} if adapter else {})
+        used = {fact["adapter"] for fact in facts.values()}
+        write_joint(
+            self.file,
+            JointWeights(
+                facts,
+                old.body,
+                old.ends | {name: _tensors(network.ends(name)) for name in self.names},
+                {name: factors for name, factors in adapters.items() if name in used},
+            ),
+        )
 
 
-def joint_trainer(
-    configs: Mapping[str, TrainConfig],
-    run: Path,
+def _copy(parameters: Mapping[str, Tensor], state: Mapping[str, Tensor], refusal: str) -> None:
+    """Copy weights into a network's parameters; a ValueError where names or shapes differ."""
+    shapes = [{name: tuple(tensor.shape) for name, tensor in table.items()} for table in (parameters, state)]
+    differing = sorted(name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+    if differing:
+        name = differing[0]
+        raise ValueError(
+            f"{refusal}: {name} is {shapes[1].get(name)}, the configuration's {shapes[0].get(name)}; "
+            "make training.network that of the file"
+        )
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[name])
+
+
+def _tensors(parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: parameter.detach().cpu() for name, parameter in parameters.items()}
+
+
+def stage_configuration(stage: Stage) -> dict[str, Any]:
+    """Return everything that decides a stage, for its config.json."""
+    tasks = {name: task.model_dump(mode="json") for name, task in stage.tasks.items()}
+    return joint_config(stage).model_dump(mode="json") | {"tasks": tasks, "rank": stage.rank}
+
+
+def trainers(
+    config: TrainConfig | MultiTaskConfig,
+    folder: Path,
     *,
     processes: Processes,
-    log: Log = lambda row: None,
+    log: Callable[[Path, TrainConfig], Log] = lambda folder, config: lambda row: None,
     progress: Wrap = lambda items: items,
-) -> Trainer:
-    """Return the trainer of a joint network. There is no validation during the training.
+) -> Iterator[Trainer]:
+    """Yield the trainer of a training for one task, or of each unfinished stage of one for several.
+
+    A stage has a folder of its own in `folder`, and adds to the one file NAME.pth, so that the next one starts from it.
+    There is no validation during the training of several tasks.
 
     Args:
-        configs: training of each task alone, by the task's name, in the order of their turns.
-        run, processes, log, progress: as for a `Trainer`.
+        log: returns the function that takes the rows of `metrics.jsonl`, by folder and configuration of a trainer.
+        processes, progress: as for a `Trainer`.
 
     Raises:
-        ValueError, OSError: as for a `Trainer`, and for trainings that cannot be joined.
+        ValueError, OSError: as for a `Trainer`, and for a file to start from that does not fit.
     """
-    config = joint_config(configs)
-    return Trainer(
-        config,
-        run,
-        stream=JointStream(configs, processes),
-        train_step=JointStep(config, configs, processes),
-        processes=processes,
-        log=log,
-        progress=progress,
-    )
+    if isinstance(config, TrainConfig):
+        yield Trainer(config, folder, processes=processes, log=log(folder, config), progress=progress)
+        return
+    file = folder / f"{config.name}.pth"
+    for stage in config.stages():
+        own, whole = folder / stage.name, joint_config(stage)
+        if _finished(stage, file, own):
+            continue
+        start = (file if file.exists() else config.weights) if stage.rank else None
+        yield Trainer(
+            whole,
+            own,
+            stream=JointStream(stage.tasks, processes),
+            train_step=JointStep(stage, file, start, processes),
+            processes=processes,
+            log=log(own, whole),
+            progress=progress,
+        )
+
+
+def _finished(stage: Stage, file: Path, folder: Path) -> bool:
+    """Return true if the file holds what a stage has trained with its present configuration."""
+    configuration = folder / "config.json"
+    if not (file.exists() and configuration.exists()):
+        return False
+    facts = read_joint(file).facts
+    held = all(name in facts and facts[name]["adapter"] == stage.name for name in stage.tasks) or not stage.rank
+    return held and json.loads(configuration.read_text(encoding="utf-8")) == stage_configuration(stage)

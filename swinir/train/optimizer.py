@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from swinir.models.multitask import Adapter
 from swinir.models.swinir import StochasticDepth, SwinIR, SwinTransformerLayer
 from swinir.models.windows import Windows
 from swinir.train.config import OptimizerConfig, ScheduleConfig, TrainConfig
@@ -310,8 +311,8 @@ def build_optimizers(
 ) -> tuple[torch.optim.Adam, torch.optim.Optimizer | None]:
     """Return Adam, with fused kernels on a CUDA device, and Muon, if the options say so.
 
-    Muon takes the weights of the linear layers and Adam all other parameters, relative position bias tables included:
-    these are matrices too, but nothing is multiplied by them.
+    Muon takes the weights of the linear layers, or the two factors of their adapters, and Adam all other parameters,
+    relative position bias tables included: these are matrices too, but nothing is multiplied by them.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
     adam = partial(torch.optim.Adam, betas=options.betas, fused=fused(parameters[0].device))
@@ -319,7 +320,8 @@ def build_optimizers(
         return adam(parameters, lr=options.lr, weight_decay=options.weight_decay), None
     from swinir.train.muon import BatchedMuon  # here, because PyTorch before 2.9 has no Muon
 
-    linear = {id(m.weight) for m in network.modules() if isinstance(m, nn.Linear)}
+    layers = [m for m in network.modules() if isinstance(m, nn.Linear | Adapter)]
+    linear = {id(p) for layer in layers for p in layer.parameters(recurse=False) if p.ndim == 2}
     matrices = [p for p in parameters if id(p) in linear]
     rest = [p for p in parameters if id(p) not in linear]
     muon = BatchedMuon(matrices, lr=options.lr, weight_decay=options.weight_decay, adjust_lr_fn="match_rms_adamw")

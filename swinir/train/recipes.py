@@ -7,7 +7,7 @@ from pathlib import Path
 
 from swinir.environment import shipped_folder
 
-STUDIES = ("ablations", "joint")  # of `swinir reproduce`, which takes them by their scale
+STUDIES = ("ablations",)  # of `swinir reproduce`, which takes them by their scale
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """Reading and writing weights files.
 
-    read_checkpoint: read_content -> entry -> plain tensors -> infer -> Checkpoint
-    load_model: find_checkpoint -> read_checkpoint -> build_model
+    read_checkpoint: find_checkpoint -> read_content -> entry -> plain tensors -> infer -> Checkpoint
+    load_model: read_checkpoint -> build_model
+
+FILE:TASK names one network of a file for several tasks, see `swinir.weights.multitask`: its adapter is merged into the
+body, and from there on it is an ordinary SwinIR.
 
 No tensor is copied before names, shapes and storage sizes agree with a network built on the meta device.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +36,7 @@ from swinir.weights.infer_config import (
     reconcile,
     state_shapes,
 )
+from swinir.weights.multitask import JointWeights, SeveralTasksError, merge_adapter, parse_joint, split_name
 from swinir.weights.safe_load import CheckpointError, plain_tensors, read_content, reason, shown, some, to_float
 from swinir.weights.verify import sha256
 
@@ -40,16 +45,19 @@ __all__ = [
     "SUFFIXES",
     "Checkpoint",
     "CheckpointError",
+    "SeveralTasksError",
     "build_model",
     "find_checkpoint",
     "guess_tasks",
     "infer_network",
     "load_model",
     "read_checkpoint",
+    "read_joint",
     "read_state",
     "read_tensors",
     "sha256",
     "write_checkpoint",
+    "write_joint",
     "write_state",
 ]
 
@@ -87,16 +95,44 @@ def read_checkpoint(path: str | Path, *, key: str | None = None) -> Checkpoint:
     """Read a weights file: released, of this project, or of any tool that kept SwinIR's names.
 
     Args:
-        path: .pth or .pt of either format of PyTorch, or .safetensors; told apart by content.
+        path: .pth or .pt of either format of PyTorch, or .safetensors; told apart by content. FILE:TASK is the network
+            of a task in a file for several. Without such a file, a name in the zoo.
         key: the entry to prefer when the file has it; otherwise, or when it has not, the first of `ENTRIES`,
             else the file's top level.
 
     Raises:
         CheckpointError: for a file that cannot be read or whose weights are not those of a SwinIR.
+        SeveralTasksError: (a CheckpointError) for a file for several tasks without one that it has; it lists them.
+        FileNotFoundError: for a name whose file was not downloaded, with the command that does.
     """
-    path = Path(path)
+    file, task = find_checkpoint(path), split_name(path)[1]
+    with _naming(file):
+        return _read(file, key, task)
+
+
+def read_joint(path: str | Path) -> JointWeights:
+    """Read a file for several tasks, each of whose networks is checked as `read_checkpoint` does.
+
+    Raises:
+        CheckpointError: for a file that cannot be read, and one for a single task.
+    """
     try:
-        return _read(path, key)
+        read_checkpoint(path)
+    except SeveralTasksError as error:
+        for task in error.joint.facts:
+            read_checkpoint(f"{path}:{task}")
+        return error.joint
+    raise CheckpointError(f"{path}: holds the network of one task, not of several; name a file of a joint training")
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Add the file's name to errors, and make those of the system errors of the file."""
+    try:
+        yield
+    except SeveralTasksError as error:
+        error.args = (f"{path}: {error}",)
+        raise
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except FileNotFoundError as error:
@@ -147,9 +183,7 @@ def write_checkpoint(
         CheckpointError: for weights that do not fit `network` or are not finite, or a failure to write.
     """
     path = Path(path)
-    try:
-        if path.suffix not in SUFFIXES:
-            raise CheckpointError(f"the suffix says no format of weights; use one of {', '.join(SUFFIXES)}")
+    with _writing(path):
         if key not in ENTRIES:
             raise CheckpointError(f"weights cannot stand under {key!r}; use one of {', '.join(ENTRIES)}")
         if task is not None:
@@ -158,20 +192,47 @@ def write_checkpoint(
         if dtype is not None:
             weights = {name: tensor.to(dtype) for name, tensor in weights.items()}
         weights = _with_derived(weights, network)
-        facts = {"network": network.to_dict(), "task": task, "step": step}
-        if path.suffix == ".safetensors":
-            # This format refuses tensors that share memory, as the derived ones of all layers do.
-            separate = {name: tensor.clone() for name, tensor in weights.items()}
-            metadata = {name: json.dumps(fact) for name, fact in (facts | {"key": key}).items()}
-            data = safetensors_bytes(separate, metadata={"format": "pt"} | metadata)
-            with atomic_path(path) as temporary:
-                temporary.write_bytes(data)
-        else:
-            _save({key: weights} | facts, path)
+        _write(path, key, weights, {"network": network.to_dict(), "task": task, "step": step})
+
+
+def write_joint(path: str | Path, joint: JointWeights) -> None:
+    """Write a file for several tasks, atomically. Derived buffers are left out.
+
+    Raises:
+        CheckpointError: for weights that are not those of its tasks, or not finite, or a failure to write.
+    """
+    path = Path(path)
+    with _writing(path):
+        state = {name: to_float(name, tensor) for name, tensor in plain_tensors(joint.state()).items()}
+        for task in parse_joint(state, joint.facts).facts:
+            check_fit(NetworkConfig.from_dict(joint.facts[task]["network"]), joint.weights(task))
+        _write(path, ENTRIES[1], state, {"tasks": joint.facts})
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Refuse a suffix of no format, and add the file's name to errors."""
+    try:
+        if path.suffix not in SUFFIXES:
+            raise CheckpointError(f"the suffix says no format of weights; use one of {', '.join(SUFFIXES)}")
+        yield
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except (OSError, RuntimeError) as error:  # PyTorch's writer reports a full disk as a RuntimeError
         raise CheckpointError(f"{path}: cannot be written: {reason(error)}; check the folder and its space") from error
+
+
+def _write(path: Path, key: str, weights: Mapping[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write weights and facts in the format that the suffix decides."""
+    if path.suffix != ".safetensors":
+        _save({key: dict(weights)} | facts, path)
+        return
+    # This format refuses tensors that share memory, as the derived ones of all layers do.
+    separate = {name: tensor.clone() for name, tensor in weights.items()}
+    metadata = {name: json.dumps(fact) for name, fact in (facts | {"key": key}).items()}
+    data = safetensors_bytes(separate, metadata={"format": "pt"} | metadata)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
@@ -205,17 +266,11 @@ def read_tensors(path: str | Path, *, entries: Sequence[str] = ENTRIES) -> dict[
 def _read_tensors(
     path: Path, key: str | None, entries: Sequence[str], copied: Callable[[str, Tensor], Tensor]
 ) -> dict[str, Tensor]:
-    try:
+    with _naming(path):
         content = read_content(path)
         _, table = _choose_entry(content.table, key, entries)
         tensors = plain_tensors(table, file_bytes=content.file_bytes)
         return {name: copied(name, tensor) for name, tensor in tensors.items()}
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: {NO_SUCH_FILE}") from error
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}; check the file") from error
 
 
 def write_state(
@@ -232,14 +287,14 @@ def write_state(
 
 
 def find_checkpoint(path_or_name: str | Path) -> Path:
-    """Return the file of a path, or the downloaded or bundled file of a name in the zoo.
+    """Return the file of a path, of FILE:TASK, or the downloaded or bundled file of a name in the zoo.
 
     Raises:
         CheckpointError: for an unknown name.
         FileNotFoundError: for a name whose file was not downloaded, with the command that does.
     """
-    path = Path(path_or_name)
-    if path.exists() or len(path.parts) > 1:
+    path, _ = split_name(path_or_name)
+    if len(path.parts) > 1 or path.exists():
         return path
     from swinir.weights import zoo
 
@@ -255,7 +310,7 @@ def load_model(
     """Load a network for inference from a weights file or by its name in the zoo.
 
     Args:
-        path_or_name: a path if there is such a file, otherwise a name in the zoo.
+        path_or_name: a path or FILE:TASK if there is such a file, otherwise a name in the zoo.
         device: None is the GPU where there is one.
         dtype: of weights and activations; None is float32.
 
@@ -263,7 +318,7 @@ def load_model(
         CheckpointError: for an unknown name, and for what `read_checkpoint` refuses.
         FileNotFoundError: for a name whose file was not downloaded.
     """
-    return build_model(read_checkpoint(find_checkpoint(path_or_name)), device, dtype)
+    return build_model(read_checkpoint(path_or_name), device, dtype)
 
 
 def build_model(
@@ -275,7 +330,7 @@ def build_model(
     return model.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
 
-def _read(path: Path, key: str | None) -> Checkpoint:
+def _read(path: Path, key: str | None, part: str | None) -> Checkpoint:
     content = read_content(path)
     if content.metadata is None:
         entry, table = _choose_entry(content.table, key)
@@ -284,7 +339,14 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         facts = _safetensors_facts(content.metadata)
         entry, table = facts["key"] if facts.get("key") in ENTRIES else "", content.table
 
-    tensors = plain_tensors(table, file_bytes=content.file_bytes)
+    tensors, factors = plain_tensors(table, file_bytes=content.file_bytes), {}
+    if type(facts.get("tasks")) is dict:
+        joint = parse_joint(tensors, facts["tasks"])
+        if part not in joint.facts:
+            raise SeveralTasksError(joint, path.name, part)
+        facts, tensors, factors = joint.facts[part], joint.weights(part), joint.adapter(part)
+    elif part is not None:
+        raise CheckpointError(f"holds the network of one task; leave out {':' + shown(part)!r}")
     network, rules = infer(tensors)
     described, task, step = facts.get("network"), None, None
     self_described = type(described) is dict
@@ -292,6 +354,7 @@ def _read(path: Path, key: str | None) -> Checkpoint:
         network, rules = reconcile(described, network, rules)
         task, step = _stated_task(facts.get("task")), facts.get("step")
     state = {name: to_float(name, tensor) for name, tensor in tensors.items() if not is_derived(name)}
+    state = merge_adapter(state, factors)
     step = step if is_int(step) else None
     return Checkpoint(path, network, state, entry, task, step, tuple(rules.values()), self_described)
 
@@ -299,12 +362,12 @@ def _read(path: Path, key: str | None) -> Checkpoint:
 def _safetensors_facts(metadata: Mapping[str, str]) -> dict[str, Any]:
     """Return the facts that `write_checkpoint` put into safetensors metadata; {} for files of other tools."""
     facts = {}
-    for name in ("network", "task", "step", "key"):
+    for name in ("network", "task", "step", "key", "tasks"):
         try:
             facts[name] = json.loads(metadata[name])
         except (KeyError, ValueError, RecursionError):  # another tool's metadata
             continue
-    return facts if type(facts.get("network")) is dict else {}
+    return facts if dict in (type(facts.get("network")), type(facts.get("tasks"))) else {}
 
 
 def _choose_entry(

@@ -114,7 +114,8 @@ def _refuse_other_files(head: bytes, size: int) -> None:
 
 
 def _is_safetensors(head: bytes) -> bool:
-    return head[8:9] == b"{" and not head.startswith((b"PK", b"\x80"))
+    # The end of the header's length, which may begin with a pickle's \x80, and the header's bracket.
+    return head[5:9] == b"\0\0\0{" and not head.startswith(b"PK")
 
 
 def _check_archive(file: BinaryIO, size: int) -> None:

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from swinir.models.complexity import count_parameters
 from swinir.models.multitask import BODY, JointSwinIR, count_joint_parameters
-from swinir.models.swinir import NetworkConfig, SwinIR
-from swinir.weights.checkpoint import load_model, write_checkpoint
+from swinir.models.swinir import NetworkConfig
 
 BASE = NetworkConfig(embed_dim=12, depths=(2, 2), num_heads=(3, 3), img_size=16)
 CONFIGS = {
@@ -61,15 +60,47 @@ def test_the_body_counts_once_and_every_task_adds_its_head_and_tail(dim, depths,
     assert sum(map(count_parameters, configs.values())) == len(scales) * body + sum(ends)
 
 
-def test_the_network_of_a_task_is_saved_and_loaded_as_an_ordinary_one_with_the_same_bits(tmp_path):
+@pytest.fixture
+def adapted_joint():
+    """A joint network with an adapter that changes every linear layer."""
+    joint = JointSwinIR(CONFIGS)
+    joint.adapt(4)
+    with torch.no_grad():
+        for factor in joint.adapter().values():
+            factor.normal_(0, 0.1)
+    return joint
+
+
+def test_an_adapter_changes_nothing_at_first():
     joint = JointSwinIR(CONFIGS).eval()
-    for task, config in CONFIGS.items():
-        write_checkpoint(tmp_path / "x.pth", joint.expert(task).state_dict(), config)
-        loaded = load_model(tmp_path / "x.pth", device="cpu")
-        assert type(loaded) is SwinIR
-        lq = torch.rand(2, config.in_chans, 19, 24)
-        with torch.no_grad():
-            assert torch.equal(loaded(lq), joint(lq, task))
+    lq = torch.rand(1, 3, 16, 16)
+    with torch.no_grad():
+        before = joint(lq, "x2")
+        joint.adapt(4)
+        assert torch.equal(joint(lq, "x2"), before)
+
+
+def test_an_adapter_changes_every_linear_layer_by_a_matrix_of_its_rank(adapted_joint):
+    layers = dict(adapted_joint.expert("noise").named_modules())
+    for name, weight in adapted_joint.body().items():
+        layer = layers[name.rpartition(".")[0]]
+        if isinstance(layer, torch.nn.Linear) and name.endswith("weight"):
+            assert torch.linalg.matrix_rank(layer.weight - weight, atol=1e-4) == 4, name
+    assert {name.split(".")[-2] for name in adapted_joint.adapter()} == {"qkv", "proj", "fc1", "fc2"}
+
+
+def test_with_an_adapter_a_loss_has_gradients_in_it_and_in_head_and_tail_only(adapted_joint):
+    adapted_joint(torch.rand(1, 3, 16, 16), "noise").square().sum().backward()
+    met = {id(p) for p in adapted_joint.parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    own = (*adapted_joint.adapter().values(), *adapted_joint.ends("noise").values())
+    assert met == {id(p) for p in own}
+
+
+def test_an_adapter_is_counted_for_each_rank(adapted_joint):
+    assert count_joint_parameters(CONFIGS, (4,)) == sum(p.numel() for p in adapted_joint.parameters())
+    assert count_joint_parameters(CONFIGS, (4, 4)) - count_joint_parameters(CONFIGS, (4,)) == sum(
+        p.numel() for p in adapted_joint.adapter().values()
+    )
 
 
 def test_the_body_is_the_same_for_all_tasks_and_nothing_else_is():
