@@ -35,7 +35,7 @@ ANY_NOISE = tiny("005_colorDN_TK410_s64w8_SwinIR-T_noise0-55")
 ANY_JPEG = tiny("006_colorCAR_TK410_s64w8_SwinIR-T_jpeg5-95")
 PHOTO = tiny("007_realPhoto_TK410_s64w8_SwinIR-T_x1")
 ANY_SCALE = tiny("002_lightweightSR_TK410_s48w8_SwinIR-T_x1-4")
-ENLARGING = [entry for entry in BUNDLED if entry.parts.kind == "x" and entry.parts.task != PHOTO.parts.task]
+ENLARGING = [tiny(f"002_lightweightSR_TK410_s32w8_SwinIR-T_x{scale}") for scale in (2, 3, 4)]
 TINY = (ANY_NOISE, ANY_JPEG, PHOTO, *ENLARGING)
 EVERYTHING = (*TINY, *zoo.RELEASED)
 
@@ -187,7 +187,7 @@ def test_impossible_wishes_are_refused(wish, message):
     ],
 )
 def test_passes_reach_the_scale_and_little_more(scale, passes):
-    selection = select_models(CLEAN, Wish(scale=scale), BUNDLED)
+    selection = select_models(CLEAN, Wish(scale=scale), ENLARGING)
     assert tuple(step.scale for step in selection.passes) == passes
     assert selection.factor == math.prod(passes)
 
@@ -217,7 +217,7 @@ def test_as_few_passes_as_possible_and_never_too_small(scale, scales):
 )
 def test_a_model_of_any_scale_comes_before_others_that_miss_the_scale_unless_they_are_larger(scale, fixed, passes):
     fitting = {
-        "T": [entry for entry in ENLARGING if entry.parts.task == "lightweight_sr" and entry.parts.level_to is None],
+        "T": ENLARGING,
         "M": [entry for entry in zoo.RELEASED if entry.parts.task == "classical_sr"],
     }
     models = [ANY_SCALE, *(entry for size in fixed for entry in fitting[size])]
