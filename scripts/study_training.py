@@ -6,6 +6,7 @@ resumes a training that was interrupted; `table` prints the tables of the rows.
 """
 
 import hashlib
+import itertools
 import json
 import statistics
 import time
@@ -54,9 +55,13 @@ class Base(Section):
     """What arms change: a training, the levels it is evaluated at, and a benchmark set.
 
     Levels are those of the noise or of JPEG, or scales.
+
+    Attributes:
+        offsets: from JPEG's grid, in pixels down and to the right, at which images are cut and evaluated too.
     """
 
     levels: tuple[int | float, ...]
+    offsets: tuple[int, ...] = ()
     test_set: str
     config: dict[str, Any]  # of `TrainConfig`, without the name
 
@@ -203,11 +208,11 @@ def make_trainer(arm: Arm, config: TrainConfig, run: Path) -> Trainer:
     return trainer
 
 
-def middle(sample: Sample, protocol: Protocol) -> tuple[np.ndarray, np.ndarray]:
-    """Load a sample as the tester does, and cut the middle of both images, aligned to JPEG's grid."""
+def middle(sample: Sample, protocol: Protocol, offset: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Load a sample as the tester does, and cut the middle of both images, at an offset from JPEG's grid."""
     lq, gt = load_sample(sample, protocol)
     assert gt is not None
-    top, left = (max(0, side - SIDE) // 16 * 8 for side in gt.shape[:2])
+    top, left = (max(0, side - SIDE) // 16 * 8 + offset for side in gt.shape[:2])
     cut = (slice(top, top + SIDE), slice(left, left + SIDE))
     return lq[cut], gt[cut]
 
@@ -222,7 +227,7 @@ def at_level(network: Any, level: float, protocol: Protocol) -> Runnable:
 def scores(arm: Arm, base: Base, trainer: Trainer, testsets: Path | None) -> Scores:
     """Mean PSNR in dB of the averaged weights for each set and level: RGB, or Y where the level is a scale."""
     network, task = trainer.averaged(), trainer.config.task_row
-    load, metric = (middle, "psnr") if task.degradation else (load_sample, "psnr_y")
+    metric = "psnr" if task.degradation else "psnr_y"
     found: Scores = {}
     for level in arm.levels or base.levels:
         changed: dict[str, Any] = {task.degradation or "scale": level}
@@ -230,14 +235,15 @@ def scores(arm: Arm, base: Base, trainer: Trainer, testsets: Path | None) -> Sco
         sets = {"held out": [Sample(source.name, lq=None, gt=source.gt) for source in trainer.stream.held_out]}
         if arm.test and testsets is not None:
             sets[base.test_set] = find_set(protocol, find_benchmark(base.test_set), testsets)
-        for name, samples in sets.items():
+        for (name, samples), offset in itertools.product(sets.items(), (0, *base.offsets)):
             if not samples:
                 continue
+            load = partial(middle, offset=offset) if task.degradation else load_sample
             rows = list(evaluate(at_level(network, level, protocol), samples, protocol, load=load))
             failed = next((row.error for row in rows if row.error), None)
             if failed:
                 raise ValueError(failed)
-            found.setdefault(name, {})[f"{level:g}"] = round(means(rows)[metric], 4)
+            found.setdefault(f"{name} +{offset}" if offset else name, {})[f"{level:g}"] = round(means(rows)[metric], 4)
     return found
 
 
@@ -267,7 +273,7 @@ def learned(config: TrainConfig) -> dict[str, Any]:
 
 def signature(arm: Arm, base: Base, config: TrainConfig) -> str:
     """Hash of everything that decides a training's results, to tell rows of a former study."""
-    facts = [learned(config), arm.convolutions, arm.conditioned, arm.levels or base.levels, SIDE]
+    facts = [learned(config), arm.convolutions, arm.conditioned, arm.levels or base.levels, SIDE, *base.offsets]
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:12]
 
 

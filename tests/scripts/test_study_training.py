@@ -134,6 +134,25 @@ def test_levels_of_super_resolution_are_scales_and_each_arm_may_have_its_own(scr
     assert fixed["psnr"]["held out"].keys() == {"1.7"}
 
 
+def test_images_are_cut_off_the_grid_of_jpeg_too(script, trained, folder):
+    study = (folder / "study.toml").read_text()
+    for old, new in (
+        ("levels = [15, 50]", "levels = [10]\noffsets = [3]"),
+        ('task = "color_dn"\ndegradation = {noise = [0, 55]}', 'task = "color_jpeg_car"'),
+        ("patch = 8", "patch = 7"),
+    ):
+        assert old in study
+        study = study.replace(old, new)
+    (folder / "study.toml").write_text(study.replace("conditioned = true", ""))
+    (row,) = trained("all")
+    assert row["psnr"].keys() == {"held out", "held out +3"}
+    study = script.read_config(folder / "study.toml", script.Study)
+    (_, _, config), *_ = script.trainings(study, ["all"])
+    sample = script.Sample("1", lq=None, gt=folder / "testsets" / "McMaster" / "1.png")
+    aligned, shifted = (script.middle(sample, config.protocol, offset)[0] for offset in (0, 3))
+    assert np.array_equal(aligned[3:, 3:], shifted)
+
+
 def row(arm, seed, held_out, mcmaster=None, seconds=0.1):
     sets = {"held out": held_out} | ({"McMaster": mcmaster} if mcmaster else {})
     return {"arm": arm, "seed": seed, "psnr": sets, "cpu_seconds_per_step": seconds}
