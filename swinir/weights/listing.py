@@ -13,8 +13,8 @@ class ModelRow:
     Attributes:
         name: short name, which `load_model` and `swinir restore -n` take.
         task: a key of `swinir.tasks.TASKS`.
-        level: x4, noise25 or jpeg40; noise0-55 for a model for any level.
-        scale: factor of enlargement; 1 for models that keep the size.
+        level: x4, noise25 or jpeg40; x1-4 or noise0-55 for a model for any level.
+        scale: factor of enlargement, the largest one of a model of any scale; 1 for models that keep the size.
         parameters: their number; None where it is not known.
         state: "bundled" with the package, "downloaded", or neither: "available" to `swinir zoo download`; "missing" for
             a bundled file that is gone, "damaged" for a file of a wrong length.
@@ -52,5 +52,5 @@ def model_row(entry: ZooEntry) -> ModelRow:
     except FileNotFoundError:
         size, state = entry.bytes, "missing" if entry.bundled else "available"
     megabytes = None if (size := entry.bytes or size) is None else round(size / 1e6, 1)
-    scale = parts.level if parts.kind == "x" else 1
+    scale = (parts.level_to or parts.level) if parts.kind == "x" else 1
     return ModelRow(entry.alias, parts.task, parts.level_text, scale, entry.parameters, state, megabytes)  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ from swinir.cli.main import main
 from swinir.models.complexity import count_parameters
 from swinir.tasks import TASKS
 from swinir.weights import download, zoo
+from swinir.weights.listing import model_row
 
 REPOSITORY = Path(__file__).parents[2]
 KNOWN = "002_lightweightSR_DIV2K_s64w8_SwinIR-S_x2"  # its hash is published
@@ -779,6 +780,12 @@ def test_list_shows_all_weights_aligned(capsys: pytest.CaptureFixture[str], bund
     assert {row[column - 2 : column] for row in rows} == {"  "}
     assert rows[0].startswith("lightweight_sr_x2_tiny")
     assert rows[0].endswith("bundled")
+
+
+def test_a_model_of_any_scale_is_listed_with_its_largest() -> None:
+    parts = zoo.parse_name("002_lightweightSR_TK410_s48w8_SwinIR-T_x1-4")
+    row = model_row(replace(zoo.find("lightweight_sr_x2_DIV2K"), parts=parts))
+    assert (row.level, row.scale) == ("x1-4", 4)
 
 
 def test_list_can_show_one_task_as_json(capsys: pytest.CaptureFixture[str]) -> None:
