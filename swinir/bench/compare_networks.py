@@ -84,7 +84,7 @@ class ModelRow:
         name: name as given.
         status: "ok" or "failed".
         error: reason of the failure.
-        architecture, parameters, macs, padding, sha256: as in `swinir.inference.external.Loaded`.
+        architecture, parameters, macs, macs_720p, padding, sha256: as in `swinir.inference.external.Loaded`.
         precision, tile: of the runs.
         metrics: means over the images.
         seconds_per_megapixel: for a megapixel of output, the median of all images and rounds.
@@ -98,6 +98,7 @@ class ModelRow:
     architecture: str | None = None
     parameters: int | None = None
     macs: int | None = None
+    macs_720p: int | None = None
     padding: str | None = None
     sha256: str | None = None
     precision: str | None = None
@@ -392,6 +393,7 @@ def _row(network: _Competitor, metrics: Sequence[str]) -> ModelRow:
         architecture=loaded.architecture,
         parameters=loaded.parameters,
         macs=loaded.macs,
+        macs_720p=loaded.macs_720p,
         padding=loaded.padding,
         sha256=loaded.sha256,
         precision=network.protocol.options.precision,

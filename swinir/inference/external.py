@@ -39,6 +39,7 @@ from swinir.weights.verify import sha256
 
 INTERPOLATION = "bicubic"  # enlarges the input, or returns it where the task keeps the size
 MACS_SIDE = 256  # side of the low-quality image that operations are counted for, as on the released program's page
+OUTPUT = 720, 1280  # height and width of the output that papers on super-resolution count operations for
 # Entries that other programs save weights in; the first one in a file is read.
 OTHER_ENTRIES = (*ENTRIES, "params-ema", "model_state_dict", "net")
 
@@ -53,6 +54,8 @@ class Loaded:
         parameters: number of learnable values.
         macs: multiply-accumulates of convolutions and matrix products for a MACS_SIDE x MACS_SIDE image; None if they
             cannot be counted.
+        macs_720p: likewise with normalisation and pooling, as fvcore counts them, for an output of 1280x720 pixels;
+            None also without a scale.
         padding: description of how images are extended for it.
         bf16: True if it can run at that precision.
         sha256: of its file; "" without one.
@@ -62,6 +65,7 @@ class Loaded:
     architecture: str
     parameters: int
     macs: int | None
+    macs_720p: int | None
     padding: str
     bf16: bool
     sha256: str
@@ -152,16 +156,18 @@ def load_external(name: str, task: TaskSpec, scale: float, device: torch.device)
     """
     if name == INTERPOLATION:
         bicubic = Bicubic(1 if task.gray else 3, scale)
-        return Loaded(bicubic, "interpolation" if scale > 1 else "the input", 0, None, "none", False, "")
+        return Loaded(bicubic, "interpolation" if scale > 1 else "the input", 0, None, None, "none", False, "")
     path = Path(name) if Path(name).suffix in SUFFIXES else find_checkpoint(name)
     model = load_exported(path) if path.suffix in SUFFIXES else _from_weights(name, path, task, device)
     if isinstance(model, SwinIR) and model.config.any_scale:
         model = at_scale(model, scale)
     check(model.config, task, scale, path.name)
     config, digest = model.config, sha256(path)
+    height, width = (int(side // scale) for side in OUTPUT)
     if isinstance(config, NetworkConfig):
         kind = model.engine if isinstance(model, ExportedNetwork) else "SwinIR"
-        costs = count_parameters(config), count_macs(config, MACS_SIDE, MACS_SIDE)
+        macs_720p = count_macs(config, height, width, norms=True) if scale > 1 else None
+        costs = count_parameters(config), count_macs(config, MACS_SIDE, MACS_SIDE), macs_720p
         padding = f"to the next multiple of {config.window} above the size"
         return Loaded(model, kind, *costs, padding, isinstance(model, SwinIR), digest)
     assert isinstance(model, SpandrelNetwork)
@@ -170,7 +176,8 @@ def load_external(name: str, task: TaskSpec, scale: float, device: torch.device)
         model,
         descriptor.architecture.name,
         sum(p.numel() for p in model.parameters()),
-        _macs(model),
+        _macs(model, MACS_SIDE, MACS_SIDE),
+        _macs(model, height, width, norms=True) if scale > 1 else None,
         _padding(descriptor),
         descriptor.supports_bfloat16,
         digest,
@@ -229,9 +236,9 @@ def load_with_spandrel(
     return SpandrelNetwork(path, descriptor)
 
 
-def _macs(model: SpandrelNetwork) -> int | None:
+def _macs(model: SpandrelNetwork, height: int, width: int, *, norms: bool = False) -> int | None:
     try:
-        return measure_macs(model, model.config.in_chans, MACS_SIDE, MACS_SIDE)
+        return measure_macs(model, model.config.in_chans, height, width, norms=norms)
     except Exception:  # a network whose steps depend on values
         return None
 

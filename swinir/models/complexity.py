@@ -1,6 +1,9 @@
-"""The cost of a network: parameters and multiply-accumulates, also as the paper counts them."""
+"""The cost of a network: parameters and multiply-accumulates, also as papers count them."""
 
+import math
+from collections.abc import Callable
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,6 +11,10 @@ from torch import Tensor, nn
 from swinir.models.phases import COEFFICIENTS
 from swinir.models.reconstruction import shuffle_steps
 from swinir.models.swinir import NetworkConfig, SwinIR, closing_conv
+
+# Operations a value that fvcore counts for normalisation with learned factors, and for pooling to one size. Papers that
+# count with it, such as DAT's (Chen et al., 2023), include them in their multiply-adds.
+LAYER_NORM, BATCH_NORM, POOLING = 5, 2, 1
 
 
 @cache
@@ -17,11 +24,14 @@ def count_parameters(config: NetworkConfig) -> int:
         return sum(p.numel() for p in SwinIR(config).parameters())
 
 
-def count_macs(config: NetworkConfig, height: int, width: int) -> int:
+def count_macs(config: NetworkConfig, height: int, width: int, *, norms: bool = False) -> int:
     """Count the multiply-accumulates for a (1, C, height, width) image: convolutions, linear layers, attention.
 
     The image is counted as extended to whole windows. Normalisation, softmax and activations are left out, as are the
     weights of coefficients and their sums by a network of any scale.
+
+    Args:
+        norms: count normalisation, too, as fvcore does.
     """
     w = config.window
     pixels = (-(-height // w) * w) * (-(-width // w) * w)
@@ -31,6 +41,8 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     single = {"1conv": 9 * dim * dim, "none": 9 * dim * dim, "1x1": dim * dim}
     closing = single.get(config.resi_connection, 18 * dim * (dim // 4) + (dim // 4) ** 2)
     total = 9 * chans * dim + sum(config.depths) * layer + (len(config.depths) + 1) * closing
+    if norms:
+        total += LAYER_NORM * dim * (2 * sum(config.depths) + 2)
     if config.any_scale:
         total += 9 * dim * chans * COEFFICIENTS
     elif config.upsampler == "pixelshuffle":
@@ -51,11 +63,14 @@ def count_macs(config: NetworkConfig, height: int, width: int) -> int:
     return total * pixels
 
 
-def measure_macs(model: nn.Module, chans: int, height: int, width: int) -> int:
+def measure_macs(model: nn.Module, chans: int, height: int, width: int, *, norms: bool = False) -> int:
     """Count the multiply-accumulates of any network for a (1, chans, height, width) image while it runs.
 
     As in `count_macs`, these are convolutions and matrix products only. The network runs on tensors that have shapes
     but no values, which takes neither memory nor computation.
+
+    Args:
+        norms: count normalisation and pooling, too, as fvcore does.
 
     Raises:
         Exception: from the network, also if its steps depend on values.
@@ -70,9 +85,22 @@ def measure_macs(model: nn.Module, chans: int, height: int, width: int) -> int:
         for name, tensor in (*model.named_parameters(), *model.named_buffers())
     }
     device = next(iter(state.values())).device if state else torch.device("cpu")
-    with torch.inference_mode(), shapes, FlopCounterMode(display=False) as counter:
+    further = _norm_operations() if norms else None
+    with torch.inference_mode(), shapes, FlopCounterMode(display=False, custom_mapping=further) as counter:
         functional_call(model, state, (torch.empty(1, chans, height, width, device=device),))
     return int(counter.get_total_flops()) // 2
+
+
+def _norm_operations() -> dict[Any, Callable[..., int]]:
+    """Operations of normalisation and pooling for `FlopCounterMode`, which has two for a multiply-accumulate."""
+
+    def of(count: int) -> Callable[..., int]:
+        return lambda shape, *_, **__: 2 * count * math.prod(shape)
+
+    aten = torch.ops.aten
+    counts = {aten.layer_norm: LAYER_NORM, aten.batch_norm: BATCH_NORM, aten.adaptive_avg_pool2d: POOLING}
+    # An overload that is no key is taken apart before its packet is looked up.
+    return {key: of(count) for packet, count in counts.items() for key in (packet, packet.default)}
 
 
 def count_parameters_as_published(config: NetworkConfig) -> int:

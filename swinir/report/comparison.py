@@ -99,6 +99,10 @@ def notes(comparison: Comparison, facts: Mapping[str, Any]) -> list[str]:
         "images, on which the networks took turns; GMACs: convolutions and matrix products for a low-quality image of "
         f"{MACS_SIDE}x{MACS_SIDE} pixels."
     ]
+    if any(row.macs_720p for row in rows):
+        sentences.append(
+            "720p: GMACs for an output of 1280x720 pixels, with normalisation and pooling, as fvcore counts."
+        )
     if comparison.largest:
         sentences.append(f"MB: peak memory beside weights and input, each network alone, on {comparison.largest}.")
     overlap = f", overlapping by {facts['tile_overlap']} ({facts['tile_blend']})" if facts.get("tile") else ""
@@ -135,6 +139,7 @@ def _columns(comparison: Comparison) -> list[_Column]:
     columns = [
         _Column("parameters", lambda row: row.parameters, "{:,.0f}".format),
         _Column("GMACs", lambda row: None if not row.macs else row.macs / 1e9, "{:,.1f}".format),
+        _Column("720p", lambda row: None if not row.macs_720p else row.macs_720p / 1e9, "{:,.1f}".format),
         *map(quality, comparison.metrics),
         _Column("s/MP", lambda row: row.seconds_per_megapixel, "{:.3g}".format),
         _Column("MB", lambda row: row.peak_mb, "{:,.0f}".format),

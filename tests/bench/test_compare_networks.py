@@ -52,10 +52,10 @@ def test_each_network_is_measured_as_the_tester_does(sets, tmp_path):
     means = json.loads(report.read_text())["means"]
     assert found.models[1].metrics == {name: pytest.approx(means[name]) for name in ("psnr", "psnr_y")}
     config = load_model(weights).config
-    assert (found.models[1].parameters, found.models[1].macs) == (
-        count_parameters(config),
-        count_macs(config, 256, 256),
-    )
+    row = found.models[1]
+    assert (row.parameters, row.macs) == (count_parameters(config), count_macs(config, 256, 256))
+    assert row.macs_720p == count_macs(config, 360, 640, norms=True)
+    assert any(note.startswith("720p: GMACs for an output of 1280x720") for note in notes(found, {}))
 
 
 def test_bicubic_is_measured_against_the_truth(sets):

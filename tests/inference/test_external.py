@@ -20,6 +20,7 @@ SR = TASKS["classical_sr"]
 @pytest.fixture
 def _little_to_count(monkeypatch):
     monkeypatch.setattr("swinir.inference.external.MACS_SIDE", 48)
+    monkeypatch.setattr("swinir.inference.external.OUTPUT", (96, 96))
 
 
 def image(height=21, width=18, chans=3):
@@ -98,7 +99,9 @@ NETWORKS = {
 
 def test_operations_counted_as_a_network_runs_are_those_of_our_formula():
     for config in NETWORKS.values():
-        assert measure_macs(SwinIR(config).eval(), 3, 30, 41) == count_macs(config, 30, 41)
+        for norms in (False, True):
+            counted = measure_macs(SwinIR(config).eval(), 3, 30, 41, norms=norms)
+            assert counted == count_macs(config, 30, 41, norms=norms)
 
 
 def test_operations_of_a_convolution_and_a_product():
@@ -111,6 +114,12 @@ def test_operations_of_a_convolution_and_a_product():
             return self.linear(self.conv(x))
 
     assert measure_macs(Both(), 3, 6, 11) == 6 * 11 * 3 * 5 * 9 + 5 * 6 * 7 * 11
+
+
+def test_operations_of_normalisation_and_pooling_are_those_of_fvcore():
+    layers = torch.nn.Sequential(torch.nn.BatchNorm2d(3), torch.nn.LayerNorm(11), torch.nn.AdaptiveAvgPool2d(1)).eval()
+    assert measure_macs(layers, 3, 6, 11) == 0
+    assert measure_macs(layers, 3, 6, 11, norms=True) == (2 + 5 + 1) * 3 * 6 * 11
 
 
 def test_rcans_cost_by_hand(tmp_path):

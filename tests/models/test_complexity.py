@@ -19,6 +19,7 @@ def test_macs_are_those_of_the_literature():
     assert round(count_macs(medium, 64, 64) / 1e9, 1) == 53.6
     assert round(count_macs(medium, 256, 256) / 1e9, 1) == 856.9
     assert round(count_macs(TASKS["lightweight_sr"].network_for(2), 360, 640) / 1e9, 1) == 240.9
+    assert round(count_macs(TASKS["lightweight_sr"].network_for(2), 360, 640, norms=True) / 1e9, 1) == 244.4
 
 
 def test_macs_are_those_that_the_modules_perform():
