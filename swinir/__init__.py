@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from swinir.photos.restore_image import restore_image as restore_image
     from swinir.weights.checkpoint import load_model as load_model
     from swinir.weights.listing import list_models as list_models
+    from swinir.weights.switch import JointModel as JointModel
 
 _HOMES = {
     "restore_image": "photos.restore_image",
@@ -37,6 +38,7 @@ _HOMES = {
     "RestoreOptions": "photos.options",
     "list_models": "weights.listing",
     "load_model": "weights.checkpoint",
+    "JointModel": "weights.switch",
     "load_exported": "inference.runtimes",
     "restore": "inference.restore",
     "RunOptions": "inference.options",
@@ -50,6 +52,7 @@ _HOMES = {
     "luma": "image_io.color",
 }
 __all__ = [
+    "JointModel",
     "NetworkConfig",
     "RestoreOptions",
     "RunOptions",

@@ -35,13 +35,13 @@ def export(
     from swinir.inference.export import export as write
     from swinir.models.any_scale import at_scale
     from swinir.weights.checkpoint import build_model, find_checkpoint, guess_tasks, read_checkpoint, sha256
-    from swinir.weights.multitask import split_name, stem
+    from swinir.weights.multitask import split_name
 
     if format not in SUFFIXES:
         raise ValueError(f"--format must be one of {', '.join(SUFFIXES)}, got {format!r}")
     source = find_checkpoint(name)
     checkpoint, task = read_checkpoint(name), split_name(name)[1]
-    target = output or Path(stem(name) + SUFFIXES[format])
+    target = output or Path(source.stem + (f"_{task}" if task else "") + SUFFIXES[format])
     check_parent(target)
     guesses = guess_tasks(checkpoint.network)
     model = build_model(checkpoint, device="cpu")

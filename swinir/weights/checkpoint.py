@@ -119,10 +119,20 @@ def read_joint(path: str | Path) -> JointWeights:
     try:
         read_checkpoint(path)
     except SeveralTasksError as error:
-        for task in error.joint.facts:
-            read_checkpoint(f"{path}:{task}")
-        return error.joint
+        joint = error.joint
+        with _naming(Path(path)):
+            joint_networks(joint)
+            return joint.converted(to_float)
     raise CheckpointError(f"{path}: holds the network of one task, not of several; name a file of a joint training")
+
+
+def joint_networks(joint: JointWeights) -> dict[str, NetworkConfig]:
+    """Return the network of each task.
+
+    Raises:
+        CheckpointError: for a task whose weights are not those of a SwinIR.
+    """
+    return {task: _network(joint.weights(task), fact)[0] for task, fact in joint.facts.items()}
 
 
 @contextmanager
@@ -347,16 +357,20 @@ def _read(path: Path, key: str | None, part: str | None) -> Checkpoint:
         facts, tensors, factors = joint.facts[part], joint.weights(part), joint.adapter(part)
     elif part is not None:
         raise CheckpointError(f"holds the network of one task; leave out {':' + shown(part)!r}")
-    network, rules = infer(tensors)
-    described, task, step = facts.get("network"), None, None
-    self_described = type(described) is dict
-    if type(described) is dict:
-        network, rules = reconcile(described, network, rules)
-        task, step = _stated_task(facts.get("task")), facts.get("step")
+    network, rules = _network(tensors, facts)
+    self_described = type(facts.get("network")) is dict
+    task, step = (_stated_task(facts.get("task")), facts.get("step")) if self_described else (None, None)
     state = {name: to_float(name, tensor) for name, tensor in tensors.items() if not is_derived(name)}
     state = merge_adapter(state, factors)
     step = step if is_int(step) else None
     return Checkpoint(path, network, state, entry, task, step, tuple(rules.values()), self_described)
+
+
+def _network(tensors: Mapping[str, Tensor], facts: Mapping[Any, Any]) -> tuple[NetworkConfig, dict[str, str]]:
+    """Return the network of tensors, checked against what their file states, and the rules that were applied."""
+    network, rules = infer(tensors)
+    described = facts.get("network")
+    return reconcile(described, network, rules) if type(described) is dict else (network, rules)
 
 
 def _safetensors_facts(metadata: Mapping[str, str]) -> dict[str, Any]:

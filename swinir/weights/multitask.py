@@ -10,7 +10,7 @@ Beside the weights, `tasks` states for each task the paper's task, the network, 
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -59,8 +59,12 @@ class JointWeights:
 
     def adapter(self, task: str) -> dict[str, Tensor]:
         """Return the factors of a task's adapter; none without one."""
-        name = self.facts[task].get("adapter")
+        name = self.facts[task]["adapter"]
         return self.adapters[name] if name else {}
+
+    def converted(self, convert: Callable[[str, Tensor], Tensor]) -> "JointWeights":
+        """Return a copy with each tensor, named as in the file, converted."""
+        return parse_joint({name: convert(name, tensor) for name, tensor in self.state().items()}, self.facts)
 
 
 class SeveralTasksError(CheckpointError):
@@ -109,7 +113,8 @@ def parse_joint(tensors: Mapping[str, Tensor], facts: Mapping[Any, Any]) -> Join
         if type(fact) is not dict or not all(isinstance(name, str) and NAME.fullmatch(name) for name in names):
             raise CheckpointError(f"states a task {shown(task)} in another way than this program; save it again")
         stated[task] = dict(dict.items(fact))
-    used = [fact["adapter"] for fact in stated.values() if fact.get("adapter") is not None]
+        stated[task].setdefault("adapter", None)
+    used = [fact["adapter"] for fact in stated.values() if fact["adapter"] is not None]
     body: dict[str, Tensor] = {}
     ends: dict[str, dict[str, Tensor]] = {task: {} for task in stated}
     adapters: dict[str, dict[str, Tensor]] = {name: {} for name in used}

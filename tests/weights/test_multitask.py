@@ -19,6 +19,7 @@ from swinir.weights.checkpoint import (
     write_joint,
 )
 from swinir.weights.multitask import MAX_RANK, MAX_TASKS, JointWeights, split_name, stem
+from swinir.weights.switch import JointModel
 
 BASE = NetworkConfig(embed_dim=12, depths=(2,), num_heads=(3,), img_size=16)
 CONFIGS = {
@@ -72,6 +73,16 @@ def test_a_task_is_loaded_as_an_ordinary_network_with_its_adapter_merged_to_the_
             assert torch.equal(model(lq), joint(lq, task)), task
     plain = load_model(f"{file}:noise", device="cpu").state_dict()
     assert torch.equal(plain[f"{LAYER}.weight"], joint.body()[f"{LAYER}.weight"])
+
+
+def test_selecting_tasks_in_turn_gives_the_networks_that_are_loaded(file):
+    models = JointModel(file, device="cpu")
+    assert models.tasks == ("x2", "noise", "free")
+    lq = torch.rand(1, 3, 19, 24)
+    for task in ("x2", "noise", "x2", "free"):
+        assert torch.equal(models.select(task)(lq), load_model(f"{file}:{task}", device="cpu")(lq)), task
+    with pytest.raises(ValueError, match="no task 'x3'; choose one of x2, noise, free"):
+        models.select("x3")
 
 
 def test_a_task_states_its_facts_and_a_whole_file_is_read_back(file, weights):
