@@ -2,12 +2,13 @@
 
 `throughput` restores the same images by `restore_files` with one thread, by one worker and by two workers of a local
 cluster, in turns; each worker has one thread. Images per second count from the first result to the last, without
-the start, which is shown beside. The ratios are paired: each is of one round, in which other work on the machine slows
-all alike; the median is shown.
+the start, which is shown beside; processor time is that of all processes of this command, of Ray also. The ratios are
+paired: each is of one round, in which other work on the machine slows all alike; the median is shown.
 
 `scale` measures listing and records for some images, and multiplies for ten million.
 """
 
+import os
 import shutil
 import statistics
 import time
@@ -15,6 +16,7 @@ import tracemalloc
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -43,20 +45,38 @@ MANY = 10_000_000
 app = typer.Typer(add_completion=False, help=__doc__)
 
 
-def speed(results: Iterable[Result]) -> tuple[float, float]:
-    """Return images per second after the first that came, and seconds until then.
+def spent() -> float:
+    """Return seconds of processors that this process and its descendants have used."""
+    parents, seconds = dict[str, str](), dict[str, float]()
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # it has ended
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            parents[process.name] = fields[1]
+            seconds[process.name] = sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
+    ours, total = {str(os.getpid())}, 0.0
+    while ours:
+        total += sum(seconds[process] for process in ours)
+        ours = {process for process, parent in parents.items() if parent in ours}
+    return total
+
+
+def speed(results: Iterable[Result]) -> tuple[float, float, float]:
+    """Return images per second after the first that came, seconds until then, and processor time for an image.
 
     Raises:
         RuntimeError: if an image was not restored.
     """
-    start, times = time.perf_counter(), []
+    start, used, times = time.perf_counter(), 0.0, list[float]()
     for result in results:
         if result.status != "restored":
             raise RuntimeError(f"{result.input}: {result.status}, {result.error}")
+        if not times:
+            used = spent()
         times.append(time.perf_counter() - start)
     # The results of a cluster come in groups: what came with the first was made before.
     first = sum(moment < times[0] + 0.05 for moment in times)
-    return (len(times) - first) / max(times[-1] - times[0], 1e-9), times[0]
+    rest = len(times) - first
+    return rest / max(times[-1] - times[0], 1e-9), times[0], (spent() - used) / max(rest, 1)
 
 
 @app.command()
@@ -74,6 +94,7 @@ def throughput(
     treatment, naming, policy = Treatment(model=model), Output(), Policy()
     rates: dict[str, list[float]] = {way: [] for way in WAYS}
     starts: dict[str, list[float]] = {way: [] for way in WAYS}
+    costs: dict[str, list[float]] = {way: [] for way in WAYS}
     with TemporaryDirectory() as place, connected(workers=2):
         folder = Path(place, "in")
         folder.mkdir()
@@ -94,17 +115,25 @@ def throughput(
                     work = Work(treatment, naming, policy, output, Path.cwd(), "cpu", threads=1)
                     pairs = stream_pairs([folder], output, naming)
                     results = restore_on_cluster(pairs, work, output, workers=int(way[0]))
-                rate, start = speed(results)
+                rate, start, cost = speed(results)
+                costs[way].append(cost)
                 rates[way].append(rate)
                 starts[way].append(start)
-                typer.echo(f"round {turn + 1}, {way}: {rate:.2f} images/s, first after {start:.1f} s", err=True)
+                typer.echo(
+                    f"round {turn + 1}, {way}: {rate:.2f} images/s, {cost:.3f} s, first after {start:.1f} s", err=True
+                )
     for way in WAYS:
-        ratios = [rate / plain for rate, plain in zip(rates[way], rates["plain"], strict=True)]
         typer.echo(
-            f"{way}: {statistics.median(rates[way]):.2f} images/s, "
-            f"{statistics.median(ratios):.3f} of the plain command ({min(ratios):.3f} to {max(ratios):.3f}), "
+            f"{way}: {compared(rates, way)} images/s; processor time {compared(costs, way)} s for an image; "
             f"first after {statistics.median(starts[way]):.1f} s"
         )
+
+
+def compared(values: dict[str, list[float]], way: str) -> str:
+    """Return the median, and its ratio to that of the plain command with the least and the greatest."""
+    ratios = [value / plain for value, plain in zip(values[way], values["plain"], strict=True)]
+    ratio = f"{statistics.median(ratios):.3f} of plain, {min(ratios):.3f} to {max(ratios):.3f}"
+    return f"{statistics.median(values[way]):.3f} ({ratio})"
 
 
 def show(what: str, each: float, unit: str) -> None:

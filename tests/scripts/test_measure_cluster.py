@@ -1,6 +1,8 @@
 """The script that measures a cluster: what it counts and prints."""
 
 import importlib
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,8 +22,16 @@ def script(monkeypatch):
 def test_speed_counts_from_the_first_results_that_come(script, monkeypatch):
     moments = iter([0, 10, 10.001, 12, 14, 15])
     monkeypatch.setattr(script.time, "perf_counter", lambda: next(moments))
+    used = iter([1.0, 7.0])
+    monkeypatch.setattr(script, "spent", lambda: next(used))
     results = [Result("in", "out", "restored")] * 5
-    assert script.speed(results) == (3 / 5, 10)
+    assert script.speed(results) == (3 / 5, 10, 2)
+
+
+def test_processor_time_of_descendants_is_counted(script):
+    before = script.spent()
+    subprocess.run([sys.executable, "-c", "import os\nwhile os.times().user < 0.3: pass"], check=True)
+    assert script.spent() - before >= 0.3
 
 
 def test_speed_is_that_of_restored_images_only(script):
