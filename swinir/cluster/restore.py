@@ -170,7 +170,7 @@ class _Crew:
             member = calls[call]
             try:
                 refusal, died = ray.get(call), False
-            except ray.exceptions.RayActorError:
+            except (ray.exceptions.RayActorError, ray.exceptions.ActorUnschedulableError):
                 refusal, died = "", True
             except ray.exceptions.RayTaskError as error:
                 raise RuntimeError(f"a worker failed:\n{error}") from error

@@ -225,6 +225,16 @@ def test_a_disk_that_is_full_everywhere_stops_the_run(machines, fault, on_cluste
         list(on_cluster(folder))
 
 
+def test_a_machine_that_goes_before_its_worker_starts_costs_no_image(fault, on_cluster, images, monkeypatch, caplog):
+    from swinir.cluster import restore
+
+    alive = restore._nodes
+    gone = {"NodeID": "1" * 56, "Alive": True, "Resources": {"CPU": 1.0}}
+    monkeypatch.setattr(restore, "_nodes", lambda: [gone, *alive()])
+    assert statuses(on_cluster(images("a.png", "b.png"))) == {"a.png": "restored", "b.png": "restored"}
+    assert "machine 11111111 takes no more work: its worker ended before it had an image" in caplog.text
+
+
 def test_a_machine_that_is_gone_costs_no_image(machines, fault, on_cluster, images, model):
     cluster, second = machines
     folder = images(*(f"{number}.png" for number in range(8)))
