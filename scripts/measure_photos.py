@@ -4,7 +4,7 @@ Everything goes through `swinir.restore_image` with nothing said, as in `swinir 
 
 `pairs` compares restored photographs with clean ones, and with OpenCV's non-local means.
 `textures` restores clean, textured photographs, which should be left alone, and slightly degraded ones.
-`examples` writes photographs of scikit-image that are degraded, also by what no model was trained for.
+`examples` writes photographs of scikit-image that are degraded.
 `gallery` puts crops of photographs and of their restored versions side by side.
 """
 
@@ -172,34 +172,6 @@ def _camera(image: np.ndarray) -> np.ndarray:
     return _step(PhotoNoise(camera, False, image.shape[:2], luma_sigma=0.5, chroma_sigma=1.2))(image)
 
 
-def _motion(image: np.ndarray) -> np.ndarray:
-    """Move the camera along a line of 13 pixels at 20 degrees."""
-    kernel = np.zeros((13, 13), np.float32)
-    cv2.line(kernel, (0, 8), (12, 4), 1.0)
-    return cv2.filter2D(image, -1, kernel / kernel.sum())
-
-
-def _moire(image: np.ndarray) -> np.ndarray:
-    """Photograph a screen of red, green and blue stripes, whose pixels are nearly as large as the sensor's."""
-    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
-    across = 1.06 * (x * np.cos(np.deg2rad(2)) + y * np.sin(np.deg2rad(2)))
-    lit = (np.floor(3 * across)[..., None] % 3 == np.arange(3)).astype(np.float32)
-    seen = image * (0.8 + 0.6 * cv2.GaussianBlur(lit, (0, 0), 0.7))
-    return np.clip(seen, 0, 255).astype(np.uint8)
-
-
-def _halftone(image: np.ndarray) -> np.ndarray:
-    """Print with dots of four pixels, turned by another angle for each ink, and scan."""
-    y, x = np.mgrid[: image.shape[0], : image.shape[1]]
-    inks = []
-    for channel, degrees in enumerate((15, 75, 0)):
-        angle = np.deg2rad(degrees)
-        u, v = x * np.cos(angle) + y * np.sin(angle), y * np.cos(angle) - x * np.sin(angle)
-        screen = 127.5 + 63.7 * (np.cos(u * np.pi / 2) + np.cos(v * np.pi / 2))
-        inks.append(np.where(image[..., channel] > screen, 255.0, 0.0))
-    return cv2.GaussianBlur(np.stack(inks, axis=2), (0, 0), 0.7).astype(np.uint8)
-
-
 # By name: photograph of scikit-image, format with its quality, and degradation.
 EXAMPLES: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
     "1_camera_noise": ("chelsea", ".png", _camera),
@@ -208,31 +180,23 @@ EXAMPLES: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
     "4_noise_15_in_jpeg_40": ("chelsea", "40.jpg", _noise),
     "5_jpeg_10": ("rocket", "10.jpg", lambda image: image),
 }
-FAILURES: dict[str, tuple[str, str, Callable[[np.ndarray], np.ndarray]]] = {
-    "1_motion_blur": ("coffee", ".png", _motion),
-    "2_moire_of_a_screen": ("astronaut", ".png", _moire),
-    "3_webp_20": ("chelsea", "20.webp", lambda image: image),
-    "4_heic_20": ("chelsea", "20.heic", lambda image: image),
-    "5_scanned_halftone": ("astronaut", ".png", _halftone),
-}
 
 
 @app.command()
 def examples(
-    output: Annotated[Path, typer.Argument(help="Folder for two folders of images and two of clean ones.")],
+    output: Annotated[Path, typer.Argument(help="Folder for a folder of images and one of clean ones.")],
 ) -> None:
-    """Write parts of scikit-image's photographs, degraded as models are trained for, and otherwise."""
+    """Write parts of scikit-image's photographs, degraded as models are trained for."""
     import skimage.data
 
-    for folder, cases in (("examples", EXAMPLES), ("failures", FAILURES)):
-        for part in (folder, f"{folder}_clean"):
-            (output / part).mkdir(parents=True, exist_ok=True)
-        for name, (photograph, kind, degrade) in cases.items():
-            clean = middle(getattr(skimage.data, photograph)(), EXAMPLE_SIDE)
-            quality, _, suffix = kind.rpartition(".")
-            saved(degrade(clean), output / folder / f"{name}.{suffix}", int(quality or 90))
-            saved(clean, output / f"{folder}_clean" / f"{name}.png")
-        typer.echo(f"{output / folder}: {len(cases)} images")
+    for part in ("examples", "examples_clean"):
+        (output / part).mkdir(parents=True, exist_ok=True)
+    for name, (photograph, kind, degrade) in EXAMPLES.items():
+        clean = middle(getattr(skimage.data, photograph)(), EXAMPLE_SIDE)
+        quality, _, suffix = kind.rpartition(".")
+        saved(degrade(clean), output / "examples" / f"{name}.{suffix}", int(quality or 90))
+        saved(clean, output / "examples_clean" / f"{name}.png")
+    typer.echo(f"{output / 'examples'}: {len(EXAMPLES)} images")
 
 
 def parse_place(text: str) -> tuple[int, int]:

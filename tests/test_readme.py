@@ -51,7 +51,9 @@ COMMANDS = tuple(dict.fromkeys([*commands(), *config_commands()]))
 def load_script(path):
     specification = importlib.util.spec_from_file_location("script", ROOT / path)
     script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend((ROOT / path).parent)  # scripts import each other
+        specification.loader.exec_module(script)
     return script
 
 
