@@ -146,6 +146,14 @@ def statuses(results):
     return {Path(result.output).name: result.status for result in results}
 
 
+def with_outputs(results):
+    """Statuses, in which an output that was whole before its worker died counts as restored: the next one skips it."""
+    found = {name: status for name, status in statuses(results).items() if status != "skipped"}
+    skipped = [result for result in results if result.status == "skipped"]
+    assert {result.error for result in skipped} <= {"done before"}
+    return found | {Path(result.output).name: "restored" for result in skipped}
+
+
 def made(folder):
     """Number of final records of each output."""
     rows = [json.loads(line) for line in (folder / RECORDS).read_text().splitlines()]
@@ -159,7 +167,7 @@ def test_workers_that_die_cost_no_image_but_the_one_that_kills_each(machines, fa
     images("always.png")
     results = list(on_cluster(folder))
     assert len(results) == 10
-    assert statuses(results) == dict.fromkeys(expected, "restored") | {
+    assert with_outputs(results) == dict.fromkeys(expected, "restored") | {
         "broken.png": "failed",
         "always.png": "failed",
     }
@@ -250,7 +258,7 @@ def test_a_machine_that_is_gone_costs_no_image(machines, fault, on_cluster, imag
     thread.start()
     results = list(on_cluster(folder))
     thread.join()
-    assert statuses(results) == dict.fromkeys(expected, "restored")
+    assert with_outputs(results) == dict.fromkeys(expected, "restored")
     assert len(results) == 8
     assert contents(folder.parent / "out") == expected
     assert set(made(folder.parent / "out").values()) == {1}
