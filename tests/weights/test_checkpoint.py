@@ -314,6 +314,16 @@ def test_weights_do_not_keep_the_storage_they_were_cut_from(tmp_path: Path, smal
 # Writing.
 
 
+def test_a_safetensors_file_whose_length_begins_like_a_pickle_is_read(tmp_path: Path, small: dict[str, Tensor]) -> None:
+    path, state = tmp_path / "w.safetensors", {name: tensor.clone() for name, tensor in small.items()}
+    for pad in range(0, 256, 8):
+        save_file(state, path, metadata={"pad": "x" * pad})
+        if path.read_bytes()[0] == 0x80:
+            break
+    assert path.read_bytes()[0] == 0x80
+    assert read_checkpoint(path).state.keys() <= state.keys()
+
+
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
 def test_what_is_written_is_read_back(tmp_path: Path, small: dict[str, Tensor], suffix: str) -> None:
     network = replace(SMALL, img_range=255.0, drop_path_rate=0.1, use_checkpoint=True)

@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from training import smooth_image
 
 from swinir.cli.main import main
+from swinir.image_io.image import read, write
 from swinir.models.multitask import JointSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.weights.checkpoint import (
@@ -176,6 +178,15 @@ def test_weights_that_are_not_those_of_their_tasks_are_not_written(weights, tmp_
     with pytest.raises(CheckpointError, match=r"missing: norm.weight"):
         write_joint(tmp_path / "joint.pth", weights)
     assert not list(tmp_path.iterdir())
+
+
+def test_an_image_is_restored_by_a_task_and_named_after_it(file, tmp_path):
+    write(tmp_path / "a.png", smooth_image(20, 24, 0))
+    out = tmp_path / "out"
+    words = ["restore", str(tmp_path / "a.png"), "-n", f"{file}:noise", "-o", str(out), "--device", "cpu"]
+    assert main(words) == 0
+    assert f"{file.name}:noise" in (out / "results.jsonl").read_text()
+    assert read(out / "a_joint_noise.png").shape == (20, 24, 3)
 
 
 def test_info_lists_the_tasks_of_a_file_and_describes_one(file, capsys):
