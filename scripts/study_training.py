@@ -10,7 +10,7 @@ import itertools
 import json
 import statistics
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -303,30 +303,44 @@ def spread(values: Sequence[float]) -> str:
     return f"{mean} ± {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def gains(name: str, rows: Rows, first: Rows) -> list[float]:
-    """Differences to a table's first arm, seed by seed, in PSNR on a set, as the mean over the levels."""
-    mean = {row["seed"]: statistics.fmean(row["psnr"][name].values()) for row in first if name in row["psnr"]}
-    return [
-        statistics.fmean(row["psnr"][name].values()) - mean[row["seed"]]
-        for row in rows
-        if name in row["psnr"] and row["seed"] in mean
-    ]
+def gains(name: str, levels: Collection[str], rows: Rows, first: Rows) -> list[float]:
+    """Differences to a table's first arm, seed by seed, in PSNR on a set, as the mean over levels that both have."""
+    before = {row["seed"]: row["psnr"][name] for row in first if name in row["psnr"]}
+    pairs = [(row["psnr"][name], before[row["seed"]]) for row in rows if name in row["psnr"] and row["seed"] in before]
+    shared = [level for level in levels if all(level in score for pair in pairs for score in pair)]
+    return [statistics.fmean(score[level] - other[level] for level in shared) for score, other in pairs if shared]
 
 
 def make_table(rows: Rows, names: Sequence[str]) -> TextTable:
-    """PSNR of arms that have rows, for each set and level, and the mean gain over the first arm; CPU time of a step."""
+    """PSNR of arms that have rows, for each set and level, and the mean gain over the first arm; CPU time of a step.
+
+    If arms have different levels, the gain at each level stands in parentheses.
+    """
     by_arm = {name: found for name in names if (found := [row for row in rows if row["arm"] == name])}
-    sets = {name: row["psnr"][name].keys() for found in by_arm.values() for row in found for name in row["psnr"]}
+    sets: dict[str, dict[str, None]] = {}
+    for name, score in (pair for found in by_arm.values() for row in found for pair in row["psnr"].items()):
+        sets.setdefault(name, {}).update(dict.fromkeys(score))
     first, lines = next(iter(by_arm.values()), []), []
+    alike = {
+        name: all(levels.keys() == row["psnr"].get(name, levels).keys() for found in by_arm.values() for row in found)
+        for name, levels in sets.items()
+    }
     for arm, found in by_arm.items():
         line = [arm, str(len(found))]
         for name, levels in sets.items():
             scored = [row["psnr"][name] for row in found if name in row["psnr"]]
-            line += [spread([score[level] for score in scored]) for level in levels]
-            line.append("" if found is first else spread(gains(name, found, first)))
+            cells = [spread([score[level] for score in scored if level in score]) for level in levels]
+            if alike[name]:
+                cells.append("" if found is first else spread(gains(name, levels, found, first)))
+            elif found is not first:
+                cells = [
+                    f"{cell} ({spread(gains(name, [level], found, first))})" if cell else ""
+                    for cell, level in zip(cells, levels, strict=True)
+                ]
+            line += cells
         times = [row["cpu_seconds_per_step"] for row in found if row["cpu_seconds_per_step"]]
         lines.append((*line, f"{1000 * statistics.fmean(times):.0f}" if times else ""))
-    columns = [f"{name} {column}" for name, levels in sets.items() for column in (*levels, "gain")]
+    columns = [f"{name} {column}" for name, levels in sets.items() for column in (*levels, *["gain"] * alike[name])]
     titles = ("arm", "seeds", *columns, "CPU ms a step")
     return TextTable(titles, lines, right=range(1, len(titles)))
 

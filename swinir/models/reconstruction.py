@@ -50,7 +50,10 @@ def reconstruction_modules(upsampler: str, upscale: float, dim: int, feat: int, 
     if upsampler == "":
         return {"conv_last": _conv(dim, chans)}
     if upsampler == "any":
-        return {"conv_coefficients": _conv(dim, COEFFICIENTS * chans), "phase_weights": PhaseWeights()}
+        coefficients = _conv(dim, COEFFICIENTS * chans)
+        for parameter in coefficients.parameters():  # only the first of each colour, or their sum starts as loud noise
+            nn.init.zeros_(parameter[chans:])
+        return {"conv_coefficients": coefficients, "phase_weights": PhaseWeights()}
     assert isinstance(upscale, int)
     if upsampler == "pixelshuffledirect":
         return {"upsample": nn.Sequential(_conv(dim, upscale**2 * chans), nn.PixelShuffle(upscale))}

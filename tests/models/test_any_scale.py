@@ -24,6 +24,7 @@ def build(seed=0, **options):
         torch.manual_seed(seed)
         network = SwinIR(replace(ANY, **options)).double().eval().requires_grad_(False)
         if network.config.any_scale:
+            network.conv_coefficients.reset_parameters()
             torch.nn.init.normal_(network.phase_weights.fc2.weight, std=0.1)
     return network
 
@@ -51,6 +52,13 @@ def test_an_ordinary_network_becomes_one_of_any_scale(scale):
     fresh.load_state_dict(fresh.state_dict() | coefficients_of(fixed.state_dict(), scale))
     assert (fresh(x, (9 * scale, 13 * scale)) - fixed(x)).abs().max() < 1e-12
     assert (at_scale(fresh, scale)(x) - fixed(x)).abs().max() < 1e-12
+
+
+def test_before_the_training_pixels_are_repeated():
+    fresh, x = SwinIR(ANY).double().eval().requires_grad_(False), image(9, 13)
+    once = fresh(x, (9, 13))
+    assert torch.equal(fresh(x, (36, 52)), once.repeat_interleave(4, 2).repeat_interleave(4, 3))
+    assert once.std() > 0.05
 
 
 @settings(max_examples=15)
