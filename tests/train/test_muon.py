@@ -6,7 +6,11 @@ import pytest
 import torch
 from operations import Operations
 
+from swinir.models.multitask import JointSwinIR
+from swinir.models.swinir import NetworkConfig
+from swinir.train.config import OptimizerConfig
 from swinir.train.muon import BatchedMuon
+from swinir.train.optimizer import build_optimizers
 
 SHAPES = [(36, 12), (12, 12), (24, 12), (12, 24)] * 4
 
@@ -66,3 +70,11 @@ def test_operations_are_those_of_the_shapes_and_not_of_the_matrices(twins):
             optimizer.step()
         counts.append(len(operations.names))
     assert counts[0] < counts[1] / 2
+
+
+def test_muon_takes_the_factors_of_adapters_and_nothing_of_a_frozen_body():
+    network = JointSwinIR({"x": NetworkConfig(embed_dim=12, depths=(2,), num_heads=(2,), img_size=16)})
+    network.adapt(3)
+    adam, muon = build_optimizers(network, OptimizerConfig(name="muon"))
+    taken = [{id(p) for group in one.param_groups for p in group["params"]} for one in (muon, adam)]
+    assert taken == [{id(p) for p in part.values()} for part in (network.adapter(), network.ends("x"))]
