@@ -63,19 +63,17 @@ def serve(
 
     Needs `pip install 'swinir-toolkit[serve]'`. Ctrl-C stops it: what runs is finished, what waits is refused.
     """
-    try:
-        import prometheus_client  # noqa: F401
-        import python_multipart  # noqa: F401
+    from swinir.inference.runtimes import optional
 
-        from swinir.service.app import make_app
-        from swinir.service.metrics import ServiceMetrics
-        from swinir.service.server import address_of, listen
-        from swinir.service.server import serve as run
-    except ImportError as error:
-        raise ImportError(f"swinir serve needs {error.name}; pip install 'swinir-toolkit[serve]'") from error
+    for module in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
+        optional(module, "serve")
+    from swinir.service.app import make_app
     from swinir.service.folders import work_folder
+    from swinir.service.metrics import ServiceMetrics
     from swinir.service.queue import JobQueue
     from swinir.service.restorer import Limits, Restorer
+    from swinir.service.server import address_of, listen
+    from swinir.service.server import serve as run
 
     token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
     if token == "":

@@ -23,9 +23,12 @@ def serve(capfd):
     return run
 
 
-def test_an_absent_extra_is_named(serve, monkeypatch):
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    assert serve() == "swinir serve needs prometheus_client; pip install 'swinir-toolkit[serve]'"
+@pytest.mark.parametrize("module", NEEDED)
+def test_an_absent_extra_is_named(serve, monkeypatch, module):
+    for other in NEEDED[: NEEDED.index(module)]:
+        monkeypatch.setitem(sys.modules, other, sys)
+    monkeypatch.setitem(sys.modules, module, None)
+    assert serve() == f"{module} is not installed; install it with: pip install 'swinir-toolkit[serve]'"
 
 
 class TestWithTheExtra:
