@@ -112,37 +112,50 @@ def inspect(path: Path, seconds: float | None = None, max_pixels: float = math.i
     """
     if not path.is_file():
         raise ClipError(f"{named(path)} is {'a folder; name a clip in it' if path.is_dir() else absence(path)}")
+    pts: list[int] = []
+    samples: list[av.VideoFrame] = []
+    lost: set[str] = set()
+    stride, whole, first = 1, True, None
     with refusing(path), av.open(str(path)) as container:
-        stream, checks, whole = main_stream(container), _Checks(max_pixels), True
+        stream = main_stream(container)
         for frame in _decoded(container, stream):
-            if seconds is not None and checks.pts and (frame.pts - checks.pts[0]) * frame.time_base >= seconds:
+            if first is None:
+                first = frame
+                _check_first(frame, max_pixels)
+            elif seconds is not None and (frame.pts - pts[0]) * frame.time_base >= seconds:
                 whole = False
                 break
-            checks.add(frame)
-        if not checks.pts:
+            lost |= _check(frame, first, pts[-1] if pts else -math.inf)
+            if len(pts) % stride == 0:
+                samples.append(frame)
+            if len(samples) > SAMPLES:
+                samples, stride = samples[::2], stride * 2
+            pts.append(frame.pts)
+            last = frame
+        if first is None:
             raise ClipError(f"has no frames; {DAMAGED}")
-        first, last = checks.first, checks.last
-        pixel_format = planar(first.format)
-        assert pixel_format is not None
         kept = {data.type.name: bytes(data) for data in first.side_data if data.type.name in _KEPT}
         display = kept.pop("DISPLAYMATRIX", None)
-        span = (checks.pts[-1] - checks.pts[0]) * first.time_base
-        rate = ((len(checks.pts) - 1) / span if span else Fraction(25)).limit_denominator(1001)
+        span = (pts[-1] - pts[0]) * first.time_base
+        rate = ((len(pts) - 1) / span if span else Fraction(25)).limit_denominator(1001)
         return Clip(
             path=path,
-            pts=tuple(checks.pts),
+            pts=tuple(pts),
             last=last.duration or round(1 / (rate * last.time_base)),
             time_base=first.time_base,
             rate=rate,
             width=first.width,
             height=first.height,
-            pixel_format=pixel_format,
+            pixel_format=str(planar(first.format)),
             tags=_tags(first),
             aspect=stream.sample_aspect_ratio,
             display_matrix=struct.unpack("9i", display) if display else None,
             hdr=kept,
-            samples=tuple(checks.samples),
-            notes=(*_streams_left_out(container), *checks.notes()),
+            samples=tuple(samples),
+            notes=(
+                *_streams_left_out(container),
+                *(f"{name.lower()} of the frames is not kept" for name in sorted(lost)),
+            ),
             whole=whole,
         )
 
@@ -207,57 +220,31 @@ def _decoded(container: av.container.InputContainer, stream: av.VideoStream) -> 
         raise ClipError(f"ends at {float(end):.2f} s of {float(declared):.2f} s; {DAMAGED}")
 
 
-class _Checks:
-    """Checks of frame after frame, and what is collected of them."""
+def _check_first(frame: av.VideoFrame, max_pixels: float) -> None:
+    """Check what all frames have in common; a ClipError names what cannot be restored or kept."""
+    if planar(frame.format) is None:
+        raise ClipError(f"has frames in {frame.format.name}; Y'CbCr without alpha is taken, "
+                        "convert it, as with `ffmpeg -i IN -pix_fmt yuv444p OUT`")  # fmt: skip
+    if _tags(frame).matrix not in MATRICES:
+        raise ClipError(f"has colours of matrix {frame.colorspace} (ITU-T H.273), which is none of R'G'B'; convert it")
+    if frame.width * frame.height > max_pixels:
+        raise ClipError(f"has frames of {frame.width}x{frame.height}, more than --max-pixels {max_pixels / 1e6:g}")
 
-    def __init__(self, max_pixels: float) -> None:
-        self.max_pixels = max_pixels
-        self.pts: list[int] = []
-        self.samples: list[av.VideoFrame] = []
-        self.lost: set[str] = set()
-        self._stride = 1
 
-    def add(self, frame: av.VideoFrame) -> None:
-        """Check a frame; a ClipError names what cannot be restored or kept."""
-        if not self.pts:
-            self.first = frame
-            self._check_first(frame)
-        elif (change := _form(frame)) != _form(self.first):
-            raise ClipError(f"changes from {_form(self.first)} to {change} at {frame.time:.2f} s; cut it there")
-        elif frame.pts <= self.pts[-1]:
-            raise ClipError(f"has times that do not rise at {frame.time:.2f} s; repair it, as with `ffmpeg -i IN OUT`")
-        if frame.interlaced_frame:
-            raise ClipError(
-                f"is interlaced at {frame.time:.2f} s; deinterlace it, as with `ffmpeg -i IN -vf bwdif OUT`"
-            )
-        self.lost |= {data.type.name for data in frame.side_data} - _KEPT - _ABOUT_CODING
-        for name in self.lost & _DYNAMIC.keys():
-            kind, remover = _DYNAMIC[name]
-            way_out = f"remove it, as with `ffmpeg -i IN -c copy -bsf:v {remover} OUT`"
-            raise ClipError(f"has {kind} metadata, which describes the original pixels and cannot be kept; {way_out}")
-        if len(self.pts) % self._stride == 0:
-            self.samples.append(frame)
-        if len(self.samples) > SAMPLES:
-            self.samples, self._stride = self.samples[::2], self._stride * 2
-        self.pts.append(frame.pts)
-        self.last = frame
-
-    def _check_first(self, frame: av.VideoFrame) -> None:
-        if planar(frame.format) is None:
-            raise ClipError(f"has frames in {frame.format.name}; Y'CbCr without alpha is taken, "
-                            "convert it, as with `ffmpeg -i IN -pix_fmt yuv444p OUT`")  # fmt: skip
-        if _tags(frame).matrix not in MATRICES:
-            raise ClipError(
-                f"has colours of matrix {frame.colorspace} (ITU-T H.273), which is none of R'G'B'; convert it"
-            )
-        if frame.width * frame.height > self.max_pixels:
-            raise ClipError(
-                f"has frames of {frame.width}x{frame.height}, more than --max-pixels {self.max_pixels / 1e6:g}"
-            )
-
-    def notes(self) -> list[str]:
-        """Return a line for each kind of side data that is not kept."""
-        return [f"{name.lower()} of the frames is not kept" for name in sorted(self.lost)]
+def _check(frame: av.VideoFrame, first: av.VideoFrame, before: float) -> set[str]:
+    """Check a frame against the first and the time before; return the kinds of its side data that are not kept."""
+    if _form(frame) != _form(first):
+        raise ClipError(f"changes from {_form(first)} to {_form(frame)} at {frame.time:.2f} s; cut it there")
+    if frame.pts <= before:
+        raise ClipError(f"has times that do not rise at {frame.time:.2f} s; repair it, as with `ffmpeg -i IN OUT`")
+    if frame.interlaced_frame:
+        raise ClipError(f"is interlaced at {frame.time:.2f} s; deinterlace it, as with `ffmpeg -i IN -vf bwdif OUT`")
+    lost = {data.type.name for data in frame.side_data} - _KEPT - _ABOUT_CODING
+    for name in lost & _DYNAMIC.keys():
+        kind, remover = _DYNAMIC[name]
+        way_out = f"remove it, as with `ffmpeg -i IN -c copy -bsf:v {remover} OUT`"
+        raise ClipError(f"has {kind} metadata, which describes the original pixels and cannot be kept; {way_out}")
+    return lost
 
 
 def _form(frame: av.VideoFrame) -> str:

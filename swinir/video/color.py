@@ -50,7 +50,7 @@ def to_rgb(frame: av.VideoFrame, matrix: int, color_range: int) -> np.ndarray:
     as_they_are = name.startswith(("gray", "yuv444"))
     whole = _resized(frame, name if as_they_are else "yuv444p16le", color_range)
     shift = 0 if as_they_are else 16 - depth
-    luma, *chroma = (_samples(plane).astype(np.float32) / 2.0**shift for plane in whole.planes)
+    luma, *chroma = (samples.astype(np.float32) / 2.0**shift for samples in _planes(whole))
     black, luma_steps, chroma_steps = _steps(depth, color_range)
     luma = (luma - black) / luma_steps
     blue, red = (
@@ -76,8 +76,8 @@ def from_rgb(pixels: np.ndarray, pixel_format: str, matrix: int, color_range: in
     codes = [luma * luma_steps + black, blue * chroma_steps + middle, red * chroma_steps + middle]
     gray = pixel_format.startswith("gray")
     whole = av.VideoFrame(width, height, pixel_format if gray else f"yuv444p{'' if depth == 8 else f'{depth}le'}")
-    for plane, values in zip(whole.planes, codes[:1] if gray else codes, strict=True):
-        _samples(plane)[:] = values.round().clip(0, most)
+    for samples, values in zip(_planes(whole), codes[:1] if gray else codes, strict=True):
+        samples[:] = values.round().clip(0, most)
     return _resized(whole, pixel_format, color_range)
 
 
@@ -104,7 +104,7 @@ def _resized(frame: av.VideoFrame, pixel_format: str, color_range: int) -> av.Vi
     )
 
 
-def _samples(plane: av.video.plane.VideoPlane) -> np.ndarray:
-    """(H, W) view of a plane of 8 or 16 bits."""
-    dtype = np.dtype(np.uint8 if plane.line_size < 2 * plane.width else np.uint16)
-    return np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width]
+def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
+    """(H, W) view of each plane of a planar frame."""
+    dtype = np.uint8 if frame.format.components[0].bits == 8 else np.uint16
+    return [np.frombuffer(plane, dtype).reshape(plane.height, -1)[:, : plane.width] for plane in frame.planes]

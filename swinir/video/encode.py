@@ -12,6 +12,7 @@ from heapq import merge
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import av
 from av.container import InputContainer, OutputContainer
@@ -20,12 +21,31 @@ from swinir.image_io.errors import named
 from swinir.video.clip import Clip, ClipError, is_cover, main_stream
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-ENCODERS = {"libx264": (18, "medium"), "libx265": (20, "medium"), "libsvtav1": (24, "6")}  # --crf, --preset
-_LARGEST_CRF = {"libx264": 51, "libx265": 51, "libsvtav1": 63}
-_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
 _OF_THE_FILE = ("encoder", "major_brand", "minor_version", "compatible_brands")  # metadata that the muxer makes
 _LATER = 1000  # ticks, more than a segment has frames
-_PRIVATE = {"libx264": "x264-params", "libx265": "x265-params", "libsvtav1": "svtav1-params"}
+_UNITS = (50000,) * 8 + (10000,) * 2  # of coordinates and luminances in H.265
+
+
+class Encoder(NamedTuple):
+    """Defaults and limits of --crf and --preset, and FFmpeg's names of the parameters for HDR."""
+
+    crf: int
+    largest_crf: int
+    preset: str
+    presets: tuple[str, ...]
+    parameters: str
+    display: str
+    light: str
+
+
+_SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow", "placebo")
+ENCODERS = {
+    "libx264": Encoder(18, 51, "medium", _SPEEDS, "x264-params", "mastering-display", "cll"),
+    "libx265": Encoder(20, 51, "medium", _SPEEDS, "x265-params", "master-display", "max-cll"),
+    "libsvtav1": Encoder(
+        24, 63, "6", tuple(map(str, range(14))), "svtav1-params", "mastering-display", "content-light"
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -49,44 +69,40 @@ class Encoding:
         if self.codec not in ENCODERS or self.codec not in av.codecs_available:
             here = ", ".join(codec for codec in ENCODERS if codec in av.codecs_available)
             raise ValueError(f"codec must be one of {here}, got {self.codec!r}")
-        largest = _LARGEST_CRF[self.codec]
-        if self.crf is not None and not 0 <= self.crf <= largest:
-            raise ValueError(f"crf of {self.codec} must be from 0 to {largest}, got {self.crf:g}")
-        presets = tuple(map(str, range(14))) if self.codec == "libsvtav1" else _PRESETS
-        if self.preset is not None and self.preset not in presets:
-            raise ValueError(f"preset of {self.codec} must be one of {', '.join(presets)}, got {self.preset!r}")
+        encoder = ENCODERS[self.codec]
+        if self.crf is not None and not 0 <= self.crf <= encoder.largest_crf:
+            raise ValueError(f"crf of {self.codec} must be from 0 to {encoder.largest_crf}, got {self.crf:g}")
+        if self.preset not in (None, *encoder.presets):
+            choices = ", ".join(encoder.presets)
+            raise ValueError(f"preset of {self.codec} must be one of {choices}, got {self.preset!r}")
 
     def options(self, clip: Clip) -> dict[str, str]:
         """Return FFmpeg's options for a clip."""
-        crf, preset = ENCODERS[self.codec]
-        private = _hdr(self.codec, clip)
+        encoder, private = ENCODERS[self.codec], self._hdr(clip)
         if self.codec == "libx265":
-            private += ["log-level=error"]
-        options = {"crf": f"{crf if self.crf is None else self.crf:g}", "preset": self.preset or preset}
-        return options | ({_PRIVATE[self.codec]: ":".join(private)} if private else {})
+            private.append("log-level=error")
+        crf = encoder.crf if self.crf is None else self.crf
+        options = {"crf": f"{crf:g}", "preset": self.preset or encoder.preset}
+        return options | ({encoder.parameters: ":".join(private)} if private else {})
 
-
-def _hdr(codec: str, clip: Clip) -> list[str]:
-    """The encoder's parameters for the mastering display and the content's light."""
-    words = []
-    names = {"libx264": ("mastering-display", "cll"), "libx265": ("master-display", "max-cll"),
-             "libsvtav1": ("mastering-display", "content-light")}[codec]  # fmt: skip
-    if "MASTERING_DISPLAY_METADATA" in clip.hdr:
-        *numbers, has_primaries, has_luminance = struct.unpack("22i", clip.hdr["MASTERING_DISPLAY_METADATA"])
-        if has_primaries and has_luminance:
-            values = [Fraction(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
-            shown = [f"{float(value):.6f}" for value in values]
-            if codec != "libsvtav1":  # in units of the standard
-                shown = [
-                    str(round(value * unit)) for value, unit in zip(values, [50000] * 8 + [10000] * 2, strict=True)
-                ]
-            red, green, blue, white, (least, most) = ((shown[i], shown[i + 1]) for i in range(0, 10, 2))
-            points = (("G", green), ("B", blue), ("R", red), ("WP", white), ("L", (most, least)))
-            words.append(f"{names[0]}=" + "".join(f"{name}({a},{b})" for name, (a, b) in points))
-    if "CONTENT_LIGHT_LEVEL" in clip.hdr:
-        most, average = struct.unpack_from("2I", clip.hdr["CONTENT_LIGHT_LEVEL"])
-        words.append(f"{names[1]}={most},{average}")
-    return words
+    def _hdr(self, clip: Clip) -> list[str]:
+        """The encoder's parameters for the mastering display and the content's light."""
+        words, encoder = [], ENCODERS[self.codec]
+        display, light = clip.hdr.get("MASTERING_DISPLAY_METADATA"), clip.hdr.get("CONTENT_LIGHT_LEVEL")
+        if display is not None:
+            *numbers, has_primaries, has_luminance = struct.unpack("22i", display)
+            if has_primaries and has_luminance:
+                values = [Fraction(*pair) for pair in zip(numbers[::2], numbers[1::2], strict=True)]
+                shown = [f"{float(value):.6f}" for value in values]
+                if self.codec != "libsvtav1":  # in units of the standard
+                    shown = [str(round(value * unit)) for value, unit in zip(values, _UNITS, strict=True)]
+                red, green, blue, white, (least, most) = zip(shown[::2], shown[1::2], strict=True)
+                points = (("G", green), ("B", blue), ("R", red), ("WP", white), ("L", (most, least)))
+                words.append(f"{encoder.display}=" + "".join(f"{name}({a},{b})" for name, (a, b) in points))
+        if light is not None:
+            most, average = struct.unpack_from("2I", light)
+            words.append(f"{encoder.light}={most},{average}")
+        return words
 
 
 def encode(path: Path, frames: Iterable[av.VideoFrame], clip: Clip, size: tuple[int, int], encoding: Encoding) -> None:

@@ -34,7 +34,7 @@ def stillness(before: np.ndarray, after: np.ndarray, noise_level: float) -> np.n
 class Flicker:
     """Sums over pairs of frames: static pixels of the source, and their changes in source and output."""
 
-    pixels: int = 0
+    pixels: float = 0
     source: float = 0.0
     output: float = 0.0
 
@@ -67,29 +67,30 @@ class FrameSequence:
     def __init__(self, noise_level: float, *, steady: bool) -> None:
         self.noise_level, self.steady = noise_level, steady
         self.flicker = Flicker()
-        self.source: np.ndarray | None = None  # luma of the frame before
-        self.output: np.ndarray | None = None
+        self.before: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None  # luma of source and output, the output
 
     def add(self, source: np.ndarray, restored: np.ndarray) -> np.ndarray:
         """Take a frame of the source and its restored form, both uint16 RGB; return the frame of the output."""
-        now, output = luma(source), restored
-        if self.source is not None and self.output is not None:
-            still = stillness(self.source, now, self.noise_level)
+        now, output, shown = luma(source), restored, luma(restored)
+        if self.before is not None:
+            source_before, shown_before, output_before = self.before
+            still = stillness(source_before, now, self.noise_level)
             if self.steady:
                 share = BLEND * cv2.resize(still, restored.shape[1::-1], interpolation=cv2.INTER_LINEAR)[..., None]
-                output = (restored + share * (self.output.astype(np.float32) - restored)).round().astype(np.uint16)
-            self.flicker.add(still, now - self.source, luma(output) - luma(self.output))
-        self.source, self.output = now, output
+                output = (restored + share * (output_before.astype(np.float32) - restored)).round().astype(np.uint16)
+                shown = luma(output)
+            self.flicker.add(still, now - source_before, shown - shown_before)
+        self.before = now, shown, output
         return output
 
     def save(self, path: Path) -> None:
-        """Write the last frame, for `load`."""
-        assert self.source is not None
-        assert self.output is not None
+        """Write the last frame and the flicker so far, for `load`."""
+        assert self.before is not None
         with path.open("wb") as file:
-            np.savez(file, source=self.source, output=self.output)
+            np.savez(file, *self.before, flicker=list(vars(self.flicker).values()))
 
     def load(self, path: Path) -> None:
         """Go on after the frame in a file."""
         with np.load(path, allow_pickle=False) as arrays:
-            self.source, self.output = arrays["source"], arrays["output"]
+            self.before = arrays["arr_0"], arrays["arr_1"], arrays["arr_2"]
+            self.flicker = Flicker(*arrays["flicker"])

@@ -1,6 +1,5 @@
 """One clip: checked, its models chosen once, its frames restored as images are, in segments that survive a kill."""
 
-import math
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -74,8 +73,8 @@ def restore_clip(
     policy: Policy,
     *,
     clock: Clock | None = None,
-    planned: Callable[[Clip, float], None] | None = None,
-    progress: Callable[[float], None] | None = None,
+    planned: Callable[[Clip, float], None] = lambda clip, done: None,
+    progress: Callable[[float], None] = lambda done: None,
 ) -> Result:
     """Restore a clip, or what is left of it after an interruption.
 
@@ -112,20 +111,16 @@ def restore_clip(
         batch.lock.close()
 
 
+@dataclass
 class _Restoration:
     """One clip on its way."""
 
-    def __init__(
-        self,
-        batch: Batch,
-        job: Job,
-        options: VideoOptions,
-        clock: Clock,
-        planned: Callable[[Clip, float], None] | None,
-        progress: Callable[[float], None] | None,
-    ) -> None:
-        self.batch, self.job, self.options, self.clock = batch, job, options, clock
-        self.planned, self.progress = planned, progress
+    batch: Batch
+    job: Job
+    options: VideoOptions
+    clock: Clock
+    planned: Callable[[Clip, float], None]
+    progress: Callable[[float], None]
 
     def run(self, result: Result) -> Result:
         """Return the record of the clip, once its output has its name."""
@@ -134,7 +129,7 @@ class _Restoration:
         result = batch.allow(job, replace(result, width=clip.width, height=clip.height, notes=clip.notes))
         if result.status != "begun":
             return result
-        samples = [Picture(to_rgb(frame, clip.tags.matrix, clip.tags.color_range)) for frame in clip.samples]
+        samples = [Picture(self._pixels(frame)) for frame in clip.samples]
         self.measured = typical([estimate(sample) for sample in samples])
         self.decision = _even(decide(samples[0], batch.treatment, batch.models, self.measured), clip)
         rehearse(clip, self.decision.size, job.target, options.encoding)
@@ -160,37 +155,31 @@ class _Restoration:
         sequence = FrameSequence(self.measured.noise_level if self.measured.noise.sure else 0.0, steady=options.steady)
         if segments.done:
             sequence.load(segments.path(segments.done - 1, ".npz"))
-        total, begun = len(clip.pts), min(segments.done * FRAMES, len(clip.pts))
-        if self.planned is not None:
-            self.planned(clip, begun / total)
-        source = _ahead(self._pixels(begun))
-        for number in range(segments.done, math.ceil(total / FRAMES)):
-            sequence.flicker = Flicker()
-            with atomic_path(segments.path(number)) as temporary:
-                span = range(number * FRAMES, min((number + 1) * FRAMES, total))
-                restored = (self._frame(position, next(source), sequence) for position in span)
+        begun = min(segments.done * FRAMES, len(clip.pts))
+        self.planned(clip, begun / len(clip.pts))
+        source = enumerate(_ahead(map(self._pixels, islice(frames(clip), begun, None))), begun)
+        while segments.done * FRAMES < len(clip.pts):
+            with atomic_path(segments.path(segments.done)) as temporary:
+                restored = (self._frame(*numbered, sequence) for numbered in islice(source, FRAMES))
                 encode(temporary, restored, clip, self.decision.size, options.encoding)
-            with atomic_path(segments.path(number, ".npz")) as temporary:
+            with atomic_path(segments.path(segments.done, ".npz")) as temporary:
                 sequence.save(temporary)
-            segments.finish(number, sequence.flicker)
+            segments.finish()
         with atomic_path(target) as temporary:
             join(temporary, [segments.path(number) for number in range(segments.done)], clip, target)
-        flicker = segments.flicker()
         discard(target)
-        return flicker
+        return sequence.flicker
 
-    def _pixels(self, begun: int) -> Iterator[np.ndarray]:
-        """Frames of the source from a number on, as uint16 RGB."""
-        for frame in islice(frames(self.clip), begun, None):
-            yield to_rgb(frame, self.clip.tags.matrix, self.clip.tags.color_range)
+    def _pixels(self, frame: av.VideoFrame) -> np.ndarray:
+        """A frame of the source as uint16 RGB."""
+        return to_rgb(frame, self.clip.tags.matrix, self.clip.tags.color_range)
 
     def _frame(self, position: int, pixels: np.ndarray, sequence: FrameSequence) -> av.VideoFrame:
         """Restore one frame."""
-        clip, batch, total = self.clip, self.batch, len(self.clip.pts)
-        progress, start = self.progress, time.perf_counter()
+        clip, batch, start = self.clip, self.batch, time.perf_counter()
         restored = restore_photo(
             Picture(pixels), self.decision, batch.treatment, batch.models, batch.workspace,
-            progress=progress and (lambda share: progress((position + share) / total)),
+            progress=lambda share: self.progress((position + share) / len(clip.pts)),
         )  # fmt: skip
         self.clock.busy += time.perf_counter() - start
         output = sequence.add(pixels, restored.pixels)

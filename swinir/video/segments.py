@@ -5,13 +5,11 @@ A segment is finished when its record is there, which is written last. Whatever 
 
 import json
 import re
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from swinir.atomic import atomic_path, leftovers
 from swinir.image_io.errors import named
-from swinir.video.flicker import Flicker
 
 FRAMES = 48  # of a segment: the most that a killed run loses
 REQUEST = "request.json"
@@ -35,17 +33,17 @@ class Segments:
         self.folder.mkdir(parents=True, exist_ok=True)
         for file in leftovers(self.folder):
             file.unlink(missing_ok=True)
-        known = self._read(REQUEST)
-        if known is not None and known != request and not restart:
+        known = _read(self.folder / REQUEST)
+        if known not in (None, request) and not restart:
             raise ValueError(
                 f"{named(self.folder)} has segments of another input or other settings; "
                 "--overwrite starts again, the command that made them goes on with them"
             )
         if known != request:
             _clear(self.folder)
-            self._write(REQUEST, request)
+            _write(self.folder / REQUEST, request)
         self.done = 0
-        while self._is_whole(self.done):
+        while (segment := self.path(self.done)).is_file() and _read(self.path(self.done, ".json")) == _record(segment):
             self.done += 1
         if self.done and not self.path(self.done - 1, ".npz").is_file():  # the frame to go on from
             self.done = 0
@@ -54,32 +52,12 @@ class Segments:
         """Return the file of a segment."""
         return self.folder / f"{number:06d}{suffix}"
 
-    def finish(self, number: int, flicker: Flicker) -> None:
-        """Record that a segment is whole; what lies in its files is on the disk."""
-        size = self.path(number).stat().st_size
-        self._write(self.path(number, ".json").name, {"bytes": size, "flicker": asdict(flicker)})
-        if number:
-            self.path(number - 1, ".npz").unlink(missing_ok=True)
-        self.done = number + 1
-
-    def flicker(self) -> Flicker:
-        """Return the sums over all finished segments."""
-        found = [Flicker(**self._read(self.path(number, ".json").name)["flicker"]) for number in range(self.done)]
-        return Flicker(*(sum(getattr(part, name) for part in found) for name in ("pixels", "source", "output")))
-
-    def _is_whole(self, number: int) -> bool:
-        record, path = self._read(self.path(number, ".json").name), self.path(number)
-        return record is not None and path.is_file() and path.stat().st_size == record["bytes"]
-
-    def _read(self, name: str) -> Any:
-        try:
-            return json.loads((self.folder / name).read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
-            return None
-
-    def _write(self, name: str, content: Any) -> None:
-        with atomic_path(self.folder / name) as temporary:
-            temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    def finish(self) -> None:
+        """Record that the next segment is whole; what lies in its files is on the disk."""
+        _write(self.path(self.done, ".json"), _record(self.path(self.done)))
+        if self.done:
+            self.path(self.done - 1, ".npz").unlink(missing_ok=True)
+        self.done += 1
 
 
 def discard(target: Path) -> None:
@@ -99,3 +77,19 @@ def _clear(folder: Path) -> None:
     for file in sorted(folder.iterdir(), key=lambda file: file.suffix != ".json"):
         if _OURS.fullmatch(file.name):
             file.unlink()
+
+
+def _record(segment: Path) -> dict[str, int]:
+    return {"bytes": segment.stat().st_size}
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def _write(path: Path, content: Any) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content) + "\n", encoding="utf-8")

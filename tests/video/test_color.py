@@ -72,3 +72,12 @@ def test_a_photograph_comes_back_from_rgb(name, within):
 @pytest.mark.parametrize("name", ["rgb24", "yuva420p", "pal8", "gbrp10le", "rgba", "ya8", "grayf32le"])
 def test_rgb_and_alpha_have_no_planar_form(name):
     assert planar(av.VideoFormat(name)) is None
+
+
+@pytest.mark.parametrize("name", ["yuv444p", "gray"])
+def test_padded_rows_of_narrow_frames_are_read_by_their_depth(name):
+    padded = next(width for width in range(2, 64) if av.VideoFrame(width, 4, name).planes[0].line_size >= 2 * width)
+    frame = av.VideoFrame(padded, 4, name)
+    for plane in frame.planes:
+        np.frombuffer(plane, np.uint8)[:] = 128
+    assert to_rgb(frame, 1, FULL) == pytest.approx(np.full((4, padded, 3), 128 * 257), abs=1)
