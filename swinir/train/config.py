@@ -155,6 +155,13 @@ class PerceptualConfig(Section):
         return self
 
 
+class SpectrumConfig(Section):
+    """Distance between magnitudes of local spectra, windows of `side` pixels: texture of any phase."""
+
+    weight: Weight = 1.0
+    side: Annotated[int, Field(ge=4, le=256, multiple_of=2)] = 16
+
+
 class AdversarialConfig(Section):
     """U-Net discriminator with spectral normalisation, its loss, and its Adam optimizer."""
 
@@ -171,6 +178,7 @@ class LossConfig(Section):
     name: Literal["l1", "charbonnier", "l2"] = "l1"
     epsilon: PositiveFloat = 1e-9  # Charbonnier's, as in the published recipe; the paper's 1e-3 is squared
     weight: Weight = 1.0
+    spectrum: SpectrumConfig | None = None
     perceptual: PerceptualConfig | None = None
     adversarial: AdversarialConfig | None = None
 

@@ -35,6 +35,27 @@ def l1(restored: Tensor, gt: Tensor) -> Tensor:
     return (restored - gt).abs().mean()
 
 
+def spectrum(restored: Tensor, gt: Tensor, side: int) -> Tensor:
+    """Mean absolute difference between the magnitudes of the images' local spectra.
+
+    A blurred output has too little of the high frequencies and pays for it wherever they are, while L1 prefers no
+    texture to one that is out of phase with the ground truth.
+
+    Args:
+        restored, gt: (B, C, H, W) in [0, 1], sides of at least `side`.
+        side: of the windows, which overlap by half and are weighted by Hann's function.
+    """
+    return (_magnitudes(restored, side) - _magnitudes(gt, side)).abs().mean()
+
+
+def _magnitudes(images: Tensor, side: int) -> Tensor:
+    """Magnitudes (B, C, rows, columns, side, side // 2 + 1) of orthonormal Fourier transforms, at least float32."""
+    images = images.to(torch.promote_types(images.dtype, torch.float32))
+    hann = torch.hann_window(side, dtype=images.dtype, device=images.device)
+    windows = images.unfold(-2, side, side // 2).unfold(-2, side, side // 2)
+    return torch.fft.rfft2(windows * hann * hann[:, None], norm="ortho").abs()
+
+
 def l2(restored: Tensor, gt: Tensor) -> Tensor:
     """Mean squared difference, the quantity that PSNR measures."""
     return ((restored - gt) ** 2).mean()
@@ -164,9 +185,12 @@ class Objective:
     def __call__(self, restored: Tensor, gt: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss and, where it has several parts, each of them by name and unweighted."""
         total = self.config.weight * self.pixel(restored, gt)
-        if self.perceptual is None and self.adversary is None:
+        if self.config.spectrum is None and self.perceptual is None and self.adversary is None:
             return total, {}
         parts = {"pixel": total.detach() / self.config.weight if self.config.weight else total.detach()}
+        if self.config.spectrum is not None:
+            parts["spectrum"] = spectrum(restored, gt, self.config.spectrum.side)
+            total = total + self.config.spectrum.weight * parts["spectrum"]
         if self.perceptual is not None and self.config.perceptual is not None:
             parts["perceptual"] = self.perceptual(restored, gt)
             total = total + self.config.perceptual.weight * parts["perceptual"]

@@ -52,8 +52,8 @@ def parts(config: TrainConfig) -> WeightsName:
 def aliases() -> dict[str, str]:
     """Names of the zoo to keys: of recipes by the released files' table, of other models by their aliases."""
     others = {
-        f"{config.task}_{parts(config).level_text}_{SIZE_WORDS[parts(config).size]}": key
-        for key, config in ((key, loaded(key)) for key in NAMED if key not in RECIPES)
+        "_".join(filter(None, (config.task, name.level_text, SIZE_WORDS[name.size], name.objective))): key
+        for key, config, name in ((key, loaded(key), parts(loaded(key))) for key in NAMED if key not in RECIPES)
     }
     return others | {find(loaded(key).name).alias: key for key in RECIPES}
 
@@ -299,6 +299,8 @@ def small(key: str, folders: Path, **more: object) -> TrainConfig:
         "log_every": 1,
         "validate_every": 3,
     }
+    if config.data.train_lq:
+        values["data.train_lq"] = []  # pairs are made
     if config.data.images:
         values["data.images"] = 2
     if config.data.holdout:

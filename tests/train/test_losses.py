@@ -2,11 +2,12 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
 from swinir.train.config import LossConfig
-from swinir.train.losses import ADVERSARIAL_LOSSES, Objective
+from swinir.train.losses import ADVERSARIAL_LOSSES, Objective, spectrum
 
 CPU = torch.device("cpu")
 DIFFERENCES = torch.tensor([[0.0, 3.0], [-4.0, 1.0]], dtype=torch.float64)
@@ -46,6 +47,44 @@ def test_charbonnier_is_differentiable_where_nothing_differs():
     restored = GT.clone().requires_grad_()
     pixel_loss(name="charbonnier")(restored, GT).backward()
     assert restored.grad.abs().max() == 0
+
+
+# Local spectra.
+
+SIDE = 16
+
+
+def waves(phase, amplitude=0.25):
+    """(1, 1, 32, 24) vertical stripes, four in each window: apart from the mean's frequencies under Hann's function."""
+    columns = torch.arange(24, dtype=torch.float64) * 4 * math.tau / SIDE + phase
+    return (0.5 + amplitude * columns.cos()).expand(1, 1, 32, 24)
+
+
+def test_spectrum_is_numpys_of_windows_that_overlap_by_half():
+    images = np.random.default_rng(0).random((2, 1, 3, 24, 32))
+    hann = np.outer(*[np.hanning(SIDE + 1)[:-1]] * 2)
+    distances = []
+    for y in (0, 8):
+        for x in (0, 8, 16):
+            windows = images[..., y : y + SIDE, x : x + SIDE] * hann
+            restored, gt = np.abs(np.fft.rfft2(windows)) / SIDE
+            distances.append(np.abs(restored - gt).mean())
+    assert spectrum(*torch.from_numpy(images), SIDE).item() == pytest.approx(np.mean(distances), rel=1e-12)
+
+
+def test_spectrum_ignores_the_phase_of_a_texture_and_measures_its_strength():
+    assert spectrum(waves(1.0), waves(0.0), SIDE).item() == pytest.approx(0, abs=1e-12)
+    flat = torch.full_like(waves(0.0), 0.5)
+    missing = spectrum(flat, waves(0.0), SIDE).item()
+    assert missing > 1e-3
+    assert spectrum(waves(1.0, 0.125), waves(0.0), SIDE).item() == pytest.approx(missing / 2, rel=1e-9)
+
+
+def test_an_objective_adds_the_weighted_spectrum_and_reports_its_parts():
+    restored, gt = waves(0.0, 0.125), waves(0.0)
+    loss, parts = Objective(LossConfig(spectrum={"weight": 3.0, "side": SIDE}), 1, CPU)(restored, gt)
+    assert set(parts) == {"pixel", "spectrum"}
+    assert loss.item() == pytest.approx(parts["pixel"].item() + 3 * spectrum(restored, gt, SIDE).item(), rel=1e-12)
 
 
 # Adversarial losses.
