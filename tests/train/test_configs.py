@@ -325,7 +325,8 @@ def kinds() -> list[str]:
     found: dict[tuple[object, ...], str] = {}
     for key, config in ((key, loaded(key)) for key in CONFIGS):
         loss, start = config.loss, (key in SIBLINGS, config.init.adapt_scale)
-        loss_kind = (loss.name, loss.perceptual is None, loss.adversarial is None, config.optimizer.name)
+        terms = (loss.spectrum is None, loss.perceptual is None, loss.adversarial is None)
+        loss_kind = (loss.name, terms, config.optimizer.name)
         found.setdefault((config.task, config.network_name, config.degradation_kind, loss_kind, start), key)
     return list(found.values())
 
