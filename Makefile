@@ -41,7 +41,7 @@ docs: .venv/installed-docs
 
 bench: .venv/installed
 	mkdir -p bench
-	$(BIN)/swinir bench lightweight_sr_x2_tiny --sizes 136,264 --repeats 3 --json bench/tiny_x2.json --plot bench/tiny_x2.png
+	$(BIN)/swinir bench lightweight_sr_x1-4_tiny --scale 2 --sizes 136,264 --repeats 3 --json bench/tiny_x2.json --plot bench/tiny_x2.png
 	$(BIN)/swinir bench lightweight_sr_x2_DIV2K --sizes 136 --repeats 3 --json bench/small_x2.json --plot bench/small_x2.png
 
 gpu-rehearsal: .venv/installed-dev

@@ -153,7 +153,7 @@ install_project() {
 
 # check_environment: load a network, which needs every package.
 check_environment() {
-    "$RUN/env/bin/python" -c 'import swinir; swinir.load_model("lightweight_sr_x2_tiny")' && return 0
+    "$RUN/env/bin/python" -c 'import swinir; swinir.load_model("lightweight_sr_x1-4_tiny")' && return 0
     rm -f "$RUN/stamps/torch"
     fail "the environment $RUN/env can't load a network (see above); an index in SWINIR_TORCH_INDEX must have the torchvision that matches $TORCH; run the same command to reinstall" 1
 }

@@ -1,4 +1,4 @@
-"""Agreement of tiles with the whole image: `python scripts/measure_tiles.py FOLDER --expert lightweight_sr_x2_tiny`.
+"""Agreement of tiles with the whole image: `python scripts/measure_tiles.py FOLDER --expert lightweight_sr_x1-4_tiny`.
 
 Each image is restored whole and in tiles. The agreement is the PSNR of the restored values in [0, 1], and after
 rounding to 8 bits the share of values that differ and the largest difference in levels. Time is measured in one run

@@ -47,7 +47,7 @@ CHUNKS = (16384, 32768, 65536, 131072)  # tokens
 
 # Names in tables, and in the zoo.
 NETWORKS = {
-    "tiny": "lightweight_sr_x2_tiny",
+    "tiny": "lightweight_sr_x1-4_tiny",
     "S": "lightweight_sr_x2_DIV2K",
     "M": "classical_sr_x4_DF2K",
     "window 7": "color_jpeg_car_jpeg40_DFWB",

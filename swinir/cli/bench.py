@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from swinir.bench.subject import Case, Subject
     from swinir.bench.timing import VariantRow
 
-DEFAULT_MODEL = "lightweight_sr_x2_tiny"
+DEFAULT_MODEL = "lightweight_sr_x1-4_tiny"
 HEADER = (
     f"{'size':>11}  {'variant':14}{'seconds (quartiles)':>26}{'CPU s':>9}{'s/MP':>9}{'GFLOP/s':>9}{'share':>7}"
     f"{'peak MB':>9}  {'difference':>20}{'ratio':>8}"

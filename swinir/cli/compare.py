@@ -104,7 +104,7 @@ def compare(
 
     names = [word for given in models for word in split_words(given)]
     if not names:
-        raise ValueError("--models names no network; try --models bicubic,lightweight_sr_x2_tiny")
+        raise ValueError("--models names no network; try --models bicubic,lightweight_sr_x1-4_tiny")
     for file in (markdown, csv_file, json_file, picture):
         check_parent(file)
     spot = _crop(crop)

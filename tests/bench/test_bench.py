@@ -344,8 +344,8 @@ def test_a_network_of_any_scale_is_measured_at_the_scale_asked_for(tmp_path):
 
 
 def test_a_bundled_network_has_its_file():
-    assert find_subject("lightweight_sr_x2_tiny").file == zoo.locate("lightweight_sr_x2_tiny")
-    with pytest.raises(ValueError, match="did you mean lightweight_sr_x2"):
+    assert find_subject("lightweight_sr_x1-4_tiny").file == zoo.locate("lightweight_sr_x1-4_tiny")
+    with pytest.raises(ValueError, match="did you mean lightweight_sr_x"):
         find_subject("lightweight_sr_x2_tinny")
 
 

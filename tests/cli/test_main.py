@@ -30,8 +30,8 @@ def test_lack_of_memory_is_one_line(monkeypatch, capsys, error):
     [
         ["demo", "-o", "/proc/x/demo.png"],
         ["demo", "-o", "folder"],
-        ["export", "lightweight_sr_x2_tiny", "-o", "folder"],
-        ["export", "lightweight_sr_x2_tiny", "-o", "/proc/x.onnx"],
+        ["export", "lightweight_sr_x1-4_tiny", "-o", "folder"],
+        ["export", "lightweight_sr_x1-4_tiny", "-o", "/proc/x.onnx"],
         ["restore", "a.png", "--json", "folder"],
         ["report", "folder", "-o", "folder.html"],
     ],
@@ -66,7 +66,7 @@ def test_a_reader_that_has_ended_ends_the_program_quietly(tmp_path, lines):
         os.close(reader)
         os.dup2(os.open(tmp_path / "err", os.O_WRONLY | os.O_CREAT), 2)
         sys.stdout, sys.stderr = open(1, "w"), open(2, "w")  # noqa: SIM115
-        code = main(["zoo", "path", "lightweight_sr_x2_tiny"] if lines == "few" else ["zoo", "list", "--json"])
+        code = main(["zoo", "path", "lightweight_sr_x1-4_tiny"] if lines == "few" else ["zoo", "list", "--json"])
         sys.stdout.flush()
         return code
 

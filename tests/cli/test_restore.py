@@ -86,7 +86,7 @@ def test_explain_prints_estimates_and_reasons(folder, capsys):
     assert restore("in/a.png", "-s", "2", "--explain") == 0
     said = capsys.readouterr().out
     assert "Noise: standard deviation" in said
-    assert "lightweight_sr_x2_tiny: enlargement by 2 was asked for" in said
+    assert "lightweight_sr_x1-4_tiny: enlargement by 2 was asked for" in said
 
 
 def test_verbose_tells_why_a_slower_form_of_the_layers_is_used(folder, capsys, monkeypatch):

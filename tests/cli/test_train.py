@@ -186,7 +186,7 @@ def test_a_recipe_is_found_by_its_name(command, tmp_path):
     assert (code, err) == (0, [])
     assert out[-1] == "images: 4 to train on (1.0 megapixels), 1 held out, 1 to validate on"
     code, _, err = command(config="tiny_x9")
-    assert (code, "did you mean tiny_x4" in err[0], "`swinir train --list` lists" in err[0]) == (2, True, True)
+    assert (code, "did you mean" in err[0], "`swinir train --list` lists" in err[0]) == (2, True, True)
 
 
 def test_no_recipe_is_refused_with_the_way_to_one(capsys):

@@ -173,6 +173,6 @@ def test_a_network_of_any_scale_is_exported_at_the_scale_asked_for(tmp_path, mon
 
 def test_a_missing_package_is_one_line(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnx", None)
-    assert main(["export", "lightweight_sr_x2_tiny", "-o", str(tmp_path / "network.onnx")]) == 2
+    assert main(["export", "lightweight_sr_x1-4_tiny", "-o", str(tmp_path / "network.onnx")]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["swinir: onnx is not installed; install it with: pip install 'swinir-toolkit[onnx]'"]

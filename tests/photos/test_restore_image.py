@@ -153,8 +153,8 @@ def test_a_model_that_was_written_again_is_read_again(folder):
 
 def test_models_are_listed_with_what_a_choice_needs():
     rows = {row.name: row for row in swinir.list_models()}
-    tiny = rows["lightweight_sr_x2_tiny"]
-    assert (tiny.task, tiny.level, tiny.scale, tiny.state) == ("lightweight_sr", "x2", 2, "bundled")
+    tiny = rows["lightweight_sr_x1-4_tiny"]
+    assert (tiny.task, tiny.level, tiny.scale, tiny.state) == ("lightweight_sr", "x1-4", 4, "bundled")
     assert tiny.parameters > 100_000
     assert tiny.megabytes > 0.3
     released = rows["classical_sr_x4_DF2K"]

@@ -70,10 +70,10 @@ def test_wrong_weights_are_named(tmp_path):
     (tmp_path / "bad.pth").write_text("no weights")
     odd = write_weights(tmp_path / "odd.pth", config=tiny_network("lightweight_sr", 2, in_chans=1))
     for words, message in (
-        (["lightweigt_sr_x2_tiny"], "unknown weights 'lightweigt_sr_x2_tiny'; did you mean lightweight_sr_x2_tiny"),
+        (["lightweigt_sr_x2_tiny"], "unknown weights 'lightweigt_sr_x2_tiny'; did you mean lightweight_sr_x1-4_tiny"),
         ([str(tmp_path / "empty")], r"no weights \(.*\) in .*empty"),
         ([str(odd)], "fits none of the tasks"),
-        (["bundled", "lightweight_sr_x2_tiny"], "several weights have the name lightweight_sr_x2_tiny"),
+        (["bundled", "lightweight_sr_x1-4_tiny"], "several weights have the name lightweight_sr_x1-4_tiny"),
     ):
         with pytest.raises(ValueError, match=message):
             find_weights(words)
@@ -90,7 +90,7 @@ def test_weights_are_measured_at_their_level_on_the_sets_that_are_there(testsets
         ("Set5", "x3"),
         ("Set5", "x4"),
     ]
-    assert planned.cells[0].file.as_posix() == "cells/table3/lightweight_sr_x2_tiny/Set5_x2.json"
+    assert planned.cells[0].file.as_posix() == "cells/table3/lightweight_sr_x1-4_tiny/Set5_x2.json"
     lacking = {missing.what: missing for missing in planned.missing}
     assert len(lacking) == 4
     urban = lacking[f"set Urban100 in {testsets}"]
@@ -130,7 +130,7 @@ def test_missing_low_quality_images_are_named_with_the_command(testsets):
 
 def test_self_ensemble_repeats_each_cell_in_its_own_file(testsets):
     planned = plan(testsets, ["bundled"], "table3", sets=("Set5",), levels=(2,), plus=True)
-    assert [cell.label for cell in planned.cells] == ["lightweight_sr_x2_tiny", "lightweight_sr_x2_tiny+"]
+    assert [cell.label for cell in planned.cells] == ["lightweight_sr_x1-4_tiny", "lightweight_sr_x1-4_tiny+"]
     assert len({cell.file for cell in planned.cells}) == 2
 
 

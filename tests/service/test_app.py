@@ -329,7 +329,7 @@ def test_a_name_from_the_client_reaches_no_path(start, image):
 
 def test_models_are_listed_with_those_of_the_operator(start):
     names = [row["name"] for row in start().get("/v1/models").json()]
-    assert {"lightweight_sr_x2_tiny", "x2.pth"} <= set(names)
+    assert {"lightweight_sr_x1-4_tiny", "x2.pth"} <= set(names)
     assert "classical_sr_x2_DF2K_64" not in names  # not downloaded
 
 

@@ -98,7 +98,7 @@ def test_a_plan_has_estimates_models_and_sizes(page, image, broken):
     lines = Html(text).texts("p")
     assert lines[0] == "photo.png: 24×20 → 48×40"
     assert lines[1].startswith("Noise ")
-    assert lines[2] == "Models: lightweight_sr_x2_tiny"
+    assert lines[2] == "Models: lightweight_sr_x1-4_tiny"
     assert lines[-1].startswith("broken.png: ")
 
 

@@ -19,7 +19,7 @@ EXPERTS = zoo.bundled()
 
 
 def test_there_is_an_expert():
-    assert "lightweight_sr_x2_tiny" in {entry.alias for entry in EXPERTS}
+    assert "lightweight_sr_x1-4_tiny" in {entry.alias for entry in EXPERTS}
 
 
 @pytest.mark.parametrize("entry", EXPERTS, ids=lambda e: e.alias)
