@@ -42,7 +42,7 @@ SEED = 1
 SIDE = 144  # of the middles of images
 SCALE = 4
 NOISE, JPEG, PHOTO = "color_dn_noise0-55_tiny", "color_jpeg_car_jpeg5-95_tiny", "real_photo_x1_tiny"
-BICUBIC, REAL = "lightweight_sr_x4_tiny", "real_sr_x4_tiny_PSNR"
+BICUBIC, REAL = "lightweight_sr_x1-4_tiny", "real_sr_x4_tiny_PSNR"  # the first is for x4 at most
 OPTIONS = RunOptions()
 
 Degrade = Callable[[np.ndarray], np.ndarray]  # of (H, W, 3) uint8
