@@ -1,7 +1,7 @@
 # make demo   set up, restore a photo with a bundled model, show the gain
 # make test   set up, lint, type-check, run all but the slow tests
 # make test-all  the same with the slow tests
-# make test-extras  set up with the large extras, web and ray, and run the tests that need them
+# make test-extras  set up with the large extras, web and ray, and run the tests that need them or take minutes
 # make docs   set up, build the documentation into site/
 # make bench  set up, measure speed, memory and exactness on this machine; numbers and plots go to bench/
 # make gpu-rehearsal  the report that needs a GPU (docs/speed-gpu.md), on the CPU with very small networks

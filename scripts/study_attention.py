@@ -181,7 +181,7 @@ def diffusion_index(attribution: np.ndarray) -> float:
 
 def parts_of(folder: Path, count: int) -> list[Tensor]:
     """Read the middles of photographs, reduced: (1, 3, 96, 96) in [0, 1]; the same for all models."""
-    side, parts = SIDE * REDUCED, []
+    side, parts = SIDE * REDUCED, list[Tensor]()
     for path in list_images(folder):
         image = to_rgb(read(path))
         if min(image.shape[:2]) >= side and len(parts) < count:

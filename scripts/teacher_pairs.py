@@ -24,7 +24,10 @@ from swinir.train.config import TrainConfig, load_config
 from swinir.train.dataset import TaskStream
 from swinir.train.distributed import Processes
 
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
+
+@app.command()
 def main(
     teacher: Annotated[str, typer.Argument(help="Weights of the teacher, of any network that spandrel knows.")],
     output: Annotated[Path, typer.Argument(help="Folder of the pairs, which gets lq/, gt/ and clean/.")],
@@ -76,4 +79,4 @@ def _inner(image: np.ndarray, margin: int) -> np.ndarray:
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app()

@@ -22,8 +22,10 @@ from swinir.evaluation.samples import Sample, find_set
 from swinir.image_io.image import read, to_rgb
 from swinir.inference.forward import Runnable
 from swinir.inference.options import RunOptions
+from swinir.models.any_scale import at_scale
 from swinir.models.complexity import count_parameters
 from swinir.models.optimized import resolve_precision
+from swinir.models.swinir import SwinIR
 from swinir.reproduce.plan import Cell, Weights
 from swinir.tasks import get_task
 from swinir.testsets.pairs import reduced
@@ -114,7 +116,7 @@ class Bench:
         Raises:
             ValueError, OSError: for weights that cannot be read or do not fit the task, and a set without images.
         """
-        loaded = self._load(cell.weights)
+        loaded = self._load(cell)
         protocol = self.protocol(cell)
         checkpoint = loaded.checkpoint
         check_network(checkpoint.network, protocol, cell.weights.path.name, stated=checkpoint.task)
@@ -152,7 +154,7 @@ class Bench:
         tried = dict(facts["alternatives"])
         protocol = self.protocol(cell)
         samples = find_set(protocol, cell.set, self.testsets)
-        loaded = self._load(cell.weights)
+        loaded = self._load(cell)
         if NO_PADDING not in tried and distance <= PADDING_MATTERS and protocol.options.tile is None:
             self.notice(f"{cell.title} differs: measured again without the additional window of padding")
             unpadded = replace(protocol.options, extra_window=False)
@@ -178,12 +180,16 @@ class Bench:
             options=replace(self.options, self_ensemble=cell.plus),
         )
 
-    def _load(self, weights: Weights) -> _Loaded:
+    def _load(self, cell: Cell) -> _Loaded:
+        weights = cell.weights
         if self._loaded is None or self._loaded.weights != weights:
             self._loaded = None  # free the last network before the next one is loaded
             checkpoint = read_checkpoint(weights.path, key=get_task(weights.task).weights_key)
             model = build_model(checkpoint, self.device)
             self._loaded = _Loaded(weights, checkpoint, self._hash(weights.path), model)
+        network = self._loaded.model
+        if isinstance(network, SwinIR) and network.config.any_scale:
+            return replace(self._loaded, model=at_scale(network, self.protocol(cell).scale))
         return self._loaded
 
     def _describe_run(

@@ -281,7 +281,7 @@ def test_two_runs_on_one_folder_and_their_kills_make_each_image_once_with_the_sa
     with commands() as command:
         assert command(Command([*words, str(tmp_path / "whole")], str(log))) == [0]
         expected = contents(tmp_path / "whole")
-        for _ in range(10):
+        for _ in range(4):
             shutil.rmtree(output, ignore_errors=True)
             assert command(killed(3), killed(7)) == [-signal.SIGKILL] * 2
             assert command(killed(7), run) == [-signal.SIGKILL, 0]  # the second takes over the images of the first
@@ -309,7 +309,7 @@ def test_kills_leave_no_partial_file_and_the_folder_is_finished_with_the_same_by
         assert command(Command([*words, str(tmp_path / "whole")], str(log))) == [0]
         expected = contents(tmp_path / "whole")
         assert len(expected) == 8
-        for _ in range(10):
+        for _ in range(5):
             shutil.rmtree(output, ignore_errors=True)
             for attempt in range(10):
                 before = len((output / RECORDS).read_bytes().splitlines()) if (output / RECORDS).exists() else 0

@@ -312,7 +312,7 @@ def test_after_a_test_that_ends_the_process_the_others_run(tmp_path):
     ]
 
 
-@pytest.mark.slow
+@pytest.mark.extras
 def test_a_rehearsal_does_every_step_and_stays_within_the_limits(folder, tmp_path):
     environment = {"OUT": str(tmp_path), "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}  # as other tests
     words = ["bash", ROOT / "scripts/gpu_report.sh", "1500", "--device", "cpu", "--tiny"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import typer
+from reproductions import write_weights
 from typer.testing import CliRunner
 
 from swinir.degradations.resize import imresize
@@ -21,15 +21,13 @@ def run(tmp_path):
     specification = importlib.util.spec_from_file_location("teacher_pairs", ROOT / "scripts" / "teacher_pairs.py")
     module = importlib.util.module_from_spec(specification)
     specification.loader.exec_module(module)
-    app = typer.Typer()
-    app.command()(module.main)
     (tmp_path / "photographs").mkdir()
     write(tmp_path / "photographs" / "a.png", smooth_image(140, 160, 0))
 
     def run(*more, teacher="bicubic", folder="pairs"):
         recipe = ("--config", ROOT / "configs" / "real_sr" / "tiny_x4_psnr.toml", "--set", "data.holdout=0")
         data = ("--set", f"data.train={tmp_path / 'photographs'}", "--side", SIDE)
-        return CliRunner().invoke(app, [str(a) for a in (teacher, tmp_path / folder, *recipe, *data, *more)])
+        return CliRunner().invoke(module.app, [str(a) for a in (teacher, tmp_path / folder, *recipe, *data, *more)])
 
     return run
 
@@ -56,7 +54,7 @@ def test_an_interrupted_run_goes_on_with_the_same_pairs(run, tmp_path):
     assert kept.stat().st_mtime_ns == written
 
 
-def test_a_wrong_teacher_is_refused_in_one_line(run):
-    refused = run(teacher="lightweight_sr_x2_tiny")
+def test_a_wrong_teacher_is_refused_in_one_line(run, tmp_path):
+    refused = run(teacher=write_weights(tmp_path / "x2.pth", scale=2))
     assert refused.exit_code == 2
     assert "enlarges by 2, not by 4" in refused.output
