@@ -281,7 +281,7 @@ def main(
     titles = ["degradation", "input, dB", "model", "gain", "known", "loss", "real_photo", "restore", "alone"]
     rows = [measure_unseen(name, case, gts) for name, case in UNSEEN.items()]
     typer.echo(TextTable(titles, rows, right=(1, 3, 4, 5, 6, 7)).markdown())
-    titles = ["reduction", "bicubic, dB", "lightweight_sr_x4", "loss", "real_sr_x4"]
+    titles = ["reduction", "bicubic, dB", "lightweight_sr_x1-4", "loss", "real_sr_x4"]
     typer.echo(TextTable(titles, measure_reductions(gts), right=(1, 2, 3, 4)).markdown())
     for name, sheet in (("unseen-degradations", show_unseen()), ("unseen-reductions", show_reductions())):
         Image.fromarray(sheet).save(sheets / f"{name}.webp", quality=80)
