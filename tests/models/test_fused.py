@@ -2,7 +2,7 @@
 
 import importlib.util
 import itertools
-from dataclasses import asdict, replace
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -19,8 +19,9 @@ needs_triton = pytest.mark.skipif(importlib.util.find_spec("triton") is None, re
 
 
 def layers_of(file):
-    """Configuration of a golden's layers: what goes before and after them is not fused."""
-    return replace(golden_config(file), in_chans=1, img_range=1.0, upsampler="", upscale=1, num_feat=1)
+    """Options of a golden's layers: what goes before, between and after them is not fused."""
+    config = golden_config(file)
+    return config.window, config.shifted, config.embed_dim, config.num_heads[0], config.qkv_bias
 
 
 def assert_equal_to_the_plain_layer(cases):
@@ -49,7 +50,7 @@ def test_fused_layers_have_the_output_of_plain_ones():
 
 @needs_triton
 @pytest.mark.slow
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", ["tiny", "S", "M", pytest.param("L", marks=pytest.mark.extras)])
 def test_fused_layers_of_every_width_window_and_shift_have_the_output_of_plain_ones(name):
     # Each precision meets each window, shifted or not: their number is odd.
     narrows = itertools.cycle(("float32", "float16"))
@@ -79,7 +80,7 @@ def test_all_launch_parameters_worth_timing_give_the_same_output():
 @pytest.mark.slow
 def test_networks_of_fused_layers_have_the_output_of_the_released_ones():
     goldens = {layers_of(file): str(file) for file in sorted((DATA / "network").glob("*.npz"))}
-    assert len(goldens) == 10
+    assert len(goldens) == 6
     assert max(errors(list(goldens.values()))) < 1e-5
 
 

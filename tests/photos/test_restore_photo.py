@@ -286,7 +286,10 @@ def test_a_large_image_is_judged_by_crops_on_the_grid_of_jpeg(models, monkeypatc
 
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells a process its memory")
-@pytest.mark.parametrize(("suffix", "scale", "width", "height"), [("png", 1, 6000, 4000), ("tif", 2, 3000, 2500)])
+@pytest.mark.parametrize(
+    ("suffix", "scale", "width", "height"),
+    [pytest.param("png", 1, 6000, 4000, marks=pytest.mark.extras), ("tif", 2, 3000, 2500)],
+)
 def test_memory_is_limited(suffix, scale, width, height):
     """Colours that take 288 and 360 MB as floats; 32 MB for images."""
     words = f"--width {width} --height {height} --scale {scale} --format {suffix} --memory-mb 32 --tile 512".split()

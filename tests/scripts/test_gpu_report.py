@@ -294,7 +294,7 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.slow
+@pytest.mark.extras
 def test_after_a_test_that_ends_the_process_the_others_run(tmp_path):
     folder = tmp_path / "tests"
     folder.mkdir()

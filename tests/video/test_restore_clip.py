@@ -271,7 +271,7 @@ def test_models_are_chosen_by_the_frame_of_median_noise_and_jpeg_of_most_frames(
     assert typical([*found, replace(found[1], gray=False), found[1]]).jpeg_quality is None
 
 
-@pytest.mark.slow
+@pytest.mark.extras
 def test_sound_and_frames_end_together_after_ten_thousand_frames(tmp_path, stub, monkeypatch):
     monkeypatch.setattr(module, "FRAMES", 500)
     source, target = tmp_path / "in.mp4", tmp_path / "out.mp4"
