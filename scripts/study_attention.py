@@ -201,7 +201,7 @@ def load(name: str) -> SwinIR:
     return at_scale(network, network.config.upscale).requires_grad_(False)
 
 
-Folder = Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Folder of photographs.")]
+Folder = Annotated[Path, typer.Argument(help="Folder of photographs.")]
 Models = Annotated[list[str], typer.Argument(help="Names or files of models.")]
 Images = Annotated[int, typer.Option("--images", min=1, help="Photographs at most.")]
 
