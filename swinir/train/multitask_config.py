@@ -19,11 +19,11 @@ from swinir.train.config import (
     explain,
     read_values,
 )
-from swinir.weights.multitask import MAX_RANK
+from swinir.weights.multitask import MAX_RANK, NAME
 
 BODY = "joint"  # name of the training of the body
 OWN = ("name", "task", "scale", "noise", "jpeg", "network", "degradation", "loss")  # options that tasks may differ in
-TaskName = Annotated[str, Field(pattern=r"^[a-z0-9_]{1,40}$")]
+TaskName = Annotated[str, Field(pattern=f"^{NAME.pattern}$")]
 
 
 class TaskConfig(Section):

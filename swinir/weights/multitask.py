@@ -108,12 +108,11 @@ def parse_joint(tensors: Mapping[str, Tensor], facts: Mapping[Any, Any]) -> Join
     if not 1 <= len(facts) <= MAX_TASKS:
         raise CheckpointError(f"states {len(facts):,} tasks, where 1 to {MAX_TASKS} are allowed; save it again")
     stated = {}
-    for task, fact in dict.items(dict(facts)):
+    for task, fact in facts.items():
         names = [task] if type(fact) is not dict or fact.get("adapter") is None else [task, fact["adapter"]]
         if type(fact) is not dict or not all(isinstance(name, str) and NAME.fullmatch(name) for name in names):
             raise CheckpointError(f"states a task {shown(task)} in another way than this program; save it again")
-        stated[task] = dict(dict.items(fact))
-        stated[task].setdefault("adapter", None)
+        stated[task] = {**fact, "adapter": fact.get("adapter")}
     used = [fact["adapter"] for fact in stated.values() if fact["adapter"] is not None]
     body: dict[str, Tensor] = {}
     ends: dict[str, dict[str, Tensor]] = {task: {} for task in stated}
