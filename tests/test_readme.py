@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import typer
 from PIL import Image
+from scripted import load_script
 from skimage import data
 
 import swinir
@@ -47,14 +48,7 @@ def config_commands():
 COMMANDS = tuple(dict.fromkeys([*commands(), *config_commands()]))
 
 
-@cache
-def load_script(path):
-    specification = importlib.util.spec_from_file_location("script", ROOT / path)
-    script = importlib.util.module_from_spec(specification)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend((ROOT / path).parent)  # scripts import each other
-        specification.loader.exec_module(script)
-    return script
+script_of = cache(load_script)
 
 
 def check(command):
@@ -77,7 +71,7 @@ def check(command):
         case ["python", "main_test_swinir.py", *arguments]:
             parse(app, expand_bare_tile(["test", *arguments]))
         case ["python", script, *arguments]:
-            parse(load_script(script).app, arguments)
+            parse(script_of(script).app, arguments)
         case ["torchrun", *arguments]:
             parse(app, arguments[arguments.index("swinir") + 1 :])
         case ["swinir", *arguments]:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import skimage
 from scipy.io import savemat
+from scripted import load_script
 from typer.testing import CliRunner
 
 from swinir.degradations.jpeg import jpeg
@@ -25,8 +26,6 @@ from swinir.metrics.niqe import (
     normalise,
     save,
 )
-
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fit_niqe.py"
 
 
 def draw(shape, left, right, count=400_000, seed=0):
@@ -251,10 +250,9 @@ def test_the_script_fits_a_folder(photograph, tmp_path):
     (tmp_path / "in").mkdir()
     for i in range(12):
         write(tmp_path / "in" / f"{i}.png", spoiled(photograph, "noise", 2 + i))
-    specification = importlib.util.spec_from_file_location("fit_niqe", SCRIPT)
-    script = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(script)
-    result = CliRunner().invoke(script.app, [str(tmp_path / "in"), "-o", str(tmp_path / "a.npz")])
+    result = CliRunner().invoke(
+        load_script("scripts/fit_niqe.py").app, [str(tmp_path / "in"), "-o", str(tmp_path / "a.npz")]
+    )
     assert result.exit_code == 0
     assert "of 12 photographs" in result.output
     assert load(tmp_path / "a.npz").num_images == 12

@@ -1,26 +1,19 @@
 """Fitting the noise estimator: a file that the package loads, and samples whose noise is known exactly."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import skimage.data
 import typer
+from scripted import load_script
 from typer.testing import CliRunner
 
 from swinir.degradations.estimate_noise import NoiseEstimator, load
 from swinir.image_io.image import write
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "fit_noise_estimator.py"
-
 
 @pytest.fixture(scope="module")
 def script():
-    spec = importlib.util.spec_from_file_location("fit_noise_estimator", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("scripts/fit_noise_estimator.py")
 
 
 def test_a_fitted_file_is_loaded(script, tmp_path):

@@ -1,21 +1,16 @@
 """The script that measures and shows the restoration of photographs, with a stand-in for the models."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
+from scripted import load_script
 from typer.testing import CliRunner
 
 from swinir.image_io.image import read, write
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("measure_photos")
+@pytest.fixture(scope="module")
+def script():
+    return load_script("scripts/measure_photos.py")
 
 
 @pytest.fixture

@@ -1,18 +1,16 @@
 """The speed of training is measured; no number of seconds is asserted."""
 
-import importlib.util
 import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from scripted import load_script
 from typer.testing import CliRunner
 
 from swinir.image_io.image import write
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "measure_training.py"
 CONFIG = """
 name = "small"
 task = "lightweight_sr"
@@ -36,9 +34,7 @@ def config(tmp_path):
 
 def run(*words):
     """Exit code, stdout, stderr of a run in this process."""
-    specification = importlib.util.spec_from_file_location("measure_training", SCRIPT)
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    module = load_script("scripts/measure_training.py")
     module.ProcessPoolExecutor = lambda count, **_: ThreadPoolExecutor(
         count
     )  # a process of its own takes long to start

@@ -1,26 +1,17 @@
 """The contact sheet of degradations: its layout, and one line for a user's mistake."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
-import typer
+from scripted import load_script
 from typer.testing import CliRunner
 
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "show_degradations.py"
-
 
 @pytest.fixture(scope="module")
 def run():
-    spec = importlib.util.spec_from_file_location("show_degradations", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    app = typer.Typer()
-    app.command()(module.main)
+    app = load_script("scripts/show_degradations.py").app
     return lambda *args: CliRunner().invoke(app, [str(arg) for arg in args])
 
 

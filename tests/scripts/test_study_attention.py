@@ -1,19 +1,14 @@
 """What a network looks at: closed forms for receptive fields, attention, shifts and attributions."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 from networks import live
+from scripted import load_script
 
 from swinir.models.swinir import NetworkConfig
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "study_attention.py"
-specification = importlib.util.spec_from_file_location("study_attention", SCRIPT)
-study = importlib.util.module_from_spec(specification)
-specification.loader.exec_module(study)
+study = load_script("scripts/study_attention.py")
 
 SMALL = NetworkConfig(
     embed_dim=12, depths=(2,), num_heads=(2,), window_size=4, img_size=16, upscale=2, upsampler="pixelshuffledirect"

@@ -1,10 +1,8 @@
 """The study of unseen degradations, with stand-ins for the models."""
 
-import importlib
-from pathlib import Path
-
 import numpy as np
 import pytest
+from scripted import load_script
 from training import smooth_image
 from typer.testing import CliRunner
 
@@ -12,13 +10,10 @@ from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
 from swinir.metrics.full_reference import psnr
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("study_degradations")
+@pytest.fixture(scope="module")
+def script():
+    return load_script("scripts/study_degradations.py")
 
 
 @pytest.fixture

@@ -1,33 +1,28 @@
 """Training pairs of a teacher, with bicubic enlargement as the teacher."""
 
-import importlib.util
-from pathlib import Path
-
 import numpy as np
 import pytest
 from reproductions import write_weights
+from scripted import ROOT, load_script
+from training import smooth_image
 from typer.testing import CliRunner
 
 from swinir.degradations.resize import imresize
 from swinir.image_io.image import read, write
-from tests.training import smooth_image
 
-ROOT = Path(__file__).parents[2]
 SIDE, MARGIN = 16, 4
 
 
 @pytest.fixture
 def run(tmp_path):
-    specification = importlib.util.spec_from_file_location("teacher_pairs", ROOT / "scripts" / "teacher_pairs.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+    app = load_script("scripts/teacher_pairs.py").app
     (tmp_path / "photographs").mkdir()
     write(tmp_path / "photographs" / "a.png", smooth_image(140, 160, 0))
 
     def run(*more, teacher="bicubic", folder="pairs"):
         recipe = ("--config", ROOT / "configs" / "real_sr" / "tiny_x4_psnr.toml", "--set", "data.holdout=0")
         data = ("--set", f"data.train={tmp_path / 'photographs'}", "--side", SIDE)
-        return CliRunner().invoke(module.app, [str(a) for a in (teacher, tmp_path / folder, *recipe, *data, *more)])
+        return CliRunner().invoke(app, [str(a) for a in (teacher, tmp_path / folder, *recipe, *data, *more)])
 
     return run
 
