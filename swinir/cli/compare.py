@@ -48,7 +48,9 @@ def compare(
     testsets: Annotated[Path, typer.Option("--testsets", help="Folder of benchmark sets.")] = Path("testsets"),
     folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images, instead of --set.")] = None,
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images, likewise.")] = None,
-    scale: Annotated[int | None, typer.Option("--scale", help="Compare super-resolution: 2 to 8.")] = None,
+    scale: Annotated[
+        float | None, typer.Option("--scale", help="Compare super-resolution: 2 to 8; for models of any scale also 2.5.")
+    ] = None,
     noise: Annotated[int | None, typer.Option("--noise", help="Compare denoising at this level.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="Compare JPEG artifact removal at this quality.")] = None,
     task: Annotated[
@@ -179,7 +181,7 @@ def _set(name: str | None, testsets: Path, folder_lq: Path | None, folder_gt: Pa
     return BENCHMARK_SETS[name]
 
 
-def _task(row: "BenchmarkSet | None", scale: int | None, noise: int | None, jpeg: int | None) -> str:
+def _task(row: "BenchmarkSet | None", scale: float | None, noise: int | None, jpeg: int | None) -> str:
     """Infer the task from the options and the set."""
     asked = [
         option for option, value in (("--scale", scale), ("--noise", noise), ("--jpeg", jpeg)) if value is not None

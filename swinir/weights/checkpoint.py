@@ -116,14 +116,14 @@ def read_joint(path: str | Path) -> JointWeights:
     Raises:
         CheckpointError: for a file that cannot be read, and one for a single task.
     """
-    try:
-        read_checkpoint(path)
-    except SeveralTasksError as error:
-        joint = error.joint
-        with _naming(Path(path)):
-            joint_networks(joint)
-            return joint.converted(to_float)
-    raise CheckpointError(f"{path}: holds the network of one task, not of several; name a file of a joint training")
+    file = find_checkpoint(path)
+    with _naming(file):
+        _, facts, tensors = _content(file, None)
+        if type(facts.get("tasks")) is not dict:
+            raise CheckpointError("holds the network of one task, not of several; name a file of a joint training")
+        joint = parse_joint(tensors, facts["tasks"])
+        joint_networks(joint)
+        return joint.converted(to_float)
 
 
 def joint_networks(joint: JointWeights) -> dict[str, NetworkConfig]:
@@ -340,7 +340,8 @@ def build_model(
     return model.requires_grad_(False).eval().to(device=device, dtype=dtype)
 
 
-def _read(path: Path, key: str | None, part: str | None) -> Checkpoint:
+def _content(path: Path, key: str | None) -> tuple[str, dict[Any, Any], dict[str, Tensor]]:
+    """Return the entry with the weights, what the file states beside it, and the weights."""
     content = read_content(path)
     if content.metadata is None:
         entry, table = _choose_entry(content.table, key)
@@ -348,8 +349,12 @@ def _read(path: Path, key: str | None, part: str | None) -> Checkpoint:
     else:
         facts = _safetensors_facts(content.metadata)
         entry, table = facts["key"] if facts.get("key") in ENTRIES else "", content.table
+    return entry, facts, plain_tensors(table, file_bytes=content.file_bytes)
 
-    tensors, factors = plain_tensors(table, file_bytes=content.file_bytes), {}
+
+def _read(path: Path, key: str | None, part: str | None) -> Checkpoint:
+    entry, facts, tensors = _content(path, key)
+    factors: dict[str, Tensor] = {}
     if type(facts.get("tasks")) is dict:
         joint = parse_joint(tensors, facts["tasks"])
         if part not in joint.facts:

@@ -19,6 +19,8 @@ from swinir.cli.main import main
 from swinir.image_io.image import read, write
 from swinir.metrics import niqe as niqe_module
 from swinir.metrics.niqe import bundled, save
+from swinir.models.swinir import NetworkConfig, SwinIR
+from swinir.weights.checkpoint import write_checkpoint
 
 
 @pytest.fixture
@@ -54,6 +56,21 @@ def test_the_command_says_what_failed_and_ends_with_1(sets, capsys):
     assert command("--models", "bicubic", "--models", "nonsense", *words) == 1
     out = capsys.readouterr().out
     assert re.search(r"^nonsense +failed: nonsense: no such file", out, re.MULTILINE)
+
+
+def test_any_scale_compares_the_networks_that_have_it(sets, tmp_path, capsys):
+    options = {"upscale": 3, "upsampler": "any", "embed_dim": 12, "depths": (1,), "num_heads": (2,), "img_size": 16}
+    network = NetworkConfig(**options)
+    write_checkpoint(tmp_path / "any.pth", SwinIR(network).state_dict(), network)
+    words = ["--folder_gt", sets / "Set5" / "HR", "--scale", 2.5, "--no-memory", "--limit", 1]
+    files = ["--picture", tmp_path / "a.png", "--json", tmp_path / "a.json"]
+    assert command("--models", f"bicubic,{tmp_path / 'any.pth'}", *words, *files) == 0
+    out = capsys.readouterr().out
+    assert "classical_sr x2.5" in out
+    assert json.loads((tmp_path / "a.json").read_text())["scale"] == 2.5
+    assert read(tmp_path / "a.png").size
+    assert command("--models", write_expert(tmp_path / "x2.pth"), *words) == 1
+    assert "x2 enlarges by 2, not by 2.5" in re.sub("[.]pth", "", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize(
