@@ -4,10 +4,12 @@
 
 It is built as one SwinIR for each task, all of which hold the same modules for the body. Each of them can be trained,
 run and saved like any SwinIR. An adapter fits a finished body to one task, or to a group of similar ones: a low-rank
-change of every linear layer (LoRA, Hu et al., ICLR 2022). Merged into the layers, it leaves an ordinary SwinIR.
+change of every linear layer (LoRA, Hu et al., ICLR 2022) and every convolution, whose weight is taken as a matrix of
+output channels by everything else. Merged into the layers, it leaves an ordinary SwinIR.
 """
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import cast
 
@@ -22,16 +24,17 @@ OWN_OPTIONS = ("in_chans", "upscale", "upsampler", "num_feat")  # that decide he
 
 
 class Adapter(nn.Module):
-    """Low-rank change of a linear layer's weight W to W + BA, as a parametrization of it. B is zero at first.
+    """Low-rank change of a layer's weight W to W + BA, as a parametrization of it. B is zero at first.
 
     Args:
-        weight: (outputs, inputs); only its shape and type are used.
+        weight: (outputs, inputs), or (outputs, inputs, height, width) of a convolution; only its shape and type are
+            used.
         rank: rows of A and columns of B.
     """
 
     def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
-        outputs, inputs = weight.shape
+        outputs, inputs = matrix_shape(weight.shape)
         self.a = nn.Parameter(weight.new_empty(rank, inputs))
         self.b = nn.Parameter(weight.new_zeros(outputs, rank))
         nn.init.kaiming_uniform_(self.a, a=5**0.5)  # as linear layers of PyTorch, and as in LoRA
@@ -41,8 +44,13 @@ class Adapter(nn.Module):
 
 
 def adapted(weight: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Return W + BA."""
-    return weight + b @ a
+    """Return W + BA, in W's shape."""
+    return weight + (b @ a).view_as(weight)
+
+
+def matrix_shape(shape: Sequence[int]) -> tuple[int, int]:
+    """Return rows and columns of a layer's weight as a matrix: output channels, and all inputs of one of them."""
+    return shape[0], math.prod(shape[1:])
 
 
 class JointSwinIR(nn.Module):
@@ -97,24 +105,25 @@ class JointSwinIR(nn.Module):
         return {name: p for name, p in self.expert(task).named_parameters() if not in_body(name)}
 
     def adapt(self, rank: int) -> None:
-        """Freeze the body and give each of its linear layers an adapter."""
+        """Freeze the body and give each of its linear layers and convolutions an adapter."""
         for parameter in self.body().values():
             parameter.requires_grad_(False)
-        for _, layer in self._linear_layers():
-            parametrize.register_parametrization(layer, "weight", Adapter(layer.weight, min(rank, *layer.weight.shape)))
+        for _, layer in self._adaptable_layers():
+            adapter = Adapter(layer.weight, min(rank, *matrix_shape(layer.weight.shape)))
+            parametrize.register_parametrization(layer, "weight", adapter)
 
     def adapter(self) -> dict[str, nn.Parameter]:
         """Parameters of the adapters: A and B of a layer as LAYER.a and LAYER.b; empty without `adapt`."""
         found = {}
-        for name, layer in self._linear_layers():
+        for name, layer in self._adaptable_layers():
             for factor, parameter in layer.named_parameters():
                 if ".0." in factor:
                     found[f"{name}.{factor[-1]}"] = parameter
         return found
 
-    def _linear_layers(self) -> Iterator[tuple[str, nn.Linear]]:
+    def _adaptable_layers(self) -> Iterator[tuple[str, nn.Linear | nn.Conv2d]]:
         for name, module in next(iter(self.experts.values())).named_modules():
-            if isinstance(module, nn.Linear) and in_body(name):
+            if isinstance(module, nn.Linear | nn.Conv2d) and in_body(name):
                 yield name, module
 
 
@@ -128,7 +137,7 @@ def count_joint_parameters(configs: Mapping[str, NetworkConfig], ranks: tuple[in
     with torch.device("meta"):
         network = JointSwinIR(configs)
         count = sum(p.numel() for p in network.parameters())
-        shapes = [layer.weight.shape for _, layer in network._linear_layers()]
+        shapes = [matrix_shape(layer.weight.shape) for _, layer in network._adaptable_layers()]
     return count + sum(min(rank, *shape) * sum(shape) for rank in ranks for shape in shapes)
 
 

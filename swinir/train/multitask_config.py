@@ -47,7 +47,7 @@ class AdapterConfig(Section):
     """Adapters of the finished body. Head and tail of a task are trained on with its adapter.
 
     Attributes:
-        rank: rank of the change of each linear layer, 4 to 16 as a rule.
+        rank: rank of the change of each linear layer and convolution, 4 to 16 as a rule.
         groups: tasks that share an adapter and are trained in turn, by the adapter's name. Every other task has one of
             its own.
         training: options that differ from those of the body's training, such as the learning rate.

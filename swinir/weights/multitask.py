@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from swinir.models.multitask import adapted
+from swinir.models.multitask import adapted, matrix_shape
 from swinir.weights.safe_load import CheckpointError, shown, some, to_float
 
 MAX_TASKS = 256
@@ -147,8 +147,8 @@ def _check_adapter(name: str, factors: Mapping[str, Tensor], body: Mapping[str, 
             for table, key in ((body, f"{layer}.weight"), (factors, f"{layer}.a"), (factors, f"{layer}.b"))
         ]
         weight, a, b = shapes
-        fits = letter in ("a", "b") and len(weight) == len(a) == len(b) == 2
-        if not fits or (b[0], a[1]) != weight or a[0] != b[1] or not 1 <= a[0] <= MAX_RANK:
+        fits = letter in ("a", "b") and len(weight) in (2, 4) and len(a) == len(b) == 2
+        if not fits or (b[0], a[1]) != matrix_shape(weight) or a[0] != b[1] or not 1 <= a[0] <= MAX_RANK:
             raise CheckpointError(
                 f"its adapter {shown(name)} has {shown(factor)}, which fits no layer: weight {weight}, A {a}, B {b}, "
                 f"rank at most {MAX_RANK}; save it again"

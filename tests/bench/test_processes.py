@@ -54,7 +54,9 @@ def test_the_end_of_the_process_and_errors_that_cannot_be_sent_are_described(how
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.extras), "SIGKILL"])
+@pytest.mark.parametrize(
+    "name", ["SIGINT", *(pytest.param(name, marks=pytest.mark.extras) for name in ("SIGTERM", "SIGKILL"))]
+)
 def test_no_process_outlives_an_interrupted_benchmark(name):
     """All processes hold the pipe that is read here to its end."""
     command = [sys.executable, __file__, name]

@@ -62,7 +62,7 @@ def test_the_body_counts_once_and_every_task_adds_its_head_and_tail(dim, depths,
 
 @pytest.fixture
 def adapted_joint():
-    """A joint network with an adapter that changes every linear layer."""
+    """A joint network with an adapter that changes every linear layer and convolution."""
     joint = JointSwinIR(CONFIGS)
     joint.adapt(4)
     with torch.no_grad():
@@ -80,13 +80,14 @@ def test_an_adapter_changes_nothing_at_first():
         assert torch.equal(joint(lq, "x2"), before)
 
 
-def test_an_adapter_changes_every_linear_layer_by_a_matrix_of_its_rank(adapted_joint):
+def test_an_adapter_changes_every_linear_layer_and_convolution_by_a_matrix_of_its_rank(adapted_joint):
     layers = dict(adapted_joint.expert("noise").named_modules())
     for name, weight in adapted_joint.body().items():
         layer = layers[name.rpartition(".")[0]]
-        if isinstance(layer, torch.nn.Linear) and name.endswith("weight"):
-            assert torch.linalg.matrix_rank(layer.weight - weight, atol=1e-4) == 4, name
-    assert {name.split(".")[-2] for name in adapted_joint.adapter()} == {"qkv", "proj", "fc1", "fc2"}
+        if isinstance(layer, torch.nn.Linear | torch.nn.Conv2d) and name.endswith("weight"):
+            assert torch.linalg.matrix_rank((layer.weight - weight).flatten(1), atol=1e-4) == 4, name
+    adapted = {name.split(".")[-2] for name in adapted_joint.adapter()}
+    assert adapted == {"qkv", "proj", "fc1", "fc2", "conv", "conv_after_body"}
 
 
 def test_with_an_adapter_a_loss_has_gradients_in_it_and_in_head_and_tail_only(adapted_joint):

@@ -61,7 +61,7 @@ jpeg = 10
 [experiment]
 seeds = [5]
 rank = 2
-tolerance = 0.05
+tolerance = 0.2
 benchmarks = {{ sr = "Set5", jpeg = "Set5" }}
 [experiment.narrow]
 embed_dim = 12
