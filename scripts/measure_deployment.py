@@ -1,9 +1,10 @@
-"""Ten models in one process, in ten processes, and one model for all levels: `python scripts/measure_deployment.py`.
+"""Ten models in one process and in ten, one body with ten adapters, and one model for all levels.
 
-Ten checkpoints with the network of a bundled denoiser, or of the paper's (`--full-size`), and random weights stand for
-ten levels. Requests draw a level each. The forms of deployment take turns, so that other work on the machine slows all
-of them alike; compare their ratios. Measured for each: bytes on disk; seconds from the start of the processes until
-all models are loaded; main memory, where pages that processes share count once (PSS); images a second.
+Run it by `python scripts/measure_deployment.py`. Ten checkpoints with the network of a bundled denoiser, or of the
+paper's (`--full-size`), and random weights stand for ten levels. Requests draw a level each. The forms of deployment
+take turns, so that other work on the machine slows all of them alike; compare their ratios. Measured for each: bytes
+on disk; seconds from the start of the processes until all models are loaded; main memory, where pages that processes
+share count once (PSS); images a second.
 """
 
 import json
@@ -29,12 +30,15 @@ from swinir.atomic import atomic_path
 from swinir.environment import machine
 from swinir.inference.options import RunOptions
 from swinir.inference.restore import restore
+from swinir.models.multitask import JointSwinIR
 from swinir.models.swinir import NetworkConfig, SwinIR
 from swinir.photos.loaded_models import LoadedModels
 from swinir.tasks import TASKS
-from swinir.weights.checkpoint import load_model, write_checkpoint
+from swinir.weights.checkpoint import load_model, write_checkpoint, write_joint
+from swinir.weights.multitask import JointWeights, split_name
 
 LEVELS = 10
+RANK = 4  # of the adapters
 TINY = "color_dn_noise0-55_tiny"
 CPU = torch.device("cpu")
 app = typer.Typer(add_completion=False)
@@ -110,7 +114,7 @@ class Form:
 
     def disk(self) -> int:
         """Bytes of the checkpoints."""
-        return sum(Path(name).stat().st_size for names in self.processes for name in names)
+        return sum(path.stat().st_size for path in {split_name(name)[0] for names in self.processes for name in names})
 
     def end(self) -> None:
         """End the processes."""
@@ -130,6 +134,18 @@ def write_models(folder: Path, network: NetworkConfig) -> list[str]:
     return paths
 
 
+def write_adapters(path: Path, network: NetworkConfig) -> list[str]:
+    """Write a file of one body with an adapter, a head and a tail for each level, and return the names of its tasks."""
+    tasks = [f"level{level}" for level in range(LEVELS)]
+    joint = JointSwinIR(dict.fromkeys(tasks, network))
+    body, ends = joint.body(), {task: joint.ends(task) for task in tasks}
+    joint.adapt(RANK)
+    factors = {task: {name: torch.randn_like(p) / 100 for name, p in joint.adapter().items()} for task in tasks}
+    facts = {task: {"task": "color_dn", "network": network.to_dict(), "step": 0, "adapter": task} for task in tasks}
+    write_joint(path, JointWeights(facts, dict(body), {task: dict(ends[task]) for task in tasks}, factors))
+    return [f"{path}:{task}" for task in tasks]
+
+
 @app.command()
 def run(
     full_size: Annotated[bool, typer.Option("--full-size", help="The paper's network, SwinIR-M.")] = False,
@@ -143,11 +159,13 @@ def run(
     draw = random.Random(0)
     with tempfile.TemporaryDirectory() as name:
         names = write_models(Path(name), network)
+        adapted = write_adapters(Path(name) / "joint.pth", network)
         two = 2.6 * 4 * sum(p.numel() for p in SwinIR(network).parameters()) * 2  # a little more than two models take
         forms = [
             Form("ten models, one process", [names], names),
             Form("ten models, one process, budget for two", [names], names, two),
             Form("ten models, ten processes", [[one] for one in names], names),
+            Form("one body with ten adapters, one process", [adapted], adapted),
             Form("one model for all levels", [names[:1]], names[:1] * LEVELS),
         ]
         for form in forms:

@@ -4,6 +4,7 @@ import importlib
 from pathlib import Path
 
 import pytest
+import torch
 
 from swinir.weights.checkpoint import load_model
 
@@ -46,3 +47,13 @@ def test_each_level_has_a_checkpoint_of_its_own_weights(script, tmp_path):
     assert len({Path(name).read_bytes() for name in names}) == script.LEVELS
     form = script.Form("", [names], names)
     assert form.disk() == sum(path.stat().st_size for path in tmp_path.iterdir())
+
+
+def test_adapters_are_networks_of_their_own_in_one_file(script, tmp_path):
+    network = load_model("color_dn_noise0-55_tiny", "cpu").config
+    names = script.write_adapters(tmp_path / "joint.pth", network)
+    first, second = (load_model(name, "cpu") for name in names[:2])
+    assert first.config == second.config == network
+    layer = "layers.0.residual_group.blocks.0.mlp.fc1.weight"
+    assert not torch.equal(first.state_dict()[layer], second.state_dict()[layer])
+    assert script.Form("", [names], names).disk() == (tmp_path / "joint.pth").stat().st_size
