@@ -311,7 +311,7 @@ def build_optimizers(
 ) -> tuple[torch.optim.Adam, torch.optim.Optimizer | None]:
     """Return Adam, with fused kernels on a CUDA device, and Muon, if the options say so.
 
-    Muon takes the weights of the linear layers, or the two factors of their adapters, and Adam all other parameters,
+    Muon takes the weights of the linear layers, or the two factors of all adapters, and Adam all other parameters,
     relative position bias tables included: these are matrices too, but nothing is multiplied by them.
     """
     parameters = [p for p in network.parameters() if p.requires_grad]
