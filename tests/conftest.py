@@ -29,6 +29,9 @@ REHEARSAL = os.environ.get("SWINIR_GPU_REHEARSAL") == "1" and not torch.cuda.is_
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     # The slow ones first, so that the last tests that processes take from one another are short.
     items.sort(key=lambda item: "slow" not in item.keywords)
+    for item in items:
+        if {"slow", "extras"} & set(item.keywords):  # minutes on a busy machine
+            item.add_marker(pytest.mark.timeout(3600))
     if not torch.cuda.is_available():
         skip = pytest.mark.skip(reason="no CUDA device")
         for item in items:

@@ -44,7 +44,6 @@ def test_dat_light_has_its_published_operations(scale, published, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("name", "scale"), PUBLISHED)
 def test_dat_light_has_its_published_figures(name, scale, public_folder, tmp_path):
     file = weights(scale)

@@ -27,7 +27,7 @@ ray = pytest.importorskip("ray", reason="Ray is not installed")
 
 import faults  # noqa: E402 - needs Ray
 
-pytestmark = [pytest.mark.extras, pytest.mark.timeout(3600)]
+pytestmark = pytest.mark.extras
 ROOT = Path(__file__).parents[2]
 STORE = 80 * 2**20  # bytes
 

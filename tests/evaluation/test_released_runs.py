@@ -123,7 +123,6 @@ def test_a_run_on_a_gpu_is_that_of_the_released_tester(name, repeat, cuda):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", ON_PUBLIC_IMAGES)
 def test_a_run_on_public_images_is_that_of_the_released_tester(name, repeat, public_folder):
     folder = public_folder("reference") / "cli"

@@ -265,7 +265,6 @@ def test_an_image_that_another_run_works_on_is_left_to_it_and_made_if_that_run_e
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_two_runs_on_one_folder_and_their_kills_make_each_image_once_with_the_same_bytes(tmp_path, treatment):
     folder, output, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
     folder.mkdir()
@@ -297,7 +296,6 @@ def test_two_runs_on_one_folder_and_their_kills_make_each_image_once_with_the_sa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
 def test_kills_leave_no_partial_file_and_the_folder_is_finished_with_the_same_bytes(tmp_path, treatment):
     folder, output, log = tmp_path / "in", tmp_path / "out", tmp_path / "log"
     folder.mkdir()

@@ -165,7 +165,6 @@ def test_a_run_that_is_asked_to_leave_saves_its_state_and_goes_on_by_the_same_co
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # minutes on a busy machine
 def test_a_run_that_is_killed_at_any_moments_ends_as_if_it_had_not_been(run_command, toml, tmp_path):
     assert run_command(Command(toml("whole", **LONG), str(tmp_path / "whole.txt"))) == [0]
     words, output, metrics = toml("parts", **LONG), str(tmp_path / "parts.txt"), tmp_path / "parts" / "metrics.jsonl"
@@ -200,7 +199,6 @@ if "RANK" in os.environ:  # a worker
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # minutes on a busy machine
 def test_torchrun_starts_the_command_and_restarts_a_killed_worker_and_the_run_ends_the_same(
     run_command, toml, tmp_path
 ):

@@ -427,7 +427,6 @@ def test_a_limit_on_graphs_that_is_reached_is_said_and_training_goes_on_as_witho
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # the compiler takes minutes
 def test_a_compiled_network_trains_as_the_plain_one_does():
     options = {"network": SMALL | {"depths": [1]}, "precision": "fp64"}
     plain, compiled = trained(2, **options), trained(2, compile=True, **options)

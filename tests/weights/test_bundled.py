@@ -55,7 +55,6 @@ def columns(task):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)  # a hundred images on a busy machine
 @pytest.mark.parametrize(("entry", "name", "level", "stated"), list(statements()))
 def test_expert_reaches_what_its_row_says(entry, name, level, stated, public_folder, tmp_path, monkeypatch):
     benchmark, root = BENCHMARK_SETS[name], public_folder("testsets")
