@@ -49,7 +49,8 @@ def compare(
     folder_lq: Annotated[Path | None, typer.Option("--folder_lq", help="Low-quality images, instead of --set.")] = None,
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images, likewise.")] = None,
     scale: Annotated[
-        float | None, typer.Option("--scale", help="Compare super-resolution: 2 to 8; for models of any scale also 2.5.")
+        float | None,
+        typer.Option("--scale", help="Compare super-resolution: 2 to 8; for models of any scale also 2.5."),
     ] = None,
     noise: Annotated[int | None, typer.Option("--noise", help="Compare denoising at this level.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="Compare JPEG artifact removal at this quality.")] = None,

@@ -54,13 +54,20 @@ def connected(address: str = LOCAL, workers: int | None = None) -> Iterator[None
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"ray\.")
         try:
-            ray.init(address=address, **options)
+            _init(address, options)
             yield
         except (ray.exceptions.RayError, ConnectionError) as error:
             line = str(error).strip().splitlines()[0]
             raise OSError(f"the Ray cluster {address} failed: {line}; run the same command again") from error
         finally:
             ray.shutdown()
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    try:
+        ray.init(address=address, **options)
+    except Exception as error:  # Ray has no class for a cluster that starts too slowly, on a busy machine
+        raise ConnectionError(str(error) or type(error).__name__) from error
 
 
 def restore_on_cluster(

@@ -262,3 +262,15 @@ def test_a_machine_that_is_gone_costs_no_image(machines, fault, on_cluster, imag
     assert len(results) == 8
     assert contents(folder.parent / "out") == expected
     assert set(made(folder.parent / "out").values()) == {1}
+
+
+def test_a_cluster_that_starts_too_slowly_is_one_line(monkeypatch):
+    from swinir.cluster.restore import connected
+
+    def init(**_):
+        raise Exception("The current node timed out during startup. This could happen because\nof anything.")
+
+    monkeypatch.setattr(ray, "init", init)
+    line = "the Ray cluster local failed: The current node timed out .* because; run the same command again"
+    with pytest.raises(OSError, match=line), connected():
+        pass
