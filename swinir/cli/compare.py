@@ -50,7 +50,7 @@ def compare(
     folder_gt: Annotated[Path | None, typer.Option("--folder_gt", help="Ground-truth images, likewise.")] = None,
     scale: Annotated[
         float | None,
-        typer.Option("--scale", help="Compare super-resolution: 2 to 8; for models of any scale also 2.5."),
+        typer.Option("--scale", help="Super-resolution: 2 to 8; with models of any scale also 2.5."),
     ] = None,
     noise: Annotated[int | None, typer.Option("--noise", help="Compare denoising at this level.")] = None,
     jpeg: Annotated[int | None, typer.Option("--jpeg", help="Compare JPEG artifact removal at this quality.")] = None,
