@@ -61,10 +61,11 @@ jpeg = 10
 [experiment]
 seeds = [5]
 rank = 2
-tolerance = 0.2
+tolerance = 0.05
 benchmarks = {{ sr = "Set5", jpeg = "Set5" }}
 [experiment.narrow]
 embed_dim = 12
+mlp_ratio = 3.0
 """
 
 

@@ -1,10 +1,8 @@
 """The load test: all of its hostile uploads are the client's errors, and its good ones are not."""
 
-import importlib
-from pathlib import Path
-
 import pytest
 from pictures import smooth
+from scripted import load_script
 from services import make_queue
 
 pytest.importorskip("fastapi", reason="the extra serve is not installed")
@@ -18,12 +16,9 @@ from swinir.service.app import make_app
 from swinir.service.restorer import Limits
 from swinir.weights.checkpoint import write_checkpoint
 
-ROOT = Path(__file__).parents[2]
 
-
-def test_hostile_uploads_are_answered_as_errors_of_the_client(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    script = importlib.import_module("load_test")
+def test_hostile_uploads_are_answered_as_errors_of_the_client(tmp_path):
+    script = load_script("scripts/load_test.py")
     write_checkpoint(tmp_path / "load.pth", SwinIR(script.NETWORK).state_dict(), script.NETWORK)
     queue = make_queue(tmp_path / "jobs", tmp_path / "load.pth", limits=Limits(max_bytes=2**18, max_pixels=20_000))
     client, good = TestClient(make_app(queue), raise_server_exceptions=False), script.png(smooth(24, 24))

@@ -1,22 +1,18 @@
 """The script that measures a cluster: what it counts and prints."""
 
-import importlib
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
+from scripted import load_script
 from typer.testing import CliRunner
 
 from swinir.photos.manifest import Result
 
-ROOT = Path(__file__).parents[2]
 
-
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("measure_cluster")
+@pytest.fixture(scope="module")
+def script():
+    return load_script("scripts/measure_cluster.py")
 
 
 def test_speed_counts_from_the_first_results_that_come(script, monkeypatch):

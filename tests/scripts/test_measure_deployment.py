@@ -1,14 +1,12 @@
 """The measurement of deployments: each level is served by its model, in the process that has it."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 import torch
+from scripted import load_script
 
 from swinir.weights.checkpoint import load_model
-
-ROOT = Path(__file__).parents[2]
 
 
 class Door:
@@ -24,10 +22,9 @@ class Door:
         self.received += 1
 
 
-@pytest.fixture
-def script(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "scripts")
-    return importlib.import_module("measure_deployment")
+@pytest.fixture(scope="module")
+def script():
+    return load_script("scripts/measure_deployment.py")
 
 
 def test_a_turn_sends_each_level_to_the_process_that_serves_it(script):
